@@ -1,0 +1,173 @@
+"""The data as the later stages read them: films by split, with their labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxr_helpers import splits
+from cxr_helpers.folder import CLASSES, UNKNOWN
+from cxr_helpers.stages import Stage, write_json
+
+SPLITS = ("train", "validation", "test")
+BINARY_CLASSES = ("normal", "pneumonia")
+
+
+@dataclass(frozen=True)
+class Part:
+    """The films of one split.
+
+    Attributes
+    ----------
+    images : ndarray of uint8, shape (n, size, size)
+        A view on the memory-mapped file: read-only.
+    index : pandas.DataFrame
+        A row a film: ``file``, ``split``, ``class_name``, ``group``, ``width``, ``height``,
+        ``mode`` and, for phantoms, the marker's box.
+    """
+
+    images: np.ndarray
+    index: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def pneumonia(self) -> np.ndarray:
+        """1 for pneumonia, 0 for normal: ndarray of int, shape (n,)."""
+        return (self.index["class_name"] != "normal").to_numpy(dtype=int)
+
+    @property
+    def category(self) -> np.ndarray:
+        """Position in ``CLASSES``, -1 for an unknown subtype: ndarray of int, shape (n,)."""
+        return (
+            self.index["class_name"]
+            .map({name: i for i, name in enumerate(CLASSES)})
+            .fillna(-1)
+            .to_numpy(dtype=int)
+        )
+
+    def where(self, mask: np.ndarray) -> Part:
+        """Return the films where ``mask`` is True, shape (n,); they are copied."""
+        mask = np.asarray(mask, dtype=bool)
+        return Part(self.images[mask], self.index[mask].reset_index(drop=True))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All films of a run, sorted by split.
+
+    Attributes
+    ----------
+    images : ndarray of uint8, shape (n, size, size), memory-mapped
+    index : pandas.DataFrame
+        As in ``Part``.
+    facts : dict
+        ``name``, ``synthetic``, ``image_size``, ``fingerprint``.
+    """
+
+    images: np.ndarray
+    index: pd.DataFrame
+    facts: dict
+
+    def __getitem__(self, split: str) -> Part:
+        """Return the films of ``"train"``, ``"validation"`` or ``"test"``."""
+        if split not in SPLITS:
+            raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS)}")
+        rows = np.flatnonzero(self.index["split"] == split)
+        low, high = (rows[0], rows[-1] + 1) if len(rows) else (0, 0)
+        return Part(self.images[low:high], self.index.iloc[low:high].reset_index(drop=True))
+
+    def development(self, *, seed: int) -> tuple[Part, Part]:
+        """Return train and validation, for choosing anything but the weights.
+
+        Where the run has no validation split, 15 % of train (whole groups) stand in for it.
+        """
+        train, validation = self["train"], self["validation"]
+        if len(validation):
+            return train, validation
+        held = splits.validation_mask(
+            train.index["group"], train.index["class_name"], fraction=0.15, seed=seed
+        )
+        return train.where(~held), train.where(held)
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the films are phantoms."""
+        return self.facts["synthetic"]
+
+
+def save(
+    stage: Stage,
+    images: np.ndarray,
+    index: pd.DataFrame,
+    facts: dict,
+    *,
+    truth: Mapping[str, np.ndarray] | None = None,
+) -> Dataset:
+    """Write the data for the later stages: ``images.npy``, ``index.csv``, ``dataset.json``.
+
+    Parameters
+    ----------
+    stage : Stage
+        ``01_data``.
+    images : ndarray of uint8, shape (n, size, size)
+        In any order.
+    index : pandas.DataFrame
+        A row a film, with the columns ``file``, ``split``, ``class_name``, ``group``.
+    facts : dict
+        ``name``, ``synthetic``, ``fingerprint``.
+    truth : mapping of name to ndarray, shape (n, ...), optional
+        What phantoms know of themselves, such as masks; lands as ``<name>.npy`` in the same
+        order as the images.
+
+    Returns
+    -------
+    Dataset
+        What ``load`` returns in a later stage.
+
+    Raises
+    ------
+    ValueError
+        If rows and films differ in number, or a split or class is unknown.
+    """
+    if len(images) != len(index):
+        raise ValueError(f"{len(images)} images but {len(index)} rows in the index")
+    for column, known in (("split", SPLITS), ("class_name", (*CLASSES, UNKNOWN))):
+        if strange := set(index[column]) - set(known):
+            raise ValueError(f"unknown {column} {sorted(strange)}; expected {', '.join(known)}")
+    order = np.argsort(index["split"].map(SPLITS.index), kind="stable")
+    stage.save("images.npy", np.save, np.ascontiguousarray(images[order]))
+    for name, array in (truth or {}).items():
+        stage.save(f"{name}.npy", np.save, array[order])
+    stage.save("index.csv", index.iloc[order].to_csv, index=False)
+    stage.save("dataset.json", write_json, facts | {"image_size": int(images.shape[1])})
+    return _read(stage.folder)
+
+
+def load(stage: Stage) -> Dataset:
+    """Return the films that ``01_data`` wrote, memory-mapped."""
+    return _read(stage.input("01_data", "images.npy").parent)
+
+
+def _read(folder: Path) -> Dataset:
+    facts = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    index = pd.read_csv(folder / "index.csv", keep_default_na=False)
+    return Dataset(np.load(folder / "images.npy", mmap_mode="r"), index, facts)
+
+
+def counts(index: pd.DataFrame) -> pd.DataFrame:
+    """Count films by split (rows, with their sum) and class (columns, with their sum)."""
+    classes = [name for name in (*CLASSES, UNKNOWN) if (index["class_name"] == name).any()]
+    splits = [name for name in SPLITS if (index["split"] == name).any()]
+    table = pd.crosstab(index["split"], index["class_name"]).reindex(
+        index=splits, columns=classes, fill_value=0
+    )
+    table["all"] = table.sum(axis=1)
+    table.loc["all"] = table.sum()
+    return table.rename_axis("split").rename_axis(None, axis=1).reset_index()

@@ -1,0 +1,196 @@
+"""Find the images of a data folder, and say of each what folder and name tell.
+
+Layouts: Kaggle's ``train|val|test/NORMAL|PNEUMONIA`` and Mendeley's, which has no ``val``.
+Facts of the published dataset: Kermany, Zhang, Goldbaum (2018), doi:10.17632/rscbjbr9sj.2.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+CLASSES = ("normal", "bacterial", "viral")
+UNKNOWN = "unknown subtype"
+FOLDERS = ("NORMAL", "PNEUMONIA")
+SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
+MINIMUM_PER_CLASS = 2
+
+# Images of the published dataset by Kaggle's folders; 5,856 in all.
+PUBLISHED_COUNTS = {
+    "train": {"normal": 1341, "bacterial": 2530, "viral": 1345},
+    "val": {"normal": 8, "bacterial": 8, "viral": 0},
+    "test": {"normal": 234, "bacterial": 242, "viral": 148},
+}
+
+_NORMAL = re.compile(r"(?P<series>NORMAL2-)?IM-(?P<number>\d+)")
+_PNEUMONIA = re.compile(r"person(?P<number>\d+)_(?P<cause>bacteria|virus)_")
+_CAUSE = {"bacteria": "bacterial", "virus": "viral"}
+
+
+class DataError(ValueError):
+    """The data cannot be used as they are; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a data folder holds.
+
+    Attributes
+    ----------
+    root : Path
+        The folder that holds ``train`` and ``test``.
+    files : pandas.DataFrame
+        A row an image, sorted: ``file`` (path below ``root``, with ``/``), ``folder``
+        (train, val or test), ``class_name`` (normal, bacterial, viral, unknown subtype) and
+        ``group`` (class and patient number: never parted between splits).
+    ignored : pandas.DataFrame
+        Files that are not images of the dataset: ``file``, ``reason``.
+    """
+
+    root: Path
+    files: pd.DataFrame
+    ignored: pd.DataFrame
+
+
+def scan(path: str | Path) -> Scan:
+    """List the images below a folder; nothing is decoded and no link is followed.
+
+    Raises
+    ------
+    DataError
+        If no data folder is found at ``path`` or just below it, or a class has fewer than
+        two images in train or test.
+    """
+    root = find_root(Path(path))
+    files, ignored = [], []
+    for split in ("train", "val", "test"):
+        for folder in FOLDERS:
+            for entry in _entries(root / split / folder):
+                name = f"{split}/{folder}/{entry.name}"
+                if reason := _unfit(entry):
+                    ignored.append((name, reason))
+                else:
+                    files.append((name, split, *_identify(entry.name, folder)))
+    found = Scan(
+        root,
+        pd.DataFrame(files, columns=["file", "folder", "class_name", "group"]).sort_values(
+            "file", ignore_index=True
+        ),
+        pd.DataFrame(ignored, columns=["file", "reason"]).sort_values("file", ignore_index=True),
+    )
+    _check_classes(found)
+    return found
+
+
+def against_published(files: pd.DataFrame) -> pd.DataFrame:
+    """Compare a folder's counts with the published dataset's.
+
+    Parameters
+    ----------
+    files : pandas.DataFrame
+        With the columns ``folder`` and ``class_name``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``folder``, ``class``, ``found``, ``published``, ``difference``.
+    """
+    found = files.groupby(["folder", "class_name"]).size()
+    keys = dict.fromkeys(
+        [(split, name) for split, row in PUBLISHED_COUNTS.items() for name in row] + [*found.index]
+    )
+    lines = [
+        (split, name, int(found.get((split, name), 0)), PUBLISHED_COUNTS[split].get(name, 0))
+        for split, name in keys
+    ]
+    table = pd.DataFrame(lines, columns=["folder", "class", "found", "published"])
+    return table.assign(difference=table["found"] - table["published"])
+
+
+def find_root(path: Path) -> Path:
+    """Return the data folder: ``path`` itself or the only one within two levels below it.
+
+    Raises
+    ------
+    DataError
+        If there is none, or more than one at the same depth.
+    """
+    if not path.is_dir():
+        raise DataError(f"data folder {str(path)!r} does not exist; give a folder, or 'phantom'")
+    level = [path]
+    for _ in range(3):
+        roots = [folder for folder in level if _is_root(folder)]
+        if len(roots) == 1:
+            return roots[0]
+        if roots:
+            names = ", ".join(sorted(folder.name for folder in roots))
+            raise DataError(f"{str(path)!r} holds several data folders ({names}): name one of them")
+        level = [
+            Path(entry.path)
+            for folder in level
+            for entry in _entries(folder)
+            if entry.is_dir(follow_symlinks=False) and not _is_clutter(entry.name)
+        ]
+    found = ", ".join(entry.name for entry in _entries(path)[:8]) or "nothing"
+    raise DataError(
+        f"no chest X-ray folder at {str(path)!r}: expected train/NORMAL, train/PNEUMONIA, "
+        f"test/NORMAL and test/PNEUMONIA in it or just below it; found {found}"
+    )
+
+
+def _is_root(folder: Path) -> bool:
+    return all((folder / split / name).is_dir() for split in ("train", "test") for name in FOLDERS)
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return []
+
+
+def _is_clutter(name: str) -> bool:
+    return name.startswith(".") or name in {"__MACOSX", "Thumbs.db", "desktop.ini"}
+
+
+def _unfit(entry: os.DirEntry) -> str | None:
+    """Return why an entry is no image of the dataset, or None where it may be one."""
+    if _is_clutter(entry.name):
+        return "system file"
+    if entry.is_symlink():
+        return "link"
+    if not entry.is_file():
+        return "not a file"
+    if Path(entry.name).suffix.lower() not in SUFFIXES:
+        return "not an image name"
+    return None
+
+
+def _identify(name: str, folder: str) -> tuple[str, str]:
+    """Return class and group from an image's name; a cause is never guessed."""
+    if folder == "NORMAL":
+        match = _NORMAL.match(name)
+        number = f"{match['series'] or ''}{int(match['number'])}" if match else name
+        return "normal", f"normal {number}"
+    match = _PNEUMONIA.match(name)
+    if match is None:
+        return UNKNOWN, f"{UNKNOWN} {name}"
+    cause = _CAUSE[match["cause"]]
+    return cause, f"{cause} {int(match['number'])}"
+
+
+def _check_classes(found: Scan) -> None:
+    normal = found.files["class_name"] == "normal"
+    for split in ("train", "test"):
+        here = found.files["folder"].isin(["train", "val"] if split == "train" else ["test"])
+        for folder, rows in (("NORMAL", here & normal), ("PNEUMONIA", here & ~normal)):
+            if (count := int(rows.sum())) < MINIMUM_PER_CLASS:
+                raise DataError(
+                    f"{found.root.name}/{split}/{folder} has {count} images; "
+                    f"at least {MINIMUM_PER_CLASS} are needed"
+                )

@@ -1,0 +1,172 @@
+"""Decode every film once, to 8-bit grey at the working size, and keep it in a cache."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from cxr_helpers.folder import DataError, Scan
+from cxr_helpers.stages import file_digest
+
+DECODER = 1  # raise it when the same file would give other pixels
+MAXIMUM_PIXELS = 100_000_000
+MAXIMUM_UNREADABLE = 0.01
+
+
+def decode(path: Path, size: int) -> tuple[np.ndarray, dict]:
+    """Decode one film, squeezed to a square as in the course report.
+
+    JPEGs are decoded at the smallest of the format's own reduced scales that is still
+    larger than the target. EXIF orientation is applied; 16-bit films are scaled to their
+    own range, not clipped.
+
+    Parameters
+    ----------
+    path : Path
+        A JPEG or PNG file of any mode, at most 100 megapixels.
+    size : int
+        Height and width of the result.
+
+    Returns
+    -------
+    pixels : ndarray of uint8, shape (size, size)
+    facts : dict
+        ``width`` and ``height`` in pixels as stored, ``mode`` (Pillow's), ``rotated``.
+
+    Raises
+    ------
+    OSError
+        If the file is damaged, cut short, too large, or no image.
+    """
+    try:
+        with Image.open(path, formats=("JPEG", "PNG")) as image:
+            facts = {"width": image.width, "height": image.height, "mode": image.mode}
+            if image.width * image.height > MAXIMUM_PIXELS:
+                raise OSError(f"{image.width} × {image.height} pixels is too large")
+            facts["rotated"] = image.getexif().get(0x0112, 1) != 1
+            image.draft("L", (2 * size, 2 * size))
+            grey = ImageOps.exif_transpose(_to_grey(image))
+            grey = grey.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        raise OSError(f"not a readable image: {error}") from error
+    return np.asarray(grey, dtype=np.uint8), facts
+
+
+def _to_grey(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        wide = np.asarray(image, dtype=np.float64)
+        span = wide.max() - wide.min()
+        return Image.fromarray(np.uint8((wide - wide.min()) * (255.0 / span if span else 0.0)))
+    if image.mode in {"P", "PA", "LA", "RGBA"}:
+        image = image.convert("RGBA")
+        black = Image.new("RGBA", image.size, "black")
+        image = Image.alpha_composite(black, image)
+    return image.convert("L")
+
+
+def digests(scan: Scan) -> pd.Series:
+    """Return the SHA-256 of each file of a scan, in its order."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        paths = [scan.root / name for name in scan.files["file"]]
+        return pd.Series(list(pool.map(file_digest, paths)), name="sha256", dtype=object)
+
+
+def fingerprint(sha256: pd.Series) -> str:
+    """Return one digest for a set of files: SHA-256 over their sorted digests, by line."""
+    return hashlib.sha256("\n".join(sorted(sha256)).encode()).hexdigest()
+
+
+def decode_all(
+    scan: Scan, size: int, *, cache_dir: str | Path
+) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
+    """Return all films of a scan from the cache, decoding them there first if need be.
+
+    The cache entry's name is made of the files' contents, the size and the decoder, and it
+    appears under that name only when it is complete: two runs may make it at once.
+
+    Parameters
+    ----------
+    scan : Scan
+        The files.
+    size : int
+        Height and width of the results.
+    cache_dir : path
+        Folder of the cache; made where it is missing.
+
+    Returns
+    -------
+    pixels : ndarray of uint8, shape (n, size, size), memory-mapped, read-only
+        The readable films.
+    table : pandas.DataFrame
+        ``scan.files`` of the readable films with ``sha256``, ``width``, ``height``,
+        ``mode``, ``rotated``; row i belongs to ``pixels[i]``.
+    unreadable : pandas.DataFrame
+        The others: ``file``, ``reason``.
+
+    Raises
+    ------
+    DataError
+        If more than 1 % of the files cannot be read.
+    """
+    sha256 = digests(scan)
+    recipe = "\n".join([*(scan.files["file"] + " " + sha256), f"{size} {DECODER}"])
+    entry = Path(cache_dir) / hashlib.sha256(os.fsencode(recipe)).hexdigest()[:32]
+    if not entry.is_dir():
+        _fill(entry, scan.files.assign(sha256=sha256), scan.root, size)
+    pixels = np.load(entry / "pixels.npy", mmap_mode="r")
+    table = pd.read_csv(entry / "table.csv")
+    unreadable = pd.read_csv(entry / "unreadable.csv")
+    return pixels, table, unreadable
+
+
+def _fill(entry: Path, files: pd.DataFrame, root: Path, size: int) -> None:
+    """Decode into a temporary folder beside ``entry``, then give it that name."""
+
+    def attempt(name: str) -> tuple[np.ndarray, dict] | str:
+        try:
+            return decode(root / name, size)
+        except OSError as error:
+            return str(error).split("\n")[0].replace(str(root), "")
+
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".filling-", dir=entry.parent))
+    try:
+        pixels = np.lib.format.open_memmap(
+            work / "pixels.npy", mode="w+", dtype=np.uint8, shape=(len(files), size, size)
+        )
+        good, facts, bad = [], [], []
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for position, result in enumerate(pool.map(attempt, files["file"])):
+                if isinstance(result, str):
+                    bad.append((files["file"][position], result))
+                else:
+                    pixels[len(good)], fact = result
+                    good.append(position)
+                    facts.append(fact)
+        if len(bad) > MAXIMUM_UNREADABLE * len(files):
+            raise DataError(
+                f"{len(bad)} of {len(files)} images cannot be read (more than "
+                f"{MAXIMUM_UNREADABLE:.0%}), first {bad[0][0]}: {bad[0][1]}; "
+                "copy the data again or remove these files"
+            )
+        pixels.flush()
+        if bad:
+            whole = np.array(pixels[: len(good)])
+            del pixels
+            np.save(work / "pixels.npy", whole)
+        table = files.iloc[good].reset_index(drop=True)
+        pd.concat([table, pd.DataFrame(facts)], axis=1).to_csv(work / "table.csv", index=False)
+        pd.DataFrame(bad, columns=["file", "reason"]).to_csv(work / "unreadable.csv", index=False)
+        with contextlib.suppress(OSError):  # another run was first: its entry is as good
+            os.rename(work, entry)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,90 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr_helpers import dataset
+from cxr_helpers.stages import Stage
+
+
+def films(n=90, size=8):
+    draw = np.random.default_rng(0)
+    index = pd.DataFrame(
+        {
+            "file": [f"{i}.png" for i in range(n)],
+            "split": np.array(["test", "validation", "train"])[np.arange(n) % 3],
+            "class_name": np.array(["normal", "bacterial", "viral"])[np.arange(n) // 3 % 3],
+        }
+    )
+    index["group"] = index["class_name"] + " " + (np.arange(n) // 3).astype(str)
+    return draw.integers(0, 255, (n, size, size), dtype=np.uint8), index
+
+
+@pytest.fixture
+def stage(tmp_path):
+    return Stage("01_data", run_dir=tmp_path)
+
+
+def test_films_and_rows_stay_together_when_sorted_by_split(stage):
+    images, index = films()
+    saved = dataset.save(stage, images, index, {"synthetic": True}, truth={"mask": images > 99})
+    stage.finish()
+    loaded = dataset.load(Stage("02_binary", run_dir=stage.run_dir))
+    for split in dataset.SPLITS:
+        part = loaded[split]
+        original = index["file"].isin(part.index["file"])
+        assert np.array_equal(part.images, images[original])
+        assert (part.index["split"] == split).all()
+    assert np.array_equal(np.load(stage.folder / "mask.npy"), np.asarray(saved.images) > 99)
+    assert loaded.facts["image_size"] == 8 and loaded.synthetic
+
+
+def test_labels_are_positions_and_unknown_is_minus_one(stage):
+    images, index = films(9)
+    index.loc[3, "class_name"] = "unknown subtype"
+    part = dataset.save(stage, images, index, {"synthetic": False})["test"]
+    assert part.index["class_name"].tolist() == ["normal", "unknown subtype", "viral"]
+    assert part.pneumonia.tolist() == [0, 1, 1]
+    assert part.category.tolist() == [0, -1, 2]
+    assert len(part.where(part.category >= 0)) == 2
+
+
+def test_a_split_is_a_view_not_a_copy(stage):
+    images, index = films()
+    train = dataset.save(stage, images, index, {"synthetic": True})["train"]
+    assert isinstance(train.images, np.memmap)
+
+
+def test_without_validation_a_part_of_train_stands_in(stage):
+    images, index = films()
+    index["split"] = index["split"].replace("validation", "train")
+    learn, choose = dataset.save(stage, images, index, {"synthetic": True}).development(seed=0)
+    assert len(learn) + len(choose) == 60 and len(choose)
+    assert set(learn.index["group"]).isdisjoint(choose.index["group"])
+
+
+def test_counts_add_up():
+    table = dataset.counts(films()[1]).set_index("split")
+    assert table.loc["all", "all"] == 90
+    assert table.loc["train", ["normal", "bacterial", "viral"]].tolist() == [10, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("column", "message"), [("split", "unknown split"), ("class_name", "unknown class_name")]
+)
+def test_strange_words_are_refused(stage, column, message):
+    images, index = films(9)
+    index.loc[0, column] = "strange"
+    with pytest.raises(ValueError, match=message):
+        dataset.save(stage, images, index, {})
+
+
+def test_rows_and_films_must_be_as_many(stage):
+    images, index = films(9)
+    with pytest.raises(ValueError, match="8 images but 9 rows"):
+        dataset.save(stage, images[:8], index, {})
+
+
+def test_unknown_split_is_refused(stage):
+    data = dataset.save(stage, *films(9), {"synthetic": True})
+    with pytest.raises(ValueError, match="'val' is not one of"):
+        data["val"]

@@ -1,0 +1,149 @@
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from test_folder import LAYOUT, make
+
+from cxr_helpers import folder, images
+from cxr_helpers.folder import DataError
+
+
+def gradient(width=80, height=60):
+    return np.tile(np.linspace(0, 255, width, dtype=np.uint8), (height, 1))
+
+
+def saved(path, picture, **options):
+    picture.save(path, **options)
+    return path
+
+
+@pytest.fixture
+def grey():
+    return Image.fromarray(gradient())
+
+
+def test_grey_jpeg_is_squeezed(tmp_path, grey):
+    pixels, facts = images.decode(saved(tmp_path / "a.jpeg", grey, quality=95), 20)
+    assert pixels.shape == (20, 20) and pixels.dtype == np.uint8
+    assert facts == {"width": 80, "height": 60, "mode": "L", "rotated": False}
+    assert np.all(np.diff(pixels.mean(axis=0)) > 0)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK", "P", "RGBA", "LA", "1"])
+def test_every_mode_reads_like_grey(tmp_path, grey, mode):
+    name = "a.jpeg" if mode in {"RGB", "CMYK"} else "a.png"
+    pixels, facts = images.decode(saved(tmp_path / name, grey.convert(mode)), 20)
+    assert facts["mode"] == mode
+    wanted, _ = images.decode(saved(tmp_path / "grey.png", grey), 20)
+    if mode != "1":
+        assert np.abs(pixels.astype(int) - wanted).max() < 12
+    else:
+        assert pixels[:, -1].mean() > pixels[:, 0].mean()
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
+    wide = gradient().astype(np.uint16) * 16
+    path = saved(tmp_path / "a.png", Image.fromarray(wide))
+    pixels, _ = images.decode(path, 20)
+    assert pixels.min() < 10 and pixels.max() > 245 and len(np.unique(pixels)) > 15
+
+
+def test_progressive_and_misnamed_files_are_read(tmp_path, grey):
+    images.decode(saved(tmp_path / "a.jpeg", grey, progressive=True), 20)
+    images.decode(saved(tmp_path / "b.jpeg", grey, format="PNG"), 20)
+
+
+def test_orientation_is_applied_and_said(tmp_path, grey):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying, shown turned a quarter clockwise
+    pixels, facts = images.decode(saved(tmp_path / "a.jpeg", grey, exif=exif), 20)
+    assert facts["rotated"]
+    assert np.all(np.diff(pixels.mean(axis=1)) > 0)
+
+
+@pytest.mark.parametrize("cut", [0.5, 200, 2])
+def test_truncated_files_are_refused(tmp_path, grey, cut):
+    noisy = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80), dtype=np.uint8))
+    path = saved(tmp_path / "a.jpeg", noisy)
+    content = path.read_bytes()
+    keep = int(len(content) * cut) if cut < 1 else len(content) - int(cut)
+    path.write_bytes(content[:keep])
+    with pytest.raises(OSError):
+        images.decode(path, 20)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>"])
+def test_what_is_no_image_is_refused(tmp_path, content):
+    path = tmp_path / "a.jpeg"
+    path.write_bytes(content)
+    with pytest.raises(OSError, match="not a readable image"):
+        images.decode(path, 20)
+
+
+def test_a_picture_bomb_is_refused_from_its_header(tmp_path):
+    path = saved(tmp_path / "a.png", Image.new("1", (30000, 30000)), optimize=True)
+    with pytest.raises(OSError, match="too large|bomb"):
+        images.decode(path, 20)
+
+
+def films(root, broken=0, copies=1):
+    make(root, {place: [] for place in LAYOUT})
+    draw = np.random.default_rng(0)
+    for place, names in LAYOUT.items():
+        for name in names:
+            for copy in range(copies):
+                stem = name.removesuffix(".jpeg")
+                film = Image.fromarray(draw.integers(0, 255, (40, 50), dtype=np.uint8))
+                film.save(root / place / f"{stem}_{copy}.jpeg")
+    for path in sorted(root.glob("train/NORMAL/*.jpeg"))[:broken]:
+        path.write_bytes(b"")
+    return folder.scan(root)
+
+
+def test_rows_of_pixels_and_table_belong_together(tmp_path):
+    scan = films(tmp_path / "d")
+    pixels, table, unreadable = images.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    assert len(pixels) == len(table) == len(scan.files) and unreadable.empty
+    for row in (0, len(table) - 1):
+        wanted, _ = images.decode(scan.root / table["file"][row], 16)
+        assert np.array_equal(pixels[row], wanted)
+
+
+def test_second_time_nothing_is_decoded(tmp_path, monkeypatch):
+    scan = films(tmp_path / "d")
+    first, *_ = images.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    monkeypatch.setattr(images, "decode", None)
+    again, *_ = images.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    assert np.array_equal(first, again)
+    assert len(list((tmp_path / "c").iterdir())) == 1
+
+
+def test_changed_content_is_another_entry(tmp_path):
+    scan = films(tmp_path / "d")
+    images.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    Image.new("L", (40, 40), 200).save(scan.root / scan.files["file"][0])
+    pixels, *_ = images.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    assert np.all(np.abs(pixels[0].astype(int) - 200) < 3)
+
+
+def test_a_few_broken_files_are_set_aside_by_name(tmp_path):
+    scan = films(tmp_path / "d", broken=1, copies=12)
+    pixels, table, unreadable = images.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    assert len(pixels) == len(table) == len(scan.files) - 1
+    assert unreadable["file"].tolist() == [scan.files["file"][scan.files["file"].str.contains("train/NORMAL")].iloc[0]]
+    assert table["file"].isin(unreadable["file"]).sum() == 0
+
+
+def test_many_broken_files_stop_the_run(tmp_path):
+    scan = films(tmp_path / "d", broken=2)
+    with pytest.raises(DataError, match="2 of 10 images cannot be read.*first train/NORMAL/"):
+        images.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    assert list((tmp_path / "c").iterdir()) == []
+
+
+def test_fingerprint_depends_on_content_not_order():
+    one, two = pd.Series(["b", "a"]), pd.Series(["a", "b"])
+    assert images.fingerprint(one) == images.fingerprint(two)
+    # printf 'a\nb' | sha256sum
+    wanted = "7e18f737311b2dc3b2f269dd78396b0351f14fb66efa879f768cb23181883c78"
+    assert images.fingerprint(one) == wanted

@@ -1,0 +1,106 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr_helpers import stages
+from cxr_helpers.stages import MissingArtifact, Stage
+
+
+def finished(run_dir, name="01_data", **facts):
+    stage = Stage(name, run_dir=run_dir)
+    stage.save("numbers.npy", np.save, np.arange(3))
+    stage.finish(facts=facts)
+    return stage
+
+
+def test_later_stage_reads_what_an_earlier_one_wrote(tmp_path):
+    finished(tmp_path, films=3)
+    later = Stage("02_binary", run_dir=tmp_path)
+    assert np.load(later.input("01_data", "numbers.npy")).tolist() == [0, 1, 2]
+    assert later.facts("01_data") == {"films": 3}
+
+
+def test_missing_stage_says_which_notebook_to_run(tmp_path):
+    with pytest.raises(MissingArtifact, match=r"run notebooks/01_data\.ipynb first"):
+        Stage("02_binary", run_dir=tmp_path)
+
+
+def test_missing_artifact_is_named(tmp_path):
+    finished(tmp_path)
+    with pytest.raises(MissingArtifact, match=r"01_data/other\.npy"):
+        Stage("02_binary", run_dir=tmp_path).input("01_data", "other.npy")
+
+
+def test_undeclared_input_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="does not declare"):
+        Stage("01_data", run_dir=tmp_path).input("02_binary", "x")
+
+
+def test_unknown_stage_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="'02_binarry' is not one of"):
+        Stage("02_binarry", run_dir=tmp_path)
+
+
+def test_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    stage = finished(tmp_path)
+
+    def breaks(path):
+        path.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        stage.save("numbers.npy", breaks)
+    assert sorted(p.name for p in stage.folder.iterdir()) == ["declared.json", "numbers.npy"]
+    assert np.load(stage.folder / "numbers.npy").tolist() == [0, 1, 2]
+
+
+def test_a_stage_that_starts_again_is_unfinished_until_it_finishes(tmp_path):
+    finished(tmp_path)
+    again = Stage("01_data", run_dir=tmp_path)
+    assert stages.declared(tmp_path, "01_data") is None
+    again.finish()
+    assert stages.declared(tmp_path, "01_data")["stage"] == "01_data"
+
+
+def test_changed_and_missing_artifacts_are_found(tmp_path):
+    stage = finished(tmp_path)
+    assert stages.damaged_output(tmp_path, "01_data") is None
+    path = stage.folder / "numbers.npy"
+    path.write_bytes(path.read_bytes() + b"x")
+    assert stages.damaged_output(tmp_path, "01_data") == "numbers.npy"
+    path.unlink()
+    assert stages.damaged_output(tmp_path, "01_data") == "numbers.npy"
+
+
+def test_scores_land_as_csv(tmp_path):
+    stage = Stage("01_data", run_dir=tmp_path)
+    stage.finish(scores=pd.DataFrame({"row": ["a"], "value": [0.5]}))
+    assert (stage.folder / "scores.csv").read_text() == "row,value\na,0.5\n"
+    assert "scores.csv" in stages.declared(tmp_path, "01_data")["outputs"]
+
+
+def test_facts_must_be_plain_numbers(tmp_path):
+    stage = Stage("01_data", run_dir=tmp_path)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        stage.finish(facts={"x": float("nan")})
+    assert stages.declared(tmp_path, "01_data") is None
+
+
+def test_progress_lines_are_marked(tmp_path, capsys):
+    Stage("01_data", run_dir=tmp_path).say("epoch 1/2")
+    assert capsys.readouterr().out == f"{stages.PROGRESS}epoch 1/2\n"
+
+
+def test_half_written_declaration_counts_as_none(tmp_path):
+    stage = finished(tmp_path)
+    (stage.folder / stages.DECLARED).write_text('{"stage": ')
+    assert stages.declared(tmp_path, "01_data") is None
+
+
+def test_json_is_written_whole(tmp_path):
+    path = tmp_path / "x.json"
+    stages.write_json(path, {"ü": 1})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"ü": 1}
+    assert list(tmp_path.iterdir()) == [path]
