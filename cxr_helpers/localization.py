@@ -1,0 +1,65 @@
+"""How well a heat map finds what is known to be there.
+
+Pointing game: Zhang et al. (2018), *Top-Down Neural Attention by Excitation Backprop*, IJCV,
+doi:10.1007/s11263-017-1059-x.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+
+def score_maps(maps: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
+    """Compare heat maps with masks of the truth, film by film.
+
+    Parameters
+    ----------
+    maps : ndarray of float, shape (n, height, width)
+        Only positive heat counts.
+    masks : ndarray of bool, shape (n, height, width)
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a film: ``hit`` (the hottest pixel is inside: the pointing game), ``heat`` (share
+        of the heat inside, NaN where there is no heat) and ``area`` (share of the film inside:
+        what both would be on average if the map knew nothing).
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    if maps.shape != masks.shape:
+        raise ValueError(f"maps of shape {maps.shape} but masks of shape {masks.shape}")
+    heat = np.maximum(np.asarray(maps, dtype=float), 0).reshape(len(maps), -1)
+    inside = np.asarray(masks, dtype=bool).reshape(len(masks), -1)
+    total = heat.sum(axis=1)
+    within = (heat * inside).sum(axis=1)
+    return pd.DataFrame(
+        {
+            "hit": inside[np.arange(len(heat)), heat.argmax(axis=1)] & (total > 0),
+            "heat": np.divide(within, total, out=np.full(len(heat), np.nan), where=total > 0),
+            "area": inside.mean(axis=1),
+        }
+    )
+
+
+def box_masks(boxes: np.ndarray, size: int) -> np.ndarray:
+    """Return masks of half-open pixel boxes.
+
+    Parameters
+    ----------
+    boxes : ndarray of int, shape (n, 4)
+        Left, top, right and bottom.
+    size : int
+        Height and width of the films.
+
+    Returns
+    -------
+    ndarray of bool, shape (n, size, size)
+    """
+    x0, y0, x1, y1 = (np.asarray(edge)[:, None, None] for edge in np.asarray(boxes).T)
+    y, x = np.mgrid[:size, :size]
+    return (x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)

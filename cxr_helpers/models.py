@@ -1,0 +1,126 @@
+"""The course report's three architectures, layer by layer, on grey images in [0, 1]."""
+
+from __future__ import annotations
+
+import keras
+from keras import layers
+
+TRANSFERRED = ("conv1", "conv2", "pool1", "conv3")
+EMBEDDING = "embedding"
+CODE = "code"
+
+
+def binary_cnn(image_size: int) -> keras.Sequential:
+    """Return the untrained normal-or-pneumonia network of the course report.
+
+    Parameters
+    ----------
+    image_size : int
+        Height and width of the input in pixels, at least 22.
+
+    Returns
+    -------
+    keras.Sequential
+        (n, image_size, image_size, 1) float in [0, 1] to (n, 1) probability of pneumonia.
+        The layer named ``"embedding"`` is the Dense 64 before the dropout.
+    """
+    return keras.Sequential(
+        [
+            keras.Input((image_size, image_size, 1)),
+            layers.Conv2D(16, 3, activation="relu", name="conv1"),
+            layers.Conv2D(16, 3, activation="relu", name="conv2"),
+            layers.MaxPooling2D(2, name="pool1"),
+            layers.Conv2D(32, 3, activation="relu", name="conv3"),
+            layers.MaxPooling2D(2, name="pool2"),
+            layers.Conv2D(64, 3, activation="relu", name="conv4"),
+            layers.MaxPooling2D(2, name="pool3"),
+            layers.Flatten(name="flatten"),
+            layers.Dense(64, activation="relu", name=EMBEDDING),
+            layers.Dropout(0.5, name="dropout"),
+            # float32 also under mixed precision: a rounded probability makes ties
+            layers.Dense(1, activation="sigmoid", dtype="float32", name="pneumonia"),
+        ],
+        name="binary_cnn",
+    )
+
+
+def categorical_cnn(image_size: int, *, source: keras.Model | None = None) -> keras.Sequential:
+    """Return the three-class network, its first four layers copied from the binary one.
+
+    Parameters
+    ----------
+    image_size : int
+        Height and width of the input in pixels, at least 14.
+    source : keras.Model, optional
+        A binary network of the same image size. Its weights are *copied*: training the
+        returned model leaves ``source`` as it was. Without it the layers start untrained
+        (for weights that are loaded afterwards).
+
+    Returns
+    -------
+    keras.Sequential
+        (n, image_size, image_size, 1) float in [0, 1] to (n, 3) probabilities of
+        normal, bacterial, viral.
+    """
+    model = keras.Sequential(
+        [
+            keras.Input((image_size, image_size, 1)),
+            layers.Conv2D(16, 3, activation="relu", name="conv1"),
+            layers.Conv2D(16, 3, activation="relu", name="conv2"),
+            layers.MaxPooling2D(2, name="pool1"),
+            layers.Conv2D(32, 3, activation="relu", name="conv3"),
+            layers.Conv2D(64, 3, activation="relu", name="conv4"),
+            layers.MaxPooling2D(2, name="pool2"),
+            layers.Flatten(name="flatten"),
+            layers.Dense(64, activation="relu", name=EMBEDDING),
+            layers.Dropout(0.5, name="dropout"),
+            layers.Dense(3, activation="softmax", dtype="float32", name="category"),
+        ],
+        name="categorical_cnn",
+    )
+    if source is not None:
+        for name in TRANSFERRED:
+            model.get_layer(name).set_weights(source.get_layer(name).get_weights())
+    return model
+
+
+def autoencoder(image_size: int) -> keras.Sequential:
+    """Return the untrained convolutional autoencoder of the course report.
+
+    Parameters
+    ----------
+    image_size : int
+        Height and width of the input in pixels, a multiple of 4.
+
+    Returns
+    -------
+    keras.Sequential
+        (n, image_size, image_size, 1) float in [0, 1] to the same shape and range. The
+        layer named ``"code"`` holds the (image_size / 4, image_size / 4, 16) code.
+
+    Raises
+    ------
+    ValueError
+        If ``image_size`` is not a multiple of 4: two poolings would not be undone.
+    """
+    if image_size % 4:
+        raise ValueError(f"image_size {image_size} of the autoencoder is not a multiple of 4")
+    return keras.Sequential(
+        [
+            keras.Input((image_size, image_size, 1)),
+            layers.Conv2D(32, 3, padding="same", activation="relu", name="encode1"),
+            layers.MaxPooling2D(2, name="pool1"),
+            layers.Conv2D(16, 3, padding="same", activation="relu", name="encode2"),
+            layers.MaxPooling2D(2, name="pool2"),
+            layers.Dropout(0.2, name=CODE),
+            layers.Conv2D(16, 3, padding="same", activation="relu", name="decode1"),
+            layers.UpSampling2D(2, name="up1"),
+            layers.Conv2D(32, 3, padding="same", activation="relu", name="decode2"),
+            layers.UpSampling2D(2, name="up2"),
+            layers.Dropout(0.2, name="dropout"),
+            layers.Conv2D(
+                1, 3, padding="same", activation="sigmoid", dtype="float32", name="reconstruction"
+            ),
+        ],
+        name="autoencoder",
+    )

@@ -1,0 +1,104 @@
+"""Scores of a row of the results, one line a metric; undefined ones are missing, not zero."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from sklearn import metrics
+
+COLUMNS = ["row", "split", "metric", "value", "n"]
+
+
+def binary(
+    row: str,
+    split: str,
+    truth: np.ndarray,
+    *,
+    predicted: np.ndarray,
+    score: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """Score normal-or-pneumonia predictions.
+
+    Parameters
+    ----------
+    row, split : str
+        What was scored, and on which films.
+    truth : array of int, shape (n,)
+        1 for pneumonia, 0 for normal.
+    predicted : array of int, shape (n,)
+        The classes said.
+    score : array of float, shape (n,), optional
+        Higher means pneumonia, any scale. Without it AUROC and average precision have no
+        meaning and are left out.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``row, split, metric, value, n``; value is NaN where only one class occurs
+        and the metric needs two.
+    """
+    truth, predicted = np.asarray(truth), np.asarray(predicted)
+    two = len(np.unique(truth)) == 2
+    values = {
+        "accuracy": metrics.accuracy_score(truth, predicted),
+        "balanced_accuracy": metrics.balanced_accuracy_score(truth, predicted) if two else np.nan,
+        "sensitivity": _share(predicted[truth == 1] == 1),
+        "specificity": _share(predicted[truth == 0] == 0),
+    }
+    if score is not None:
+        values["auroc"] = metrics.roc_auc_score(truth, score) if two else np.nan
+        values["average_precision"] = (
+            metrics.average_precision_score(truth, score) if two else np.nan
+        )
+    return _lines(row, split, values, len(truth))
+
+
+def categorical(
+    row: str,
+    split: str,
+    truth: np.ndarray,
+    *,
+    predicted: np.ndarray,
+    probabilities: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """Score three-class predictions.
+
+    Parameters
+    ----------
+    row, split : str
+        What was scored, and on which films.
+    truth, predicted : array of int, shape (n,)
+        Positions in ``folder.CLASSES``.
+    probabilities : array of float, shape (n, 3), optional
+        Rows sum to 1. Without them AUROC is left out.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``row, split, metric, value, n``. AUROC is the mean of the classes' one
+        against the rest.
+    """
+    truth, predicted = np.asarray(truth), np.asarray(predicted)
+    values = {
+        "accuracy": metrics.accuracy_score(truth, predicted),
+        "balanced_accuracy": np.nanmean(
+            [_share(predicted[truth == k] == k) for k in np.unique(truth)]
+        ),
+    }
+    if probabilities is not None:
+        values["auroc"] = (
+            metrics.roc_auc_score(truth, probabilities, multi_class="ovr", labels=[0, 1, 2])
+            if len(np.unique(truth)) == 3
+            else np.nan
+        )
+    return _lines(row, split, values, len(truth))
+
+
+def _share(hits: np.ndarray) -> float:
+    return float(np.mean(hits)) if len(hits) else np.nan
+
+
+def _lines(row: str, split: str, values: dict, n: int) -> pd.DataFrame:
+    return pd.DataFrame(
+        [(row, split, metric, float(value), n) for metric, value in values.items()], columns=COLUMNS
+    )

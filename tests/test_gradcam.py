@@ -1,0 +1,152 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from cxr_helpers import gradcam, models
+
+FILTERS = np.array([1.0, -2.0])
+
+
+@pytest.fixture
+def films():
+    return np.random.default_rng(0).integers(0, 256, (3, 6, 6), dtype=np.uint8)
+
+
+def head(outputs):
+    activation = "sigmoid" if outputs == 1 else "softmax"
+    return [layers.GlobalAveragePooling2D(), layers.Dense(outputs, activation=activation)]
+
+
+def planted(model, weights):
+    """Set the 1 × 1 convolution and the dense layer to known weights."""
+    gradcam.find_layer(model, "conv").set_weights([FILTERS.reshape(1, 1, 1, 2)])
+    model.layers[-1].set_weights([np.asarray(weights, "float32"), np.zeros(len(weights[0]))])
+    return model
+
+
+def convolution():
+    return layers.Conv2D(2, 1, use_bias=False, name="conv")
+
+
+def sequential(outputs):
+    return keras.Sequential([keras.Input((6, 6, 1)), convolution(), *head(outputs)])
+
+
+def functional(outputs):
+    inputs = keras.Input((6, 6, 1))
+    flow = convolution()(inputs)
+    for layer in head(outputs):
+        flow = layer(flow)
+    return keras.Model(inputs, flow)
+
+
+def nested_sequential(outputs):
+    backbone = keras.Sequential([keras.Input((6, 6, 1)), convolution()], name="backbone")
+    return keras.Sequential([keras.Input((6, 6, 1)), backbone, *head(outputs)])
+
+
+def nested_functional(outputs):
+    inner = keras.Input((6, 6, 1))
+    backbone = keras.Model(inner, convolution()(inner), name="backbone")
+    inputs = keras.Input((6, 6, 1))
+    flow = backbone(inputs)
+    for layer in head(outputs):
+        flow = layer(flow)
+    return keras.Model(inputs, flow)
+
+
+KINDS = [sequential, functional, nested_sequential, nested_functional]
+
+
+def analytic(films, weights):
+    """Grad-CAM of mean(conv) @ weights: each channel's weight is its dense weight / 36."""
+    features = films[..., None] / 255 * FILTERS
+    return np.maximum(0, features @ (np.asarray(weights) / 36))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_linear_model_gives_the_analytic_answer(kind, films):
+    model = planted(kind(1), [[3.0], [1.0]])
+    heat = gradcam.gradcam(model, films, layer="conv", class_index=1, upsample=False)
+    assert heat.max() > 0
+    assert np.allclose(heat, analytic(films, [3.0, 1.0]), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_three_classes_are_explained_before_the_softmax(kind, films):
+    weights = np.array([[3.0, 0.0, -1.0], [1.0, -1.0, 2.0]])
+    model = planted(kind(3), weights)
+    for k in range(3):
+        heat = gradcam.gradcam(model, films, layer="conv", class_index=k, upsample=False)
+        assert np.allclose(heat, analytic(films, weights[:, k]), atol=1e-6)
+
+
+def test_with_one_output_class_0_is_its_negative(films):
+    model = planted(sequential(1), [[-3.0], [-1.0]])
+    heat = gradcam.gradcam(model, films, layer="conv", class_index=0, upsample=False)
+    assert np.allclose(heat, analytic(films, [3.0, 1.0]), atol=1e-6)
+
+
+def test_a_certain_model_is_explained_all_the_same(films):
+    model = planted(sequential(1), [[3.0], [1.0]])
+    model.layers[-1].bias.assign([200.0])  # the sigmoid is 1 and its gradient 0
+    heat = gradcam.gradcam(model, films, layer="conv", class_index=1, upsample=False)
+    assert np.allclose(heat, analytic(films, [3.0, 1.0]), atol=1e-6)
+
+
+def test_a_planted_region_is_found():
+    film = np.zeros((1, 32, 32), np.uint8)
+    film[0, 20:28, 4:12] = 255
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 1)),
+            layers.Conv2D(1, 3, padding="same", use_bias=False, name="conv"),
+            layers.MaxPooling2D(4),
+            layers.Flatten(),
+            layers.Dense(1, "sigmoid", kernel_initializer="ones"),
+        ]
+    )
+    model.get_layer("conv").set_weights([np.full((3, 3, 1, 1), 1 / 9)])
+    heat = gradcam.gradcam(model, film, layer="conv", class_index=1)[0]
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    assert 20 <= row < 28 and 4 <= column < 12
+    assert heat[:16].max() == 0
+
+
+def test_the_model_is_left_as_it_was(films):
+    model = planted(sequential(1), [[3.0], [1.0]])
+    before = model.predict(films[..., None] / 255, verbose=0)
+    gradcam.gradcam(model, films, layer="conv", class_index=1)
+    assert np.array_equal(model.predict(films[..., None] / 255, verbose=0), before)
+    assert model.layers[-1].activation is keras.activations.sigmoid
+    assert "call" not in vars(model.get_layer("conv"))
+
+
+def test_maps_have_the_size_of_the_films():
+    films = np.random.default_rng(0).integers(0, 256, (2, 32, 32), dtype=np.uint8)
+    heat = gradcam.gradcam(models.categorical_cnn(32), films, layer="conv4", class_index=2)
+    assert heat.shape == films.shape and heat.dtype == np.float32 and heat.min() >= 0
+
+
+def test_a_batch_gives_what_single_films_give(films):
+    model = planted(sequential(1), [[3.0], [1.0]])
+    together = gradcam.gradcam(model, films, layer="conv", class_index=1)
+    alone = [gradcam.gradcam(model, f[None], layer="conv", class_index=1)[0] for f in films]
+    assert np.allclose(together, alone, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layer", "class_index", "message"),
+    [
+        ("cnv", 1, "no layer 'cnv'"),
+        ("conv", 2, "class 2 of a model with 2 classes"),
+        ("flat", 1, "gives no feature maps"),
+    ],
+)
+def test_what_cannot_be_explained_is_named(films, layer, class_index, message):
+    model = keras.Sequential(
+        [keras.Input((6, 6, 1)), convolution(), layers.Flatten(name="flat"), layers.Dense(1, "sigmoid")]
+    )
+    with pytest.raises(ValueError, match=message):
+        gradcam.gradcam(model, films, layer=layer, class_index=class_index)

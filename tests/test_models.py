@@ -1,0 +1,100 @@
+import keras
+import numpy as np
+import pytest
+
+from cxr_helpers import models
+
+
+def described(model):
+    words = []
+    for layer in model.layers:
+        name = type(layer).__name__
+        match name:
+            case "Conv2D":
+                name = f"Conv {layer.filters} {layer.kernel_size[0]}x{layer.kernel_size[1]} "
+                name += f"{layer.padding} {layer.activation.__name__}"
+            case "MaxPooling2D":
+                name = f"MaxPool {layer.pool_size[0]}"
+            case "UpSampling2D":
+                name = f"UpSampling {layer.size[0]}"
+            case "Dense":
+                name = f"Dense {layer.units} {layer.activation.__name__}"
+            case "Dropout":
+                name = f"Dropout {layer.rate}"
+        words.append(name)
+    return words
+
+
+def test_binary_layers_are_the_published_ones():
+    assert described(models.binary_cnn(64)) == [
+        "Conv 16 3x3 valid relu",
+        "Conv 16 3x3 valid relu",
+        "MaxPool 2",
+        "Conv 32 3x3 valid relu",
+        "MaxPool 2",
+        "Conv 64 3x3 valid relu",
+        "MaxPool 2",
+        "Flatten",
+        "Dense 64 relu",
+        "Dropout 0.5",
+        "Dense 1 sigmoid",
+    ]
+
+
+def test_categorical_layers_are_the_published_ones():
+    assert described(models.categorical_cnn(64)) == [
+        "Conv 16 3x3 valid relu",
+        "Conv 16 3x3 valid relu",
+        "MaxPool 2",
+        "Conv 32 3x3 valid relu",
+        "Conv 64 3x3 valid relu",
+        "MaxPool 2",
+        "Flatten",
+        "Dense 64 relu",
+        "Dropout 0.5",
+        "Dense 3 softmax",
+    ]
+
+
+def test_autoencoder_layers_are_the_published_ones():
+    assert described(models.autoencoder(64)) == [
+        "Conv 32 3x3 same relu",
+        "MaxPool 2",
+        "Conv 16 3x3 same relu",
+        "MaxPool 2",
+        "Dropout 0.2",
+        "Conv 16 3x3 same relu",
+        "UpSampling 2",
+        "Conv 32 3x3 same relu",
+        "UpSampling 2",
+        "Dropout 0.2",
+        "Conv 1 3x3 same sigmoid",
+    ]
+
+
+def test_transferred_layers_are_copies():
+    binary = models.binary_cnn(32)
+    model = models.categorical_cnn(32, source=binary)
+    for name in models.TRANSFERRED:
+        ours, theirs = model.get_layer(name), binary.get_layer(name)
+        assert ours is not theirs and ours.trainable
+        for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+            assert np.array_equal(a, b)
+    before = binary.get_weights()
+    model.compile("sgd", "categorical_crossentropy")
+    draw = np.random.default_rng(0)
+    model.fit(draw.random((8, 32, 32, 1)), keras.utils.to_categorical([0, 1, 2, 0] * 2, 3), verbose=0)
+    assert not np.array_equal(model.get_layer("conv1").get_weights()[0], before[0])
+    for old, new in zip(before, binary.get_weights(), strict=True):
+        assert np.array_equal(old, new)
+
+
+def test_autoencoder_gives_back_the_shape_it_got():
+    model = models.autoencoder(32)
+    assert model.output_shape == (None, 32, 32, 1)
+    assert model.get_layer(models.CODE).output.shape == (None, 8, 8, 16)
+
+
+def test_a_side_that_cannot_be_halved_twice_is_refused():
+    with pytest.raises(ValueError, match="image_size 30"):
+        models.autoencoder(30)

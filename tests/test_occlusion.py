@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from cxr_helpers import occlusion
+
+
+def corner_score(films):
+    """Read the bottom right 3 × 3 pixels, and nothing else."""
+    return films[:, -3:, -3:, 0].mean(axis=(1, 2))
+
+
+@pytest.fixture
+def film():
+    return np.full((17, 23), 200, np.uint8)
+
+
+def test_a_score_that_reads_one_corner_lights_that_corner(film):
+    heat = occlusion.occlusion_map(corner_score, film, patch=4, stride=2, fill=0.0)
+    assert np.unravel_index(heat.argmax(), heat.shape) >= (13, 19)
+    assert np.all(heat[:12, :] == 0) and np.all(heat[:, :18] == 0)
+    # the last pixel lies under one patch only, which covers all that the score reads
+    assert heat[-1, -1] == pytest.approx(200 / 255, abs=1e-6)
+
+
+def test_hand_arithmetic_on_two_by_two():
+    film = np.array([[0, 255], [255, 255]], np.uint8)
+    heat = occlusion.occlusion_map(
+        lambda films: films.sum(axis=(1, 2, 3)), film, patch=1, stride=1, fill=0.0
+    )
+    assert heat == pytest.approx(np.array([[0, 1], [1, 1]]))
+
+
+@pytest.mark.parametrize(("patch", "stride"), [(1, 1), (4, 3), (5, 4), (5, 5), (17, 17)])
+def test_every_pixel_is_covered(film, patch, stride):
+    heat = occlusion.occlusion_map(corner_score, film, patch=patch, stride=stride)
+    assert heat.shape == film.shape and np.isfinite(heat).all()
+
+
+def test_positions_end_at_the_last_pixel():
+    assert occlusion.positions(10, patch=4, stride=4).tolist() == [0, 4, 6]
+    assert occlusion.positions(8, patch=4, stride=2).tolist() == [0, 2, 4]
+
+
+def test_what_speaks_against_is_negative(film):
+    heat = occlusion.occlusion_map(lambda x: -corner_score(x), film, patch=3, stride=3, fill=0.0)
+    assert heat[-1, -1] < 0
+
+
+def test_one_film_is_one_call_or_a_few(film):
+    calls = []
+
+    def counted(films):
+        calls.append(len(films))
+        return corner_score(films)
+
+    one = occlusion.occlusion_map(counted, film, patch=4, stride=2)
+    assert len(calls) == 1
+    few = occlusion.occlusion_map(counted, film, patch=4, stride=2, batch_size=40)
+    assert len(calls) <= 4 and np.allclose(one, few)
+
+
+def test_the_film_is_left_as_it_was(film):
+    before = film.copy()
+    occlusion.occlusion_map(corner_score, film, patch=4, stride=2)
+    assert np.array_equal(film, before)
+
+
+@pytest.mark.parametrize(("patch", "stride"), [(0, 1), (3, 4), (18, 1), (3, 0)])
+def test_patches_that_do_not_fit_are_refused(film, patch, stride):
+    with pytest.raises(ValueError, match="expected 1 <= stride <= patch <= side"):
+        occlusion.occlusion_map(corner_score, film, patch=patch, stride=stride)
+
+
+def test_a_stack_of_films_is_refused(film):
+    with pytest.raises(ValueError, match="expected \\(height, width\\)"):
+        occlusion.occlusion_map(corner_score, film[None], patch=3, stride=3)
