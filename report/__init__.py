@@ -1,0 +1,12 @@
+"""Typesetting: executed notebooks become one HTML and one PDF report.
+
+``merge`` joins the notebooks, ``blocks`` reads what they published, ``document``
+orders and numbers it, ``pandoc`` converts the prose, ``html`` and ``pdf`` are
+nbconvert exporters with templates of their own, ``output`` writes the files.
+"""
+
+from report.blocks import Block, Chapter, Figure, Prose, Table
+from report.document import Front
+from report.output import Rendered, render
+
+__all__ = ["Block", "Chapter", "Figure", "Front", "Prose", "Rendered", "Table", "render"]

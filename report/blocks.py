@@ -1,0 +1,156 @@
+"""The pieces a report is made of, and how executed notebooks become them."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from nbformat import NotebookNode
+
+from cxr_helpers.publish import TABLE_MIME
+
+IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+LEFT_OUT = frozenset({"notebook-only", "setup", "parameters", "injected-parameters"})
+
+
+@dataclass(frozen=True)
+class Prose:
+    """Markdown, with TeX mathematics between dollar signs."""
+
+    markdown: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture as vector (preferred) or raster, with its caption and alternative text."""
+
+    id: str
+    svg: str | None
+    png: bytes | None
+    caption: str
+    alt: str
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what neither target could show."""
+        check_id(self.id)
+        if not (self.svg or self.png):
+            raise ValueError(f"figure {self.id!r} has no picture; expected SVG or PNG")
+        if not self.caption.strip() or not self.alt.strip():
+            raise ValueError(f"figure {self.id!r} needs a caption and an alternative text")
+        if not 0 < self.width <= 1:
+            raise ValueError(
+                f"width of figure {self.id!r} is {self.width!r}; expected above 0 and at most 1"
+            )
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text, with columns ``{"label": str, "align": "left" or "right"}``."""
+
+    id: str
+    columns: list[dict[str, str]]
+    rows: list[list[str]]
+    caption: str
+
+    def __post_init__(self) -> None:
+        """Refuse ragged rows and cells that are not text."""
+        check_id(self.id)
+        if not self.columns:
+            raise ValueError(f"table {self.id!r} has no columns; expected at least one")
+        for column in self.columns:
+            if column.get("align") not in {"left", "right"} or "label" not in column:
+                raise ValueError(f"column {column!r} of table {self.id!r} needs label and align")
+        for row in self.rows:
+            if len(row) != len(self.columns) or not all(isinstance(cell, str) for cell in row):
+                raise ValueError(
+                    f"row {row!r} of table {self.id!r}: expected {len(self.columns)} strings"
+                )
+
+
+Block = Prose | Figure | Table
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """What one notebook contributes; ``id`` is the notebook's stem."""
+
+    id: str
+    blocks: tuple[Block, ...]
+
+
+def check_id(id: str) -> None:
+    """Refuse an id that could not be a label in every target."""
+    if not IDENTIFIER.fullmatch(id):
+        raise ValueError(f"id {id!r}: expected a letter, then letters, digits, '-' or '_'")
+
+
+def chapters(notebook: NotebookNode) -> list[Chapter]:
+    """Return the chapters of a notebook made by `report.merge.merge`.
+
+    Parameters
+    ----------
+    notebook : nbformat.NotebookNode
+        Cells name their notebook under ``metadata.notebook``.
+
+    Returns
+    -------
+    list of Chapter
+        In the order of the notebook's cells.
+
+    Raises
+    ------
+    ValueError
+        If a chapter does not open with a level-one heading, or an output does
+        not keep the contract of `cxr_helpers.publish`.
+    """
+    found: dict[str, list[Block]] = {}
+    for cell in notebook.cells:
+        stem = cell.metadata.notebook
+        blocks = found.setdefault(stem, [])
+        if LEFT_OUT.isdisjoint(cell.metadata.get("tags", ())):
+            try:
+                blocks.extend(cell_blocks(cell))
+            except (KeyError, TypeError) as fault:
+                raise ValueError(
+                    f"{stem}, cell {cell.id}: output lacks {fault}; expected one made by publish"
+                ) from fault
+    for stem, blocks in found.items():
+        opening = blocks[0].markdown if blocks and isinstance(blocks[0], Prose) else ""
+        if not opening.lstrip().startswith("# "):
+            raise ValueError(f"{stem}: expected a first Markdown cell that opens with '# Title'")
+    return [Chapter(stem, tuple(blocks)) for stem, blocks in found.items()]
+
+
+def cell_blocks(cell: NotebookNode) -> Iterable[Block]:
+    """Yield what the report shows of one cell: prose and published outputs, no code."""
+    if cell.cell_type == "markdown" and cell.source.strip():
+        yield Prose(cell.source)
+    for output in cell.get("outputs", ()):
+        block = output_block(output.get("data", {}), output.get("metadata", {}).get("cxr", {}))
+        if block is not None:
+            yield block
+
+
+def output_block(data: Mapping, meaning: Mapping) -> Block | None:
+    """Return the block one output stands for; None for captions, streams and plain results."""
+    match meaning.get("kind"):
+        case "text":
+            return Prose(data["text/markdown"])
+        case "figure":
+            png = data.get("image/png")
+            return Figure(
+                meaning["id"],
+                data.get("image/svg+xml"),
+                base64.b64decode(png) if png else None,
+                meaning["caption"],
+                meaning["alt"],
+                meaning.get("width", 1.0),
+            )
+        case "table":
+            content = data[TABLE_MIME]
+            columns = [dict(column) for column in content["columns"]]
+            return Table(meaning["id"], columns, content["rows"], meaning["caption"])
+    return None

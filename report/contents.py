@@ -1,0 +1,208 @@
+"""What the report says around the notebooks: title page, abstract, discussion, appendix.
+
+Every number in the prose is looked up in the results; a name that is not there is an error.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import math
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+
+import jinja2
+import pandas as pd
+
+from cxr_helpers import dataset, folder, manifests, publish, results, stages
+from report.blocks import Prose, Table
+from report.document import Front
+
+HERE = Path(__file__).parent
+HIDDEN = manifests.UNTRACKED  # they are paths of the machine
+
+
+def compose(
+    run_dir: Path,
+    *,
+    scores: pd.DataFrame,
+    values: Mapping[str, Mapping[str, object]],
+    options: Mapping[str, object],
+) -> dict:
+    """Return the arguments of ``report.render`` for a finished run.
+
+    Parameters
+    ----------
+    run_dir : Path
+        The run's folder, all stages finished.
+    scores : pandas.DataFrame
+        From ``results.collect``.
+    values : mapping of stage to parameters
+        As they were injected.
+    options : mapping
+        ``title``, ``author``, ``course`` where the command line gave them.
+
+    Returns
+    -------
+    dict
+        ``front``, ``opening``, ``closing``, ``appendix``.
+    """
+    folder_of_data = stages.stage_folder(run_dir, "01_data")
+    data = json.loads((folder_of_data / "dataset.json").read_text(encoding="utf-8"))
+    index = pd.read_csv(folder_of_data / "index.csv", keep_default_na=False)
+    lookup = _lookup(run_dir, scores=scores, data=data, index=index)
+    said = tomllib.loads((HERE / "report.toml").read_text(encoding="utf-8"))
+    said |= {key: options[key] for key in ("title", "author", "course") if options.get(key)}
+    counts = publish.table_content(dataset.counts(index))
+    front = Front(
+        title=said["title"],
+        author=said["author"],
+        course=said["course"],
+        date=_date(),
+        dataset=_dataset_line(data, len(index)),
+        counts=Table("tab-front-counts", counts["columns"], counts["rows"], "Films by split"),
+        synthetic=data["synthetic"],
+    )
+    return {
+        "front": front,
+        "opening": [
+            Prose(_prose("abstract.md", lookup)),
+            Prose("# Results"),
+            _table_one(scores, synthetic=data["synthetic"]),
+        ],
+        "closing": [Prose(_prose("discussion.md", lookup)), Prose(_prose("references.md", {}))],
+        "appendix": _appendix(run_dir, values=values, data=data),
+    }
+
+
+def _date() -> str:
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    if epoch:
+        return dt.datetime.fromtimestamp(int(epoch), dt.UTC).date().isoformat()
+    return dt.date.today().isoformat()
+
+
+def _dataset_line(data: Mapping, films: int) -> str:
+    if data["synthetic"]:
+        return f"{films:,} synthetic phantoms, drawn by this project from a seed"
+    return f"Chest X-ray images (pneumonia), folder {data['name']}: {films:,} films"
+
+
+def _lookup(run_dir: Path, *, scores: pd.DataFrame, data: Mapping, index: pd.DataFrame) -> dict:
+    """Return all names that the prose may use."""
+    table = results.table_one(scores)
+    lines = {}
+    for row, own in scores[scores["split"] == "test"].groupby("row"):
+        named = dict(zip(own["metric"], own["value"], strict=True))
+        lines[row] = SimpleNamespace(**named, n=int(own["n"].iloc[0]))
+    compared = [
+        SimpleNamespace(
+            label=row.label, accuracy=lines[row.id].accuracy, published=row.published, task=row.task
+        )
+        for row in results.ROWS
+        if row.published is not None
+    ]
+    majority = {
+        "2 classes": lines["majority_binary"].accuracy,
+        "3 classes": lines["majority_categorical"].accuracy,
+    }
+    accuracy, n = lines["binary_cnn"].accuracy, lines["binary_cnn"].n
+    test = index.loc[index["split"] == "test", "class_name"].value_counts()
+    declared = {stage: stages.declared(run_dir, stage)["facts"] for stage in stages.STAGES}
+    return {
+        "synthetic": data["synthetic"],
+        "dataset": data["name"],
+        "films": f"{len(index):,}",
+        "test": lines,
+        "published": {row.id: row.published for row in results.ROWS if row.published is not None},
+        "compared": compared,
+        "close": [row for row in compared if abs(row.accuracy - row.published) <= 0.05],
+        "farthest": max(compared, key=lambda row: abs(row.accuracy - row.published)),
+        "below": [row.label for row in compared if row.accuracy <= majority[row.task]],
+        "sampling_error": 1.96 * math.sqrt(accuracy * (1 - accuracy) / n),
+        "published_test_split": all(
+            test.get(name, 0) == count for name, count in folder.PUBLISHED_COUNTS["test"].items()
+        ),
+        "pneumonia_lower": declared["04_autoencoder"]["pneumonia_lower_error"] > 0.5,
+        "facts": declared,
+        "table": table,
+    }
+
+
+def _prose(name: str, lookup: Mapping) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), undefined=jinja2.StrictUndefined, autoescape=False
+    )
+    environment.filters |= {
+        "percent": lambda share: f"{share:.1%}".replace("%", " %"),
+        "three": lambda number: f"{number:.3f}",
+        "points": lambda share: f"{100 * share:.1f}",
+        "whole": lambda number: f"{number:g}",
+    }
+    return environment.get_template(name).render(lookup)
+
+
+def _table_one(scores: pd.DataFrame, *, synthetic: bool) -> Table:
+    table = results.table_one(scores)
+    content = publish.table_content(
+        table,
+        formats={"Published": ".2f", "Accuracy": ".3f", "Balanced accuracy": ".3f", "AUROC": ".3f"},
+    )
+    caption = (
+        "Scores on the test films beside the published accuracies of the course report. Balanced "
+        "accuracy is the mean of the classes' recalls; AUROC is the area under the ROC curve, for "
+        "three classes the mean of one against the rest; n is the number of test films. A dash "
+        "marks what was not published or has no meaning."
+    )
+    caption = publish.labelled(caption, synthetic=synthetic)
+    return Table("tab-results", content["columns"], content["rows"], caption)
+
+
+def _appendix(run_dir: Path, *, values: Mapping, data: Mapping) -> list:
+    """Return parameters, versions and the record of every stage."""
+    parameters = pd.DataFrame(
+        [
+            (stage, name, ", ".join(map(str, v)) if isinstance(v, list) else str(v))
+            for stage, own in values.items()
+            for name, v in own.items()
+            if name not in HIDDEN
+        ],
+        columns=["stage", "parameter", "value"],
+    )
+    manifest = {stage: manifests.read(stage, run_dir) for stage in stages.STAGES}
+    last = manifest["01_data"]
+    versions = pd.DataFrame(last["recipe"]["versions"].items(), columns=["library", "version"])
+    record = pd.DataFrame(
+        [
+            (
+                stage,
+                manifest[stage]["seconds"],
+                (stages.declared(run_dir, stage)["peak_memory_bytes"] or math.nan) / 2**20,
+                manifests.digest_of(manifest[stage]["recipe"])[:16],
+            )
+            for stage in stages.STAGES
+        ],
+        columns=["stage", "seconds", "peak memory (MiB)", "recipe digest"],
+    )
+    machine = last["machine"]
+    return [
+        Prose(
+            "# Appendix: how this report was made\n\n"
+            "Every table and figure above was made by the notebooks with the parameters and "
+            "versions below. The recipe digest stands for a stage's code, parameters, inputs and "
+            f"versions. Data fingerprint (SHA-256): `{data['fingerprint']}`. "
+            f"Machine: {machine['system']}, {machine['cores']} cores."
+        ),
+        _table(record, "tab-record", "Each stage: seconds, highest memory, recipe."),
+        _table(versions, "tab-versions", "Versions of Python and the libraries."),
+        _table(parameters, "tab-parameters", "Parameters of every stage, seeds included."),
+    ]
+
+
+def _table(frame: pd.DataFrame, id: str, caption: str) -> Table:
+    formats = {name: ".0f" if "memory" in name else ".1f" for name in frame.select_dtypes("number")}
+    content = publish.table_content(frame, formats=formats)
+    return Table(id, content["columns"], content["rows"], caption)

@@ -1,0 +1,129 @@
+"""The whole report in order, with its figures and tables numbered."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cxr_helpers.publish import SYNTHETIC_LABEL
+from report.blocks import Block, Chapter, Figure, Prose, Table
+
+SHORT = 96  # characters of a caption in the lists of figures and tables
+
+
+@dataclass(frozen=True)
+class Front:
+    """What the title page says; ``date`` is ISO yyyy-mm-dd."""
+
+    title: str
+    author: str
+    course: str
+    date: str
+    dataset: str
+    counts: Table | None
+    synthetic: bool
+    notice: str = "Not for clinical use."
+
+
+@dataclass(frozen=True)
+class Matter:
+    """Everything in a report that no notebook holds."""
+
+    front: Front
+    opening: tuple[Block, ...] = ()
+    closing: tuple[Block, ...] = ()
+    appendix: tuple[Block, ...] = ()
+
+
+@dataclass(frozen=True)
+class Item:
+    """A block at its place; ``label`` is ``"Figure 3"`` or the like, empty for prose."""
+
+    block: Block
+    chapter: str
+    numbered: bool
+    label: str
+
+    @property
+    def kind(self) -> str:
+        """Name of the block's class in lower case, for the templates."""
+        return type(self.block).__name__.lower()
+
+    @property
+    def short(self) -> str:
+        """First sentence of the caption, for the lists of figures and tables."""
+        return first_sentence(self.block.caption)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A report in reading order."""
+
+    front: Front
+    items: tuple[Item, ...]
+
+    def of_kind(self, kind: str) -> list[Item]:
+        """Return the items of one kind, in order."""
+        return [item for item in self.items if item.kind == kind]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Label of each figure and table, by id."""
+        return {item.block.id: item.label for item in self.items if item.label}
+
+
+def compose(chapters: Sequence[Chapter], matter: Matter) -> Document:
+    """Put all blocks in reading order and number figures and tables.
+
+    Parameters
+    ----------
+    chapters : sequence of Chapter
+        One for each notebook.
+    matter : Matter
+        Title page, opening, closing and appendix; an appendix that does not
+        open with a heading gets the heading "Appendix".
+
+    Returns
+    -------
+    Document
+
+    Raises
+    ------
+    ValueError
+        If two figures or tables share an id.
+    """
+    appendix = matter.appendix
+    if appendix and not (
+        isinstance(appendix[0], Prose) and appendix[0].markdown.lstrip().startswith("#")
+    ):
+        appendix = (Prose("# Appendix"), *appendix)
+    parts = [("opening", False, matter.opening)]
+    parts += [(chapter.id, True, chapter.blocks) for chapter in chapters]
+    parts += [("closing", False, matter.closing), ("appendix", False, appendix)]
+
+    items: list[Item] = []
+    counts = {Figure: 0, Table: 0}
+    seen: dict[str, str] = {}
+    for chapter, numbered, blocks in parts:
+        for block in blocks:
+            label = ""
+            if isinstance(block, Figure | Table):
+                if block.id in seen:
+                    raise ValueError(
+                        f"id {block.id!r} appears in {seen[block.id]} and {chapter}; expected once"
+                    )
+                seen[block.id] = chapter
+                counts[type(block)] += 1
+                label = f"{type(block).__name__} {counts[type(block)]}"
+            items.append(Item(block, chapter, numbered, label))
+    return Document(matter.front, tuple(items))
+
+
+def first_sentence(caption: str) -> str:
+    """Return the start of a caption, up to a stop or a bracket, at most `SHORT` characters."""
+    caption = caption.removeprefix(f"{SYNTHETIC_LABEL}. ")
+    sentence = re.split(r"(?<=[.!?:;])\s| \(", caption.strip(), maxsplit=1)[0].rstrip(".:;")
+    if len(sentence) <= SHORT:
+        return sentence
+    return sentence[: SHORT - 1].rsplit(" ", 1)[0].rstrip(",;:") + "…"

@@ -1,0 +1,96 @@
+"""Write report.html and report.pdf from executed notebooks."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from report.blocks import Block
+from report.document import Front, Matter
+from report.html import HtmlExporter
+from report.merge import merge
+from report.pdf import TypstExporter, typeset
+
+INSTALL = "pip install typst pypandoc-binary, or print report.html from a browser"
+PRINT = "print report.html from a browser instead"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What was written; ``pdf`` is None where ``warnings`` says why."""
+
+    html: Path
+    pdf: Path | None
+    warnings: list[str] = field(default_factory=list)
+
+
+def render(
+    notebooks: Sequence[Path],
+    *,
+    front: Front,
+    opening: Sequence[Block] = (),
+    closing: Sequence[Block] = (),
+    appendix: Sequence[Block] = (),
+    out: Path,
+    pdf: bool = True,
+) -> Rendered:
+    """Render executed notebooks as one HTML and one PDF report.
+
+    Parameters
+    ----------
+    notebooks : sequence of Path
+        Executed notebooks in reading order, one chapter each.
+    front : Front
+        The title page.
+    opening, closing, appendix : sequence of Block
+        What comes before the first chapter, after the last, and at the very end;
+        headings there carry no number.
+    out : Path
+        Folder that receives ``report.html`` and ``report.pdf``; made if missing.
+    pdf : bool
+        Whether to make the PDF.
+
+    Returns
+    -------
+    Rendered
+        Without a PDF if it could not be made; an older one is removed then.
+
+    Raises
+    ------
+    ValueError
+        If a notebook did not run cleanly to its end, breaks the contract of
+        `cxr_helpers.publish`, repeats an id, or links to nothing.
+    """
+    merged = merge(notebooks)
+    matter = Matter(front, tuple(opening), tuple(closing), tuple(appendix))
+    page, _ = HtmlExporter().from_notebook_node(merged, {"matter": matter})
+    out.mkdir(parents=True, exist_ok=True)
+    html_path = write_whole(out / "report.html", page.encode(errors="replace"))
+    pdf_path = out / "report.pdf"
+    if not pdf:
+        return Rendered(html_path, None)
+    try:
+        source, resources = TypstExporter().from_notebook_node(merged, {"matter": matter})
+        printed, warnings = typeset(source, resources["outputs"], date=front.date)
+    except (ImportError, OSError, RuntimeError) as fault:
+        pdf_path.unlink(missing_ok=True)
+        advice = INSTALL if isinstance(fault, ImportError) else PRINT
+        return Rendered(html_path, None, [f"PDF skipped: {fault}; {advice}"])
+    return Rendered(html_path, write_whole(pdf_path, printed), warnings)
+
+
+def write_whole(path: Path, content: bytes) -> Path:
+    """Write a file so that readers see the old one or the new one, never a part."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return path

@@ -1,0 +1,175 @@
+"""The printed report: Typst written by an nbconvert exporter, compiled to tagged PDF."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+from nbconvert.exporters import TemplateExporter
+from nbformat import NotebookNode
+
+from cxr_helpers.publish import SYNTHETIC_LABEL
+from report.blocks import Table, chapters
+from report.document import Document, Front, compose
+from report.pandoc import convert
+
+TEMPLATES = Path(__file__).parent / "templates"
+WARNING = "Every picture and number here comes from generated images, not from patients."
+
+
+class TypstExporter(TemplateExporter):
+    """Write a merged notebook as Typst; ``resources["matter"]`` is a `Matter`.
+
+    The resources returned hold under ``outputs`` the files the source reads.
+    """
+
+    output_mimetype = "application/pdf"
+    template_name = "typst"
+    file_extension = ".typ"
+    default_preprocessors: ClassVar[list] = []
+
+    @property
+    def extra_template_basedirs(self) -> list[str]:
+        """Folder of this package's templates."""
+        return [str(TEMPLATES)]
+
+    def from_notebook_node(
+        self, nb: NotebookNode, resources: dict[str, Any] | None = None, **kw: Any
+    ) -> tuple[str, dict[str, Any]]:
+        """Return the Typst source and the resources."""
+        document = compose(chapters(nb), resources["matter"])
+        prose = iter(convert(document, target="typst").fragments)
+        flow = [(item, next(prose) if item.kind == "prose" else "") for item in document.items]
+        source, resources = super().from_notebook_node(
+            nb, {**resources, "document": document, "flow": flow}, **kw
+        )
+        resources["outputs"] = {
+            **pictures(document),
+            "data.json": json.dumps(content(document), ensure_ascii=False).encode(errors="replace"),
+            "style.typ": (TEMPLATES / "typst" / "style.typ").read_bytes(),
+        }
+        return source, resources
+
+
+def pictures(document: Document) -> dict[str, bytes]:
+    """Return the figures as files, vector where there is one."""
+    figures = [item.block for item in document.of_kind("figure")]
+    return {
+        picture_name(figure): figure.svg.encode() if figure.svg else figure.png
+        for figure in figures
+    }
+
+
+def picture_name(figure: Any) -> str:
+    """Return the file name of a figure."""
+    return f"{figure.id}.{'svg' if figure.svg else 'png'}"
+
+
+def content(document: Document) -> dict[str, Any]:
+    """Return all text that is not prose, as the JSON which ``style.typ`` reads."""
+    blocks = {}
+    for item in document.items:
+        if item.label:
+            block = item.block
+            blocks[block.id] = {
+                "kind": item.kind,
+                "label": item.label,
+                "short": item.short,
+                "caption": block.caption,
+            }
+            if isinstance(block, Table):
+                blocks[block.id] |= {"columns": block.columns, "rows": block.rows}
+            else:
+                name = picture_name(block)
+                blocks[block.id] |= {"file": name, "alt": block.alt, "width": float(block.width)}
+    return {"front": front_content(document.front), "blocks": blocks}
+
+
+def front_content(front: Front) -> dict[str, Any]:
+    """Return what the title page says."""
+    named = ("title", "author", "course", "date", "dataset", "synthetic", "notice")
+    counts = front.counts
+    return {
+        **{name: getattr(front, name) for name in named},
+        "counts": counts and {"columns": counts.columns, "rows": counts.rows},
+        "label": SYNTHETIC_LABEL,
+        "warning": WARNING,
+    }
+
+
+def typeset(source: str, outputs: dict[str, bytes], *, date: str) -> tuple[bytes, list[str]]:
+    """Compile Typst to PDF/UA-1, or to plain PDF where that standard cannot be met.
+
+    Parameters
+    ----------
+    source : str
+        The main file.
+    outputs : dict of str to bytes
+        The files it reads, by name.
+    date : str
+        ISO yyyy-mm-dd; ``SOURCE_DATE_EPOCH`` in the environment comes first.
+
+    Returns
+    -------
+    pdf : bytes
+        The same for the same input.
+    warnings : list of str
+        What the compiler said, and that the PDF is not tagged as PDF/UA-1 if so.
+
+    Raises
+    ------
+    ImportError
+        If the ``typst`` wheel is not installed.
+    RuntimeError
+        If it does not compile; the message is the compiler's, with file and line.
+    """
+    import typst
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / "report.typ").write_text(source, encoding="utf-8")
+        for name, file in outputs.items():
+            (root / name).write_bytes(file)
+        options = {
+            "input": root / "report.typ",
+            "root": root,
+            "font_paths": [fonts(root / "fonts")],
+            "ignore_system_fonts": True,
+            "timestamp": timestamp(date),
+        }
+        try:
+            pdf, said = typst.compile_with_warnings(**options, pdf_standards=["ua-1"])
+            return pdf, [warning.message for warning in said]
+        except typst.TypstError as fault:
+            reason = fault.message
+        try:
+            pdf, said = typst.compile_with_warnings(**options)
+        except typst.TypstError as fault:
+            raise RuntimeError(fault.diagnostic) from fault
+    return pdf, [
+        f"PDF is not accessible (PDF/UA-1) and may lack characters: {reason}",
+        *(warning.message for warning in said),
+    ]
+
+
+def fonts(folder: Path) -> Path:
+    """Copy matplotlib's DejaVu into a folder; its LastResort would hide missing glyphs."""
+    import matplotlib
+
+    folder.mkdir()
+    for font in sorted(Path(matplotlib.get_data_path(), "fonts", "ttf").glob("DejaVu*.ttf")):
+        shutil.copyfile(font, folder / font.name)
+    return folder
+
+
+def timestamp(date: str) -> int:
+    """Return seconds since 1970: ``SOURCE_DATE_EPOCH``, else midnight (UTC) of ``date``."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    if epoch:
+        return int(epoch)
+    return int(datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp())

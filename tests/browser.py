@@ -1,0 +1,78 @@
+"""Open a report in a real headless Chromium and say what went wrong there."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a browser made of a page; everything but the counts should be empty or 0."""
+
+    requests: list[str]
+    errors: list[str]
+    broken_images: list[str]
+    overflow: int
+    images: int
+    background: str
+
+
+def inspect(html_path: Path, *, width: int = 390, dark: bool = False) -> Seen:
+    """Load a page from disk.
+
+    Parameters
+    ----------
+    html_path : Path
+        The page.
+    width : int
+        Width of the window in CSS pixels.
+    dark : bool
+        Whether the reader prefers a dark colour scheme.
+
+    Returns
+    -------
+    Seen
+        Requests other than for the page and ``data:``, console and script errors,
+        alternative texts of images without pixels, pixels by which the page is
+        wider than the window, number of images, and the background colour.
+    """
+    from playwright.sync_api import sync_playwright
+
+    url = html_path.resolve().as_uri()
+    requests: list[str] = []
+    errors: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(
+            viewport={"width": width, "height": 844}, color_scheme="dark" if dark else "light"
+        )
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on(
+            "console",
+            lambda said: errors.append(said.text) if said.type in {"error", "warning"} else None,
+        )
+        page.goto(url)
+        page.wait_for_load_state("networkidle")
+        broken = page.evaluate(
+            "[...document.images].filter(i => !(i.complete && i.naturalWidth)).map(i => i.alt)"
+        )
+        overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        images = page.evaluate("document.images.length")
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        browser.close()
+    foreign = [asked for asked in requests if asked != url and not asked.startswith("data:")]
+    return Seen(foreign, errors, broken, max(0, overflow), images, background)

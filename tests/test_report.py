@@ -1,0 +1,305 @@
+"""The report: what it shows, what it refuses, and that data never becomes markup."""
+
+from __future__ import annotations
+
+import html.parser
+import re
+import shutil
+import subprocess
+import sys
+
+import pypdf
+import pytest
+from nbformat.v4 import new_output
+from samples import HOSTILE, SVG, code, figure, front, notebook, table, text
+
+from report import Figure, Prose, Table, render
+
+FORMULA = """Loss $\\hat y_i = \\sigma(\\alpha)$ and
+
+$$\\sum_{i=1}^N \\frac{a}{b} \\odot c \\otimes A \\cap \\text{B}$$"""
+needs_pdftotext = pytest.mark.skipif(
+    shutil.which("pdftotext") is None, reason="pdftotext (poppler-utils) is not installed"
+)
+
+
+class Page(html.parser.HTMLParser):
+    """Collect elements, attributes and text of a page."""
+
+    def __init__(self, source: str):
+        super().__init__()
+        self.elements: list[tuple[str, dict]] = []
+        self.text = ""
+        self.feed(source)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def page_of(rendered) -> Page:
+    return Page(rendered.html.read_text(encoding="utf-8"))
+
+
+def printed(rendered) -> str:
+    """Return the PDF's text without white space, since lines break where they like."""
+    run = subprocess.run(
+        ["pdftotext", "-raw", rendered.pdf, "-"], capture_output=True, text=True, check=True
+    )
+    return squeezed(run.stdout)
+
+
+def squeezed(words: str) -> str:
+    return re.sub(r"\s", "", words)
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Two notebooks with two figures, a table, mathematics and links."""
+    return [
+        notebook(
+            tmp_path,
+            "01_data",
+            "# Data\n\nSee [](#fig-b), [the table](#tab-a) and [what follows](02_next.ipynb).",
+            code(tags=("parameters",)),
+            figure("fig-a", "First caption: 3 < 4 & 5."),
+            text("There are **42** images.[^1]\n\n[^1]: A foot note."),
+            "## Found\n\n" + FORMULA,
+        ),
+        notebook(
+            tmp_path,
+            "02_next",
+            "# Next\n\nSee [above](#fig-a).",
+            table("tab-a", "Second caption."),
+            figure("fig-b", "Third caption."),
+            "## Found\n\nBack to [](#found).",
+        ),
+    ]
+
+
+def test_numbers_follow_reading_order(two, tmp_path):
+    opening = [
+        Prose("# Abstract"),
+        Table("tab-0", [{"label": "n", "align": "right"}], [["1"]], "Z"),
+    ]
+    closing = [Prose("# Discussion\n\nThe end."), Figure("fig-z", SVG, None, "Last.", "A line")]
+    rendered = render(two, front=front(), opening=opening, closing=closing, out=tmp_path / "out")
+    assert rendered.warnings == []
+    page = page_of(rendered)
+    shown = re.sub(r"\s+", " ", page.text)
+    shown = shown[shown.index("See Figure 2") :]
+    places = [
+        shown.index(f"{label}. ") for label in ("Figure 1", "Table 2", "Figure 2", "Figure 3")
+    ]
+    assert places == sorted(places)
+    assert "Figure 1. First caption: 3 < 4 & 5." in shown
+    assert "See Figure 2, the table and what follows." in shown
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = {attributes["href"][1:] for attributes in page.all("a")}
+    assert targets <= set(ids)
+
+
+def test_code_streams_and_duplicates_are_left_out(two, tmp_path):
+    two[0] = notebook(
+        tmp_path,
+        "01_data",
+        "# Data",
+        code(new_output("execute_result", data={"text/plain": "RESULT"}, execution_count=1)),
+        figure(),
+        code(text("SECRET").outputs[0], tags=("notebook-only",)),
+    )
+    two[1] = notebook(tmp_path, "02_next", "# Next")
+    rendered = render(two, front=front(), out=tmp_path, pdf=False)
+    assert rendered.pdf is None and rendered.warnings == []
+    for word in ("HIDDEN", "NOISE", "DUPLICATE", "RESULT", "SECRET"):
+        assert word not in page_of(rendered).text
+
+
+@needs_pdftotext
+def test_captions_are_the_same_in_html_and_pdf(two, tmp_path):
+    rendered = render(two, front=front(), out=tmp_path)
+    web, paper = squeezed(page_of(rendered).text), printed(rendered)
+    for line in (
+        "Figure 1. First caption: 3 < 4 & 5.",
+        "Table 1. Second caption.",
+        "Figure 2. Third caption.",
+        "SYNTHETIC PHANTOMS",
+        "Not for clinical use.",
+        "There are 42 images.",
+    ):
+        assert squeezed(line) in web
+        assert squeezed(line) in paper
+
+
+def test_pdf_has_metadata_outline_tags_and_the_same_bytes(two, tmp_path):
+    first = render(two, front=front(), out=tmp_path / "a")
+    second = render(two, front=front(), out=tmp_path / "b")
+    assert first.pdf.read_bytes() == second.pdf.read_bytes()
+    assert first.html.read_bytes() == second.html.read_bytes()
+    reader = pypdf.PdfReader(first.pdf)
+    assert (reader.metadata.title, reader.metadata.author) == ("A small report", "A. Student")
+    assert reader.root_object["/MarkInfo"]["/Marked"]
+    outline = [entry.title for entry in reader.outline if not isinstance(entry, list)]
+    assert any("Data" in title for title in outline)
+    assert any("Next" in title for title in outline)
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["report.html", "report.pdf"]
+
+
+def test_source_date_epoch_sets_the_date(two, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
+    rendered = render(two, front=front(), out=tmp_path)
+    assert pypdf.PdfReader(rendered.pdf).metadata.creation_date.year == 1970
+
+
+def test_html_is_one_file_without_script_or_network(two, tmp_path):
+    rendered = render(two, front=front(), out=tmp_path, pdf=False)
+    page = page_of(rendered)
+    policy = [meta["content"] for meta in page.all("meta") if "http-equiv" in meta]
+    assert policy[0].startswith("default-src 'none'; img-src data:")
+    assert not page.all("script")
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "data", "action", "poster"):
+            assert tag == "a" or not attributes.get(name, "").startswith("http")
+    assert "url(http" not in rendered.html.read_text()
+    for image in page.all("img"):
+        assert image["src"].startswith("data:image/svg+xml;base64,") and image["alt"]
+    assert all(head["scope"] in {"col", "row"} for head in page.all("th"))
+
+
+def test_mathematics_is_set_in_both(two, tmp_path):
+    rendered = render(two, front=front(), out=tmp_path)
+    page = page_of(rendered)
+    assert len(page.all("math")) == 2
+    assert 'font-family: "Report Math"' in rendered.html.read_text()
+    assert "$$" not in page.text
+
+
+def test_no_mathematics_no_font(tmp_path):
+    plain = notebook(tmp_path, "01_data", "# Data\n\nIt costs 3 $.")
+    rendered = render([plain], front=front(), out=tmp_path, pdf=False)
+    assert "@font-face" not in rendered.html.read_text()
+
+
+@needs_pdftotext
+def test_hostile_strings_stay_text(tmp_path):
+    hostile = notebook(
+        tmp_path,
+        "01_data",
+        "# Data <img src=x onerror=alert(1)>\n\n<script>alert(1)</script> ![a](http://x.y/z.png) "
+        '[l](javascript:alert(1)) #eval("x") <b onclick="x">bold</b>\n\n<iframe src="http://x.y">',
+        figure(caption=HOSTILE, alt=HOSTILE),
+        table(caption=HOSTILE, cell=HOSTILE),
+    )
+    counts = Table("tab-n", [{"label": HOSTILE, "align": "left"}], [[HOSTILE]], "")
+    rendered = render(
+        [hostile],
+        front=front(title=HOSTILE, author=HOSTILE, dataset=HOSTILE, counts=counts),
+        out=tmp_path,
+    )
+    assert rendered.warnings == []
+    page = page_of(rendered)
+    assert not {"script", "iframe", "b", "object", "embed"} & {tag for tag, _ in page.elements}
+    assert [image["alt"] for image in page.all("img")] == [HOSTILE]
+    for _, attributes in page.elements:
+        assert not [name for name in attributes if name.startswith("on")]
+        assert not attributes.get("href", "").startswith("javascript")
+    assert page.text.count(HOSTILE) >= 8
+    paper = printed(rendered)
+    assert squeezed(f"Figure 1. {HOSTILE}") in paper
+    assert squeezed(f"Table 1. {HOSTILE}") in paper
+    assert paper.count(squeezed(HOSTILE)) >= 8
+    assert squeezed('#eval("x") <b onclick="x">bold</b>') in paper
+
+
+@pytest.mark.parametrize("name", ["person_🫁.jpeg", "胸部.jpeg"])
+def test_missing_glyphs_warn_but_do_not_kill_the_pdf(tmp_path, name):
+    path = notebook(tmp_path, "01_data", "# Data", table(cell=name))
+    rendered = render([path], front=front(), out=tmp_path)
+    assert rendered.pdf.read_bytes().startswith(b"%PDF")
+    assert "not accessible (PDF/UA-1)" in rendered.warnings[0]
+    assert name in page_of(rendered).text
+
+
+@needs_pdftotext
+@pytest.mark.parametrize(
+    ("columns", "rows", "cell"),
+    [(12, 4, ""), (30, 3, ""), (3, 45, ""), (3, 90, ""), (4, 2, "unbreakable" * 20), (1, 0, "")],
+)
+def test_tables_fit_the_page(tmp_path, columns, rows, cell):
+    path = notebook(
+        tmp_path, "01_data", "# Data", table(columns=columns, rows=rows, cell=cell), "After."
+    )
+    rendered = render([path], front=front(), out=tmp_path)
+    assert rendered.warnings == []
+    run = subprocess.run(
+        ["pdftotext", "-bbox", rendered.pdf, "-"], capture_output=True, text=True, check=True
+    )
+    width = 0.0
+    for line in run.stdout.splitlines():
+        if found := re.search(r'<page width="([\d.]+)"', line):
+            width = float(found[1])
+        elif found := re.search(r'<word xMin="([\d.-]+)".* xMax="([\d.]+)"', line):
+            assert float(found[1]) > 40 and float(found[2]) < width - 40
+    if not cell:
+        paper = printed(rendered)
+        assert all(f"r{r}c{c}" in paper for r in range(rows) for c in range(columns))
+    if rows == 90:
+        assert paper.count("Columnnumber1") >= 2
+
+
+def test_failed_and_unfinished_notebooks_are_refused(tmp_path):
+    fault = new_output("error", ename="KeyError", evalue="'x'", traceback=[])
+    failed = notebook(tmp_path, "01_data", "# Data", code(fault))
+    with pytest.raises(ValueError, match=r"01_data\.ipynb, cell 2 holds the error KeyError: 'x'"):
+        render([failed], front=front(), out=tmp_path)
+    cell = code()
+    cell.execution_count = None
+    unfinished = notebook(tmp_path, "02_next", "# Next", code(), cell)
+    with pytest.raises(ValueError, match=r"02_next\.ipynb, cell 3 was not executed"):
+        render([unfinished], front=front(), out=tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (["# Data\n\n[x](#fig-none)"], "#fig-none in 01_data"),
+        (["No title"], "01_data: expected a first Markdown cell"),
+        (["# Data", figure(), figure()], "'fig-a' appears in 01_data and 01_data"),
+        (["# Data", figure(id="x y")], "id 'x y'"),
+        (["# Data", figure(alt=" ")], "'fig-a' needs a caption and an alternative text"),
+    ],
+)
+def test_faults_are_named(tmp_path, cells, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        render([notebook(tmp_path, "01_data", *cells)], front=front(), out=tmp_path)
+
+
+def test_without_typst_there_is_html_and_advice(two, tmp_path, monkeypatch):
+    (tmp_path / "report.pdf").write_bytes(b"old")
+    monkeypatch.setitem(sys.modules, "typst", None)
+    rendered = render(two, front=front(), out=tmp_path)
+    assert rendered.pdf is None and rendered.html.exists()
+    assert not (tmp_path / "report.pdf").exists()
+    assert rendered.warnings[0].startswith("PDF skipped: ")
+    assert "pip install typst" in rendered.warnings[0]
+
+
+def test_an_open_fence_ends_with_its_cell(tmp_path):
+    path = notebook(tmp_path, "01_data", "# Data\n\n```\nopen", "## After\n\n- [ ] point")
+    page = page_of(render([path], front=front(), out=tmp_path))
+    assert {"id": "data-after"} in page.all("h3")
+    assert not page.all("input")
+
+
+def test_skipped_heading_levels_are_closed(tmp_path):
+    path = notebook(tmp_path, "01_data", "# Data", "### Deep", "###### Deeper")
+    rendered = render([path], front=front(), out=tmp_path)
+    assert rendered.warnings == []
+    assert page_of(rendered).all("h3") and page_of(rendered).all("h4")

@@ -1,0 +1,44 @@
+"""The report in a real browser: nothing loaded, nothing broken, nothing cut on a phone."""
+
+from __future__ import annotations
+
+import pytest
+from browser import CHROMIUM, inspect
+from samples import HOSTILE, figure, front, notebook, table
+
+from report import render
+
+pytest.importorskip("playwright", reason="playwright is not installed")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    path = notebook(
+        folder,
+        "01_data",
+        "# Data\n\n$$\\sum_{i=1}^{N} " + " + ".join(f"\\alpha_{{{i}}}" for i in range(30)) + "$$",
+        "`" + "long" * 60 + "`\n\n```\n" + "code " * 60 + "\n```\n\n" + "word" * 60,
+        figure(caption=HOSTILE, alt=HOSTILE),
+        table(columns=12, rows=4),
+        table("tab-b", columns=3, rows=45, cell="unbreakable" * 8),
+        "| a | b | c |\n|---|---|---|\n| " + " | ".join(["unbreakable" * 4] * 3) + " |",
+    )
+    return render([path], front=front(title="Word" * 30), out=folder, pdf=False).html
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_page_is_whole(page, width, dark):
+    seen = inspect(page, width=width, dark=dark)
+    assert seen.requests == []
+    assert seen.errors == []
+    assert seen.images == 1 and seen.broken_images == []
+    assert seen.overflow == 0
+
+
+def test_dark_readers_get_a_dark_page(page):
+    light, dark = (inspect(page, dark=dark).background for dark in (False, True))
+    assert light == "rgb(252, 252, 251)"
+    assert dark == "rgb(20, 24, 29)"
