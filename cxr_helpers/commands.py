@@ -1,0 +1,167 @@
+"""The command line of ``run_all.py``: its options, its words, its tables. All on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from cxr_helpers import parameters, stages
+
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+REPORT_FILES = ("report.html", "report.pdf", "results.csv", "results.json")
+_console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Refused(RuntimeError):
+    """The run cannot go on; ``code`` is the exit code, the message says what to do."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def parse(
+    arguments: Sequence[str] | None, *, presets: Sequence[str], summary: str
+) -> argparse.Namespace:
+    """Return the options of ``run_all.py``; a mistake ends the program with exit code 2."""
+    parser = argparse.ArgumentParser(
+        prog="run_all.py",
+        description=summary,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--data", default="phantom", metavar="FOLDER", help="folder of films, or 'phantom'")
+    add("--preset", default="standard", choices=presets, help="set of parameters")
+    add(
+        "--set", dest="settings", action="append", default=[], metavar="NAME=VALUE",
+        help="a notebook's parameter; STAGE.NAME=VALUE for one stage (see --list)",
+    )  # fmt: skip
+    add("--seed", metavar="N", help="seed of every stage")
+    add("--only", nargs="+", metavar="STAGE", help="run these stages, and no other")
+    add("--from", dest="first", metavar="STAGE", help="run no stage before this one")
+    add("--force", action="store_true", help="run stages again that are current")
+    add("--run", metavar="NAME", help="name of the run's folder under report/build")
+    add("--dry-run", action="store_true", help="say what would run, and why; run nothing")
+    add("--list", action="store_true", help="list stages and their parameters")
+    add("--no-pdf", action="store_true", help="make the HTML report only")
+    add("--timeout", type=int, metavar="SECONDS", help="longest time that a cell may take")
+    add("--title", help="title of the report; also in report/report.toml")
+    add("--author", help="author of the report; also in report/report.toml")
+    add("--course", help="course of the report; also in report/report.toml")
+    add("--debug", action="store_true", help="show tracebacks")
+    options = parser.parse_args(arguments)
+    if options.run and not RUN_NAME.fullmatch(options.run):
+        parser.error(f"--run {options.run!r}: expected letters, digits, '.', '_' and '-' only")
+    if options.timeout is not None and options.timeout < 1:
+        parser.error(f"--timeout {options.timeout}: expected at least 1 second")
+    return options
+
+
+def selection(options: argparse.Namespace) -> list[str]:
+    """Return the stages that may run, in order.
+
+    Raises
+    ------
+    ValueError
+        If ``--only`` or ``--from`` names no stage; a stage's number is enough.
+    """
+    names = list(stages.STAGES)
+
+    def find(word: str) -> str:
+        hits = [name for name in names if word in (name, *name.split("_"))]
+        if len(hits) != 1:
+            hint = parameters.did_you_mean(word, names)
+            raise ValueError(f"no stage {word!r}: expected one of {', '.join(names)}{hint}")
+        return hits[0]
+
+    if options.only:
+        only = {find(word) for word in options.only}
+        return [name for name in names if name in only]
+    return names[names.index(find(options.first)) :] if options.first else names
+
+
+def run_name(data_name: str, preset: str) -> str:
+    """Return the name of a run's folder, made of plain characters."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", data_name).strip("-.") or "data"
+    return f"{plain[:60]}-{preset}"
+
+
+def retire_report(run_dir: Path) -> None:
+    """Move an earlier report aside, so that it is never taken for the one being made."""
+    for name in REPORT_FILES:
+        if (run_dir / name).exists():
+            (run_dir / "previous").mkdir(exist_ok=True)
+            shutil.move(run_dir / name, run_dir / "previous" / name)
+
+
+def tell(line: str) -> None:
+    """Write one line to stderr; its text is never read as markup."""
+    _console.print(line, markup=False)
+
+
+def fail(code: int, message: str, *, debug: bool = False) -> int:
+    """Write the one line that says what went wrong; return the exit code."""
+    if debug:
+        traceback.print_exc()
+    first_line = message.strip().split("\n")[0]
+    _console.print(f"error: {first_line}", style="bold red", markup=False)
+    return code
+
+
+def short(path: Path) -> str:
+    """Return a path relative to the working directory where it lies below it."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return os.path.relpath(path) if sys.platform != "win32" else str(path)
+
+
+def show_log(log: Sequence[tuple[str, str, float]], *, title: str) -> None:
+    """Show a table of stages: what was done with each and how long it took."""
+    table = Table(title=title, title_justify="left")
+    for name in ("stage", "what", "seconds"):
+        table.add_column(name, justify="right" if name == "seconds" else "left")
+    for stage, what, seconds in log:
+        table.add_row(stage, what, f"{seconds:.1f}" if seconds else "")
+    _console.print(table, markup=False)
+
+
+def show_results(results: pd.DataFrame) -> None:
+    """Show Table 1."""
+    table = Table(title="Table 1", title_justify="left")
+    for name in results:
+        numeric = pd.api.types.is_numeric_dtype(results[name])
+        table.add_column(name, justify="right" if numeric else "left")
+    for line in results.itertuples(index=False):
+        cells = ["–" if pd.isna(v) else f"{v:.3f}" if isinstance(v, float) else v for v in line]
+        table.add_row(*map(str, cells))
+    _console.print(table, markup=False)
+
+
+def show_parameters(schema: Mapping[str, Mapping[str, parameters.Parameter]]) -> None:
+    """Show every stage's parameters with type, default, range and meaning."""
+    table = Table(show_lines=False)
+    for name in ("stage", "parameter", "type", "default", "allowed", "meaning"):
+        table.add_column(name)
+    for stage, own in schema.items():
+        for number, parameter in enumerate(own.values()):
+            table.add_row(
+                stage if number == 0 else "",
+                parameter.name,
+                parameter.type,
+                str(parameter.default),
+                parameter.range,
+                parameter.help,
+            )
+    _console.print(table, markup=False)

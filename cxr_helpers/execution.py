@@ -1,0 +1,190 @@
+"""Execute one notebook with papermill, repeat its progress, and believe only what it shows."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+import papermill
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+from cxr_helpers import stages
+
+KERNEL = "cxr-this-python"
+# What native libraries write to the kernel's stderr goes to a file, not between our lines.
+_LAUNCH = """
+import os, sys
+log = os.open(os.environ["CXR_KERNEL_LOG"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+os.dup2(log, 2)
+from ipykernel.kernelapp import launch_new_instance
+launch_new_instance()
+"""
+
+
+class NotebookFailed(RuntimeError):
+    """A notebook did not run to its end.
+
+    Attributes
+    ----------
+    error : str
+        Name of the exception in the notebook, such as ``"DataError"``; empty if it was none.
+    """
+
+    def __init__(self, message: str, *, error: str = "") -> None:
+        super().__init__(message)
+        self.error = error
+
+
+def run(
+    source: Path,
+    *,
+    run_dir: Path,
+    parameters: Mapping[str, object],
+    tell: Callable[[str], None],
+    timeout: int | None = None,
+) -> Path:
+    """Execute a stage's notebook in a fresh kernel of this interpreter.
+
+    Parameters
+    ----------
+    source : Path
+        The notebook; its stem is the stage's name.
+    run_dir : Path
+        The executed copy lands in ``<run_dir>/notebooks``; a failed one there as
+        ``<stage>.failed.ipynb``.
+    parameters : mapping
+        Injected after the cell tagged ``parameters``.
+    tell : callable
+        Gets each line of progress that the notebook prints.
+    timeout : int, optional
+        Seconds that a single cell may take.
+
+    Returns
+    -------
+    Path
+        The executed copy.
+
+    Raises
+    ------
+    NotebookFailed
+        If a cell raised, was not reached, or took too long, the kernel died, or the stage did
+        not declare its artifacts. The message names notebook and cell.
+    """
+    stage = source.stem
+    folder = run_dir / "notebooks"
+    folder.mkdir(parents=True, exist_ok=True)
+    running = folder / f".running-{os.getpid()}-{source.name}"
+    failed, done = folder / f"{stage}.failed.ipynb", folder / source.name
+    for old in (failed, done):
+        old.unlink(missing_ok=True)
+    try:
+        with _own_kernel(log=folder / f"{stage}.log"), _progress(tell):
+            papermill.execute_notebook(
+                source,
+                running,
+                parameters=dict(parameters),
+                kernel_name=KERNEL,
+                cwd=source.parent,
+                progress_bar=False,
+                log_output=True,
+                execution_timeout=timeout,
+            )
+        check_complete(running, stage=stage, run_dir=run_dir)
+    except papermill.PapermillExecutionError as error:
+        raise NotebookFailed(
+            f"{source.name}, cell {error.cell_index}: {error.ename}: {error.evalue}",
+            error=error.ename,
+        ) from error
+    except DeadKernelError as error:
+        raise NotebookFailed(
+            f"{source.name}: its kernel died, probably for lack of memory: "
+            "try a smaller batch_size, image_size or --preset quick"
+        ) from error
+    except CellTimeoutError as error:
+        raise NotebookFailed(f"{source.name}: a cell took longer than {timeout} s") from error
+    else:
+        os.replace(running, done)
+    finally:
+        if running.exists():
+            os.replace(running, failed)
+    return done
+
+
+def check_complete(executed: Path, *, stage: str, run_dir: Path) -> None:
+    """Refuse an executed notebook in which a code cell did not run, or raised.
+
+    papermill itself says "completed" after ``sys.exit(0)`` in a cell.
+
+    Raises
+    ------
+    NotebookFailed
+        Naming the cell, or what the stage did not declare.
+    """
+    notebook = nbformat.read(executed, as_version=4)
+    for position, cell in enumerate(notebook.cells):
+        if cell.cell_type != "code" or not cell.source.strip():
+            continue
+        raised = [o for o in cell.outputs if o.output_type == "error"]
+        if raised:
+            reason = f"{raised[0].ename}: {raised[0].evalue}"
+            raise NotebookFailed(f"{stage}.ipynb, cell {position}: {reason}")
+        if cell.execution_count is None:
+            raise NotebookFailed(
+                f"{stage}.ipynb, cell {position} was never run: an earlier cell ended the kernel"
+            )
+    if stages.declared(run_dir, stage) is None:
+        raise NotebookFailed(f"{stage}.ipynb ended without declaring its artifacts")
+
+
+@contextmanager
+def _own_kernel(*, log: Path) -> Iterator[None]:
+    """Offer a kernel that is this interpreter, whatever kernels the machine has."""
+    with tempfile.TemporaryDirectory(prefix="cxr-kernel-") as folder:
+        spec = Path(folder) / "kernels" / KERNEL / "kernel.json"
+        spec.parent.mkdir(parents=True)
+        content = {
+            "argv": [sys.executable, "-c", _LAUNCH, "-f", "{connection_file}"],
+            "display_name": "Python 3",
+            "language": "python",
+            "env": {"CXR_KERNEL_LOG": str(log), "TF_CPP_MIN_LOG_LEVEL": "2"},
+        }
+        spec.write_text(json.dumps(content), encoding="utf-8")
+        before = os.environ.get("JUPYTER_PATH")
+        os.environ["JUPYTER_PATH"] = os.pathsep.join([folder, *([before] if before else [])])
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["JUPYTER_PATH"]
+            else:
+                os.environ["JUPYTER_PATH"] = before
+
+
+@contextmanager
+def _progress(tell: Callable[[str], None]) -> Iterator[None]:
+    """Pass on the progress lines among a notebook's outputs; papermill logs all of them."""
+
+    class Repeat(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            for line in record.getMessage().splitlines():
+                if line.startswith(stages.PROGRESS):
+                    tell(line.removeprefix(stages.PROGRESS))
+
+    log, handler = logging.getLogger("papermill"), Repeat()
+    level, propagate = log.level, log.propagate
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = propagate

@@ -1,0 +1,147 @@
+"""Figures of films: grids of X-rays, with or without something drawn over them.
+
+Films are shown in grey over the full range 0 to 255, so that exposures compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from cxr_helpers import plots  # noqa: F401  (sets the style)
+
+
+def grid(
+    rows: Sequence[np.ndarray],
+    *,
+    row_labels: Sequence[str] | None = None,
+    titles: Sequence[Sequence[str]] | None = None,
+    edges: Sequence[Sequence[str | None]] | None = None,
+    side: float = 1.05,
+) -> Figure:
+    """Draw rows of films.
+
+    Parameters
+    ----------
+    rows : sequence of ndarray, shape (m, size, size), uint8 or float in [0, 255]
+        A row may have fewer films than the longest.
+    row_labels : sequence of str, optional
+        Written at the left of each row.
+    titles : sequence of sequences of str, optional
+        Written above each film.
+    edges : sequence of sequences of colour or None, optional
+        Frame of each film.
+    side : float
+        Side of a film in inches.
+    """
+    columns = max(len(row) for row in rows)
+    fig, axes = _canvas(len(rows), columns, side=side, titled=titles is not None)
+    for i, row in enumerate(rows):
+        for j, film in enumerate(row):
+            ax = axes[i][j]
+            ax.imshow(film, cmap="gray", vmin=0, vmax=255)
+            ax.set_visible(True)
+            if titles is not None:
+                ax.set_title(titles[i][j], fontsize=6.5, pad=2)
+            if edges is not None and edges[i][j]:
+                _frame(ax, edges[i][j])
+        if row_labels is not None and len(row):
+            axes[i][0].set_ylabel(row_labels[i], fontsize=8)
+    return fig
+
+
+def overlays(
+    films: Sequence[np.ndarray],
+    maps: Sequence[np.ndarray],
+    *,
+    row_labels: Sequence[str],
+    titles: Sequence[Sequence[str]],
+    label: str,
+    signed: bool,
+    limit: float | None = None,
+    side: float = 1.05,
+) -> Figure:
+    """Draw heat maps over films, two lines a row: the films, then the same with their maps.
+
+    Parameters
+    ----------
+    films : sequence of ndarray of uint8, shape (m, size, size)
+        A row each.
+    maps : sequence of ndarray of float, shape (m, size, size)
+        Their heat maps, one unit for all.
+    row_labels : sequence of str
+    titles : sequence of sequences of str
+        Written above each film.
+    label : str
+        What the colour bar measures, with its unit.
+    signed : bool
+        Diverging colours centred at 0, or perceptually uniform ones from 0.
+    limit : float, optional
+        End of the colour range; the 99.5 % quantile of all maps by default.
+    """
+    columns = max(len(row) for row in films)
+    fig, axes = _canvas(2 * len(films), columns, side=side, titled=True)
+    everything = np.abs(np.concatenate([np.asarray(m).ravel() for m in maps]))
+    limit = limit or float(np.quantile(everything, 0.995)) or 1.0
+    look = {"cmap": "RdBu_r", "vmin": -limit} if signed else {"cmap": "inferno", "vmin": 0}
+    for i, (row, heats) in enumerate(zip(films, maps, strict=True)):
+        for j, (film, heat) in enumerate(zip(row, heats, strict=True)):
+            above, below = axes[2 * i][j], axes[2 * i + 1][j]
+            for ax in (above, below):
+                ax.imshow(film, cmap="gray", vmin=0, vmax=255)
+                ax.set_visible(True)
+            drawn = below.imshow(heat, vmax=limit, alpha=0.6, **look)
+            above.set_title(titles[i][j], fontsize=6.5, pad=2)
+        axes[2 * i][0].set_ylabel(row_labels[i], fontsize=8)
+        axes[2 * i + 1][0].set_ylabel("map", fontsize=8)
+    fig.colorbar(drawn, ax=np.asarray(axes).ravel().tolist(), shrink=0.6, label=label)
+    return fig
+
+
+def mean_maps(
+    maps: Sequence[np.ndarray], *, titles: Sequence[str], label: str, background: np.ndarray
+) -> Figure:
+    """Draw class means of signed maps over the mean film, with one shared colour range.
+
+    Parameters
+    ----------
+    maps : sequence of ndarray of float, shape (size, size)
+    titles : sequence of str
+    label : str
+        What the colour bar measures.
+    background : ndarray, shape (size, size), range [0, 255]
+    """
+    limit = max(float(np.abs(m).max()) for m in maps) or 1.0
+    fig, axes = plt.subplots(1, len(maps), figsize=(2.1 * len(maps) + 0.7, 2.3), squeeze=False)
+    for ax, heat, title in zip(axes[0], maps, titles, strict=True):
+        ax.imshow(background, cmap="gray", vmin=0, vmax=255)
+        drawn = ax.imshow(heat, cmap="RdBu_r", vmin=-limit, vmax=limit, alpha=0.6)
+        ax.set(title=title)
+        _bare(ax)
+    fig.colorbar(drawn, ax=axes.ravel().tolist(), shrink=0.8, label=label)
+    return fig
+
+
+def _canvas(rows: int, columns: int, *, side: float, titled: bool):
+    height = rows * (side + (0.16 if titled else 0.04))
+    fig, axes = plt.subplots(
+        rows, columns, figsize=(min(6.8, columns * side + 0.4), height), squeeze=False
+    )
+    for ax in axes.ravel():
+        _bare(ax)
+        ax.set_visible(False)
+    fig.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0.0, hspace=0.0)
+    return fig, axes
+
+
+def _bare(ax) -> None:
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+
+
+def _frame(ax, colour: str) -> None:
+    ax.spines[:].set_visible(True)
+    ax.spines[:].set(color=colour, linewidth=2)

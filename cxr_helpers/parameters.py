@@ -1,0 +1,213 @@
+"""The notebooks' parameters: read from their tagged cells, typed, ranged and checked.
+
+A parameter is one line of the cell tagged ``parameters``::
+
+    epochs: int = 12  # training epochs [1..500]
+    image_size: int = 128  # working size in pixels [32..512 by 4]
+    precision: str = "float32"  # numeric policy [float32 | mixed_bfloat16]
+
+The brackets that close the comment hold the range, both ends included, or the choices.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import json
+import math
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+TYPES = {"int": int, "float": float, "bool": bool, "str": str}
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_RULE = re.compile(r"\[(?P<rule>[^\[\]]+)\]\s*$")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One typed parameter of a notebook.
+
+    Attributes
+    ----------
+    name, help : str
+        As the notebook's cell has them.
+    type : str
+        ``int``, ``float``, ``bool``, ``str``, or a list of one, such as ``list[int]``.
+    default : object
+        The literal of the cell.
+    low, high, step : float
+        Range of the value, or of each member of a list; both ends are allowed. With a
+        ``step``, only its multiples are.
+    choices : tuple of str
+        The allowed words; empty where any is.
+    """
+
+    name: str
+    type: str
+    default: object
+    help: str = ""
+    low: float = -math.inf
+    high: float = math.inf
+    step: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def parse(self, text: str) -> object:
+        """Return the value that ``text`` stands for; lists are separated by commas.
+
+        Raises
+        ------
+        ValueError
+            If it is not of the parameter's type, out of range, or no choice.
+        """
+        if member := self._member:
+            return self.check([_convert(part, member, self.name) for part in text.split(",")])
+        return self.check(_convert(text, self.type, self.name))
+
+    def check(self, value: object) -> object:
+        """Return ``value`` if the parameter may have it, else raise ``ValueError``."""
+        for item in value if self._member and isinstance(value, list) else [value]:
+            self._check_item(item, self._member or self.type)
+        if self._member and not (isinstance(value, list) and value):
+            raise ValueError(f"{self.name} = {value!r} is not a list[{self._member}] with a member")
+        return value
+
+    @property
+    def _member(self) -> str | None:
+        return self.type[5:-1] if self.type.startswith("list[") else None
+
+    def _check_item(self, item: object, kind: str) -> None:
+        good = isinstance(item, int | float) if kind == "float" else type(item) is TYPES[kind]
+        if not good or (kind == "float" and isinstance(item, bool)):
+            raise ValueError(f"{self.name} = {item!r} is not of type {kind}")
+        if kind in ("int", "float") and not self._in_range(item):
+            raise ValueError(f"{self.name} = {item} is out of range: {self.range}")
+        if self.choices and item not in self.choices:
+            hint = did_you_mean(str(item), self.choices)
+            raise ValueError(
+                f"{self.name} = {item!r} is not one of {', '.join(self.choices)}{hint}"
+            )
+
+    def _in_range(self, number: float) -> bool:
+        if not (math.isfinite(number) and self.low <= number <= self.high):
+            return False
+        return self.step is None or number % self.step == 0
+
+    @property
+    def range(self) -> str:
+        """The allowed values in words."""
+        if self.choices:
+            return " | ".join(self.choices)
+        if math.isinf(self.low) and math.isinf(self.high):
+            return "any"
+        steps = f" in steps of {self.step:g}" if self.step else ""
+        return f"{self.low:g} to {self.high:g}{steps}"
+
+
+def read(notebook: Path) -> dict[str, Parameter]:
+    """Return the parameters of a notebook, by name, in their order.
+
+    Raises
+    ------
+    ValueError
+        If the notebook has not exactly one cell tagged ``parameters``, or a line of it is
+        not ``name: type = literal  # comment``.
+    """
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]
+    if len(tagged) != 1:
+        raise ValueError(
+            f"{notebook.name} has {len(tagged)} cells tagged 'parameters'; expected exactly one"
+        )
+    source = "".join(tagged[0]["source"])
+    lines = source.splitlines()
+    found = {}
+    for node in ast.parse(source).body:
+        try:
+            name, kind = node.target.id, ast.unparse(node.annotation)
+            default = ast.literal_eval(node.value)
+        except (AttributeError, ValueError):
+            raise ValueError(
+                f"{notebook.name}, parameters cell: {lines[node.lineno - 1]!r} is not "
+                "'name: type = literal  # comment'"
+            ) from None
+        comment = lines[node.end_lineno - 1][node.end_col_offset :].strip().lstrip("# ")
+        found[name] = Parameter(name, kind, default, **_help_and_rule(comment))
+        found[name].check(default)
+    return found
+
+
+def _help_and_rule(comment: str) -> dict:
+    match = _RULE.search(comment)
+    if match is None:
+        return {"help": comment}
+    found, rule = {"help": comment[: match.start()].strip()}, match["rule"]
+    if ".." not in rule:
+        return found | {"choices": tuple(word.strip() for word in rule.split("|"))}
+    span, _, step = rule.partition(" by ")
+    low, high = (float(end) for end in span.split(".."))
+    return found | {"low": low, "high": high, "step": float(step) if step else None}
+
+
+def _convert(text: str, kind: str, name: str) -> object:
+    text = text.strip()
+    try:
+        return _BOOLEANS[text.lower()] if kind == "bool" else TYPES[kind](text)
+    except (ValueError, KeyError):
+        raise ValueError(f"{name} = {text!r} is not of type {kind}") from None
+
+
+def resolve(
+    schema: Mapping[str, Mapping[str, Parameter]],
+    *,
+    preset: Mapping[str, Mapping[str, object]],
+    settings: Iterable[str] = (),
+) -> dict[str, dict[str, object]]:
+    """Return every stage's parameters: its defaults, then the preset, then the settings.
+
+    Parameters
+    ----------
+    schema : mapping of stage to its parameters
+        From ``read``.
+    preset : mapping of stage to values
+        As ``presets`` returns it.
+    settings : iterable of str
+        ``NAME=VALUE`` for every stage that has the parameter, ``STAGE.NAME=VALUE`` for one.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown (with the nearest known one) or a value does not fit.
+    """
+    values = {stage: {p.name: p.default for p in own.values()} for stage, own in schema.items()}
+    for stage, changes in preset.items():
+        for name, value in changes.items():
+            if name not in schema[stage]:
+                raise ValueError(f"preset: {stage} has no parameter {name!r}")
+            values[stage][name] = schema[stage][name].check(value)
+    for setting in settings:
+        target, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"{setting!r} is not NAME=VALUE or STAGE.NAME=VALUE")
+        stage, _, name = target.strip().rpartition(".")
+        stages = [s for s in ([stage] if stage else schema) if name in schema.get(s, {})]
+        if not stages:
+            known = sorted({n for own in schema.values() for n in own})
+            known += [f"{s}.{n}" for s, own in schema.items() for n in own] if stage else []
+            raise ValueError(f"no notebook has a parameter {target!r}{did_you_mean(target, known)}")
+        for stage in stages:
+            values[stage][name] = schema[stage][name].parse(text)
+    return values
+
+
+def presets(path: Path) -> dict[str, dict[str, dict[str, object]]]:
+    """Return the presets of a TOML file: name, then stage, then parameter values."""
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the nearest known word, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

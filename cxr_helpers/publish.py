@@ -1,0 +1,172 @@
+"""Show figures, tables and sentences so that notebook, HTML and PDF say the same.
+
+Every output carries its meaning in its metadata under the key ``cxr``; the
+exporters in ``report/`` read that and never parse HTML.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from IPython.display import display
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+TABLE_MIME = "application/vnd.cxr.table+json"
+TEXT_WIDTH = 6.6  # inches of a full-width figure
+SYNTHETIC_LABEL = "SYNTHETIC PHANTOMS"
+
+
+def labelled(caption: str, *, synthetic: bool) -> str:
+    """Return ``caption``, opened by the words SYNTHETIC PHANTOMS where that is so."""
+    return f"{SYNTHETIC_LABEL}. {caption}" if synthetic else caption
+
+
+def figure(fig: Figure, *, id: str, caption: str, alt: str, synthetic: bool) -> None:
+    """Display a figure with its caption, as vector and as raster.
+
+    Parameters
+    ----------
+    fig : matplotlib.figure.Figure
+        Closed after it was shown.
+    id : str
+        Unique in the report, such as ``"fig-roc"``.
+    caption : str
+        One paragraph: n, split, unit, colour scale, takeaway.
+    alt : str
+        What the picture shows, for readers who cannot see it.
+    synthetic : bool
+        Whether the data are phantoms; then the caption says so.
+
+    Raises
+    ------
+    ValueError
+        If the caption or the alternative text is empty.
+    """
+    import matplotlib.pyplot as plt
+
+    if not caption.strip() or not alt.strip():
+        raise ValueError(f"figure {id!r} needs a caption and an alternative text")
+    # its own size on the page, so that letters are equally large in all figures
+    width = min(1.0, round(float(fig.get_figwidth()) / TEXT_WIDTH, 3))
+    caption = labelled(caption, synthetic=synthetic)
+    with plt.rc_context({"svg.hashsalt": id}):
+        svg, png = io.BytesIO(), io.BytesIO()
+        fig.savefig(svg, format="svg", metadata={"Date": None})
+        fig.savefig(png, format="png", metadata={"Software": None})
+    plt.close(fig)
+    display(
+        {
+            "image/svg+xml": svg.getvalue().decode(),
+            "image/png": base64.b64encode(png.getvalue()).decode(),
+            "text/plain": caption,
+        },
+        raw=True,
+        metadata={
+            "cxr": {"kind": "figure", "id": id, "caption": caption, "alt": alt, "width": width}
+        },
+    )
+    _caption(caption)
+
+
+def table(
+    frame: pd.DataFrame,
+    *,
+    id: str,
+    caption: str,
+    synthetic: bool,
+    formats: Mapping[str, str] | None = None,
+    missing: str = "–",
+) -> None:
+    """Display a data frame as a table: numbers right, text left, one caption.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Shown without its index.
+    id : str
+        Unique in the report, such as ``"tab-counts"``.
+    caption : str
+        What the table holds: n, split, unit.
+    synthetic : bool
+        Whether the data are phantoms; then the caption says so.
+    formats : mapping of column to format specification, optional
+        For instance ``{"accuracy": ".3f"}``.
+    missing : str
+        What stands for a missing value.
+    """
+    caption = labelled(caption, synthetic=synthetic)
+    content = table_content(frame, formats=formats, missing=missing)
+    shown = frame.__class__(content["rows"], columns=[c["label"] for c in content["columns"]])
+    display(
+        {
+            TABLE_MIME: content,
+            "text/html": shown.to_html(index=False, border=0),
+            "text/plain": shown.to_string(index=False),
+        },
+        raw=True,
+        metadata={"cxr": {"kind": "table", "id": id, "caption": caption}},
+    )
+    _caption(caption)
+
+
+def table_content(
+    frame: pd.DataFrame, *, formats: Mapping[str, str] | None = None, missing: str = "–"
+) -> dict:
+    """Return a data frame as ``{"columns": [{"label", "align"}], "rows": [[str]]}``."""
+    import pandas as pd
+
+    formats = formats or {}
+    if unknown := set(formats) - set(frame.columns):
+        raise ValueError(f"format for unknown columns {sorted(unknown)}; have {list(frame)}")
+
+    def cell(value: object, spec: str) -> str:
+        if pd.api.types.is_scalar(value) and pd.isna(value):
+            return missing
+        return format(value, spec) if not isinstance(value, str) else value
+
+    return {
+        "columns": [
+            {
+                "label": str(name),
+                "align": "right" if pd.api.types.is_numeric_dtype(frame[name]) else "left",
+            }
+            for name in frame.columns
+        ],
+        "rows": [
+            [cell(value, formats.get(name, "")) for name, value in zip(frame, row, strict=True)]
+            for row in frame.itertuples(index=False, name=None)
+        ],
+    }
+
+
+def text(markdown: str) -> None:
+    """Display a sentence whose numbers come from variables, as Markdown."""
+    display(
+        {"text/markdown": markdown, "text/plain": markdown},
+        raw=True,
+        metadata={"cxr": {"kind": "text"}},
+    )
+
+
+def _caption(caption: str) -> None:
+    """Show the caption below its figure or table in a notebook; exporters skip it."""
+    display(
+        {"text/markdown": f"*{_escape(caption)}*", "text/plain": caption},
+        raw=True,
+        metadata={"cxr": {"kind": "caption"}},
+    )
+
+
+def _escape(text: str) -> str:
+    """Escape what Markdown and HTML would read as markup."""
+    for char in "\\`*_{}[]<>#|~$":
+        text = text.replace(
+            char, f"\\{char}" if char not in "<>" else {"<": "&lt;", ">": "&gt;"}[char]
+        )
+    return text
