@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from cxr_helpers import plots  # noqa: F401  (sets the style)
@@ -93,11 +95,14 @@ def overlays(
             for ax in (above, below):
                 ax.imshow(film, cmap="gray", vmin=0, vmax=255)
                 ax.set_visible(True)
-            drawn = below.imshow(heat, vmax=limit, alpha=0.6, **look)
+            # where there is no heat the film shows through
+            opacity = 0.15 + 0.6 * np.clip(np.abs(heat) / limit, 0, 1)
+            below.imshow(heat, vmax=limit, alpha=opacity, **look)
             above.set_title(titles[i][j], fontsize=6.5, pad=2)
         axes[2 * i][0].set_ylabel(row_labels[i], fontsize=8)
         axes[2 * i + 1][0].set_ylabel("map", fontsize=8)
-    fig.colorbar(drawn, ax=np.asarray(axes).ravel().tolist(), shrink=0.6, label=label)
+    scale = ScalarMappable(Normalize(look["vmin"], limit), look["cmap"])
+    fig.colorbar(scale, ax=axes.ravel().tolist(), shrink=0.6, label=label)
     return fig
 
 
@@ -133,7 +138,7 @@ def _canvas(rows: int, columns: int, *, side: float, titled: bool):
     for ax in axes.ravel():
         _bare(ax)
         ax.set_visible(False)
-    fig.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0.0, hspace=0.0)
+    fig.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0.0, hspace=0.02)
     return fig, axes
 
 

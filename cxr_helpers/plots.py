@@ -115,7 +115,7 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) 
         [f"{c}\n{s:.0%}" for c, s in zip(*row, strict=True)]
         for row in zip(counts, shares, strict=True)
     ]
-    side = 1.5 + 0.8 * len(classes)
+    side = 1.2 + 0.6 * len(classes)
     fig, ax = plt.subplots(figsize=(side + 0.7, side))
     sns.heatmap(
         shares,
@@ -161,20 +161,21 @@ def roc_and_precision_recall(truth: np.ndarray, scores: Mapping[str, np.ndarray]
 
 
 def optimizer_study(study: pd.DataFrame) -> Figure:
-    """Draw the validation accuracy of short runs by learning rate, a line an optimizer.
+    """Draw the validation AUROC of short runs by learning rate, a line an optimizer.
 
     Parameters
     ----------
     study : pandas.DataFrame
-        Columns ``optimizer``, ``learning_rate``, ``val_accuracy`` (of the last epoch).
+        Columns ``optimizer``, ``learning_rate``, ``val_auroc`` (of the last epoch).
     """
     fig, ax = plt.subplots(figsize=(4.6, 2.8))
     for (name, runs), marker, colour in zip(
         study.groupby("optimizer"), "os^", ("#0072B2", "#D55E00", "#009E73"), strict=False
     ):
-        ax.plot(runs["learning_rate"], runs["val_accuracy"], marker=marker, color=colour)
+        ax.plot(runs["learning_rate"], runs["val_auroc"], marker=marker, color=colour)
         ax.lines[-1].set_label(name)
-    ax.set(xscale="log", xlabel="learning rate", ylabel="validation accuracy")
+    ax.set(xscale="log", xlabel="learning rate", ylabel="validation AUROC")
+    ax.axhline(0.5, color="#999999", ls=":", lw=1)
     ax.legend()
     return fig
 

@@ -35,7 +35,7 @@ ROWS = (
     Row("knn_autoencoder", "Autoencoder, kNN on the encoded image", "2 classes", 0.66),
     Row("majority_binary", "Baseline: always the majority class", "2 classes"),
     Row("majority_categorical", "Baseline: always the majority class", "3 classes"),
-    Row("autoencoder_corrected", "Autoencoder, direction corrected", "2 classes"),
+    Row("autoencoder_corrected", "Autoencoder, direction as validation shows", "2 classes"),
 )
 
 

@@ -7,6 +7,15 @@ import pandas as pd
 from sklearn import metrics
 
 COLUMNS = ["row", "split", "metric", "value", "n"]
+METRICS = (
+    "accuracy",
+    "balanced accuracy",
+    "sensitivity",
+    "specificity",
+    "AUROC",
+    "average precision",
+)
+FORMATS = dict.fromkeys(METRICS, ".3f")  # for publish.table
 
 
 def binary(
@@ -92,6 +101,14 @@ def categorical(
             else np.nan
         )
     return _lines(row, split, values, len(truth))
+
+
+def wide(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return scores with a line a row and split, and a column a metric, for a table."""
+    table = scores.pivot(index=["row", "split", "n"], columns="metric", values="value")
+    table = table.rename(columns={m.replace(" ", "_").lower(): m for m in METRICS})
+    table = table[[m for m in METRICS if m in table]].reset_index().rename_axis(columns=None)
+    return table.assign(row=table["row"].str.replace("_", " "))
 
 
 def _share(hits: np.ndarray) -> float:

@@ -126,7 +126,7 @@ def _lookup(run_dir: Path, *, scores: pd.DataFrame, data: Mapping, index: pd.Dat
         "published_test_split": all(
             test.get(name, 0) == count for name, count in folder.PUBLISHED_COUNTS["test"].items()
         ),
-        "pneumonia_lower": declared["04_autoencoder"]["pneumonia_lower_error"] > 0.5,
+        "pneumonia_lower": declared["04_autoencoder"]["direction"] == "below",
         "facts": declared,
         "table": table,
     }
@@ -190,7 +190,7 @@ def _appendix(run_dir: Path, *, values: Mapping, data: Mapping) -> list:
     machine = last["machine"]
     return [
         Prose(
-            "# Appendix: how this report was made\n\n"
+            "# Appendix\n\n"
             "Every table and figure above was made by the notebooks with the parameters and "
             "versions below. The recipe digest stands for a stage's code, parameters, inputs and "
             f"versions. Data fingerprint (SHA-256): `{data['fingerprint']}`. "

@@ -41,5 +41,5 @@ def test_large_maps_are_averaged(model, films):
 
 
 def test_an_unknown_layer_is_named(model, films):
-    with pytest.raises(ValueError, match="no layer \\['cnv'\\].*conv, flat, dense"):
+    with pytest.raises(ValueError, match=r"no layer \['cnv'\].*conv, flat, dense"):
         embeddings.embed(model, films, layers=["cnv"])

@@ -106,7 +106,7 @@ def test_missing_folder_and_wrong_layout_say_what_was_expected(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         folder.scan(tmp_path / "nowhere")
     (tmp_path / "images").mkdir()
-    with pytest.raises(DataError, match="expected train/NORMAL.*found images"):
+    with pytest.raises(DataError, match=r"expected train/NORMAL.*found images"):
         folder.scan(tmp_path)
 
 

@@ -146,7 +146,12 @@ def test_a_batch_gives_what_single_films_give(films):
 )
 def test_what_cannot_be_explained_is_named(films, layer, class_index, message):
     model = keras.Sequential(
-        [keras.Input((6, 6, 1)), convolution(), layers.Flatten(name="flat"), layers.Dense(1, "sigmoid")]
+        [
+            keras.Input((6, 6, 1)),
+            convolution(),
+            layers.Flatten(name="flat"),
+            layers.Dense(1, "sigmoid"),
+        ]
     )
     with pytest.raises(ValueError, match=message):
         gradcam.gradcam(model, films, layer=layer, class_index=class_index)

@@ -83,7 +83,9 @@ def test_transferred_layers_are_copies():
     before = binary.get_weights()
     model.compile("sgd", "categorical_crossentropy")
     draw = np.random.default_rng(0)
-    model.fit(draw.random((8, 32, 32, 1)), keras.utils.to_categorical([0, 1, 2, 0] * 2, 3), verbose=0)
+    model.fit(
+        draw.random((8, 32, 32, 1)), keras.utils.to_categorical([0, 1, 2, 0] * 2, 3), verbose=0
+    )
     assert not np.array_equal(model.get_layer("conv1").get_weights()[0], before[0])
     for old, new in zip(before, binary.get_weights(), strict=True):
         assert np.array_equal(old, new)

@@ -5,7 +5,7 @@ import pytest
 from cxr_helpers import parameters
 from cxr_helpers.parameters import Parameter
 
-CELL = '''\
+CELL = """\
 epochs: int = 12  # training epochs [1..500]
 size: int = 128  # pixels [32..512 by 4]
 rate: float = 0.001  # of Adam [0.0000001..1]
@@ -13,7 +13,7 @@ rates: list[float] = [0.1, 0.01]  # tried [0..1]
 flip: bool = True  # mirrored
 kind: str = "adam"  # optimizer [adam | sgd]
 where: str = "a#b"  # a path
-'''
+"""
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def test_zero_means_no_validation():
 
 @pytest.mark.parametrize("fraction", [-0.1, 0.6])
 def test_impossible_share_is_refused(fraction):
-    with pytest.raises(ValueError, match="expected 0 to 0.5"):
+    with pytest.raises(ValueError, match=r"expected 0 to 0\.5"):
         splits.validation_mask(*films(), fraction=fraction, seed=0)
 
 

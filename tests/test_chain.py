@@ -1,0 +1,207 @@
+"""The whole chain, as a user runs it: every artifact, both reports, in a real browser too."""
+
+import csv
+import functools
+import json
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from browser import CHROMIUM, inspect
+from PIL import Image
+from pypdf import PdfReader
+
+import run_all
+from cxr_helpers import phantoms, results, stages
+
+pytestmark = pytest.mark.slow
+
+HOSTILE = "<img src=x onerror=alert(1)> $x$.txt"
+
+
+def finished(build, *arguments):
+    """Run the conductor into ``build``; return its exit code."""
+    before, run_all.BUILD = run_all.BUILD, build
+    try:
+        return run_all.main(["--preset", "quick", *arguments])
+    finally:
+        run_all.BUILD = before
+
+
+@pytest.fixture(scope="module")
+def on_phantoms(tmp_path_factory):
+    build = tmp_path_factory.mktemp("ein Ordner mit ü")
+    assert finished(build, "--author", "A. Student", "--course", "Course 101") == 0
+    return build / "phantom-quick"
+
+
+@pytest.fixture(scope="module")
+def on_films(tmp_path_factory):
+    """Run on a folder of JPEGs in Kaggle's layout, without validation, as published."""
+    root = tmp_path_factory.mktemp("data") / "chest_xray"
+    drawn = phantoms.phantoms(n=90, size=64)
+    cause = {"bacterial": "bacteria", "viral": "virus"}
+    for i, (film, row) in enumerate(zip(drawn.images, drawn.index.itertuples(), strict=True)):
+        normal = row.class_name == "normal"
+        place = root / row.split / ("NORMAL" if normal else "PNEUMONIA")
+        place.mkdir(parents=True, exist_ok=True)
+        name = f"IM-{i:04d}-0001" if normal else f"person{i}_{cause[row.class_name]}_{i}"
+        Image.fromarray(film[: 64 - i % 9]).save(place / f"{name}.jpeg")
+    (place / HOSTILE).write_text("no film")
+    build = tmp_path_factory.mktemp("build")
+    assert finished(build, "--data", str(root.parent), "--set", "validation_fraction=0") == 0
+    return build / "chest_xray-quick"
+
+
+@pytest.fixture(params=["on_phantoms", "on_films"])
+def run(request):
+    return request.getfixturevalue(request.param)
+
+
+@functools.cache
+def pdf_text(run):
+    pages = (page.extract_text() for page in PdfReader(run / "report.pdf").pages)
+    return re.sub(r"\s+", " ", " ".join(pages))
+
+
+def test_every_stage_declared_its_artifacts(run):
+    for stage in stages.STAGES:
+        declared = stages.declared(run, stage)
+        assert declared["outputs"] or stage == "06_tsne"
+        assert stages.damaged_output(run, stage) is None
+        assert (run / "notebooks" / f"{stage}.ipynb").is_file()
+    left = [p for p in run.rglob("*") if p.name.startswith((".partial", ".running"))]
+    assert left == []
+
+
+def test_results_have_a_line_a_row_and_metric(run):
+    with open(run / "results.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert list(lines[0]) == ["row", "split", "metric", "value", "published", "n"]
+    accuracies = {
+        line["row"]: line
+        for line in lines
+        if (line["split"], line["metric"]) == ("test", "accuracy")
+    }
+    assert set(accuracies) == {row.id for row in results.ROWS}
+    published = {name: float(a["published"]) for name, a in accuracies.items() if a["published"]}
+    assert len(published) == 6 and published["autoencoder"] == 0.33
+    keys = [(line["row"], line["split"], line["metric"]) for line in lines]
+    assert len(keys) == len(set(keys))
+    assert all(0 <= float(line["value"]) <= 1 for line in lines if line["value"])
+
+
+def test_scores_can_be_recomputed_from_the_artifacts(on_phantoms):
+    folder = on_phantoms / "stages"
+    index = pd.read_csv(folder / "01_data" / "index.csv")
+    chance = np.load(folder / "02_binary" / "probabilities.npy")
+    test = (index["split"] == "test").to_numpy()
+    right = (chance[test] >= 0.5) == (index["class_name"][test] != "normal")
+    table = pd.read_csv(on_phantoms / "results.csv").set_index(["row", "split", "metric"])
+    assert table.loc[("binary_cnn", "test", "accuracy"), "value"] == pytest.approx(right.mean())
+
+
+def test_no_group_is_in_two_splits(run):
+    index = pd.read_csv(run / "stages" / "01_data" / "index.csv")
+    assert index.groupby("group")["split"].nunique().max() == 1
+
+
+def test_the_binary_network_was_left_alone_by_the_second(run):
+    assert stages.declared(run, "03_categorical")["facts"]["binary_unchanged"] is True
+
+
+def test_the_pdf_holds_title_table_and_every_figure(run):
+    text = pdf_text(run)
+    assert "Not for clinical use" in text
+    for row in results.ROWS:
+        assert row.label in text
+    figures = set(re.findall(r"Figure (\d+)\.", text))
+    books = [json.loads((run / "notebooks" / f"{s}.ipynb").read_text()) for s in stages.STAGES]
+    shown = [
+        output["metadata"]["cxr"]
+        for book in books
+        for cell in book["cells"]
+        for output in cell.get("outputs", [])
+        if output.get("metadata", {}).get("cxr", {}).get("kind") == "figure"
+    ]
+    assert len(figures) == len(shown) >= 18
+    assert len(PdfReader(run / "report.pdf").outline) >= 10
+
+
+def test_phantoms_are_called_synthetic_everywhere(on_phantoms):
+    text = pdf_text(on_phantoms)
+    assert "A. Student" in text and "Course 101" in text
+    first = PdfReader(on_phantoms / "report.pdf").pages[0].extract_text()
+    assert "SYNTHETIC PHANTOMS" in first
+    html = (on_phantoms / "report.html").read_text(encoding="utf-8")
+    captions = re.findall(r"<(?:fig)?caption[^>]*>(.*?)</(?:fig)?caption>", html, re.S)
+    for caption in captions:
+        plain = re.sub(r"<[^>]+>", "", caption)
+        if not re.search(r"(versions|parameters|each stage)", plain, re.I):
+            assert "SYNTHETIC PHANTOMS" in plain, plain
+
+
+def test_films_are_not_called_synthetic(on_films):
+    assert "SYNTHETIC" not in pdf_text(on_films)
+    assert "SYNTHETIC" not in (on_films / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_hostile_file_name_is_only_text(on_films):
+    html = (on_films / "report.html").read_text(encoding="utf-8")
+    assert "&lt;img src=x onerror=alert(1)&gt;" in html and "<img src=x" not in html
+    assert HOSTILE in pdf_text(on_films)
+
+
+def test_no_path_of_the_machine_is_in_the_reports(run):
+    html = (run / "report.html").read_text(encoding="utf-8")
+    assert str(run.parent) not in html and str(run_all.ROOT) not in html
+    assert str(run_all.ROOT) not in pdf_text(run)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_is_whole_in_a_browser(run, width):
+    pytest.importorskip("playwright", reason="playwright is not installed")
+    seen = inspect(run / "report.html", width=width)
+    assert seen.requests == [] and seen.errors == [] and seen.broken_images == []
+    assert seen.images >= 18 and seen.overflow == 0
+
+
+def test_an_unchanged_rerun_runs_no_notebook(on_phantoms, capsys, monkeypatch):
+    monkeypatch.setattr("cxr_helpers.execution.run", None)
+    assert finished(on_phantoms.parent, "--no-pdf") == 0
+    assert "never finished" not in capsys.readouterr().err
+
+
+def test_the_same_stage_again_gives_the_same_artifacts(on_phantoms, tmp_path):
+    shutil.copytree(on_phantoms, tmp_path / "again")
+    for stage in ("01_data", "02_binary"):
+        before = stages.declared(tmp_path / "again", stage)["outputs"]
+        assert finished(tmp_path, "--run", "again", "--only", stage, "--force", "--no-pdf") == 0
+        assert stages.declared(tmp_path / "again", stage)["outputs"] == before
+
+
+def test_a_failing_notebook_stops_the_run_and_hides_the_old_report(
+    on_phantoms, tmp_path, capsys, monkeypatch
+):
+    shutil.copytree(on_phantoms, tmp_path / "again")
+    broken = tmp_path / "06_tsne.ipynb"
+    book = json.loads(run_all.NOTEBOOKS["06_tsne"].read_text())
+    book["cells"][-1] = {
+        "cell_type": "code",
+        "id": "broken",
+        "metadata": {},
+        "source": "raise RuntimeError('planted')",
+        "outputs": [],
+        "execution_count": None,
+    }
+    broken.write_text(json.dumps(book))
+    monkeypatch.setitem(run_all.NOTEBOOKS, "06_tsne", broken)
+    assert finished(tmp_path, "--run", "again") == 4
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "06_tsne.ipynb, cell" in last and "planted" in last
+    assert not (tmp_path / "again" / "report.html").exists()
+    assert (tmp_path / "again" / "previous" / "report.html").exists()
+    assert (tmp_path / "again" / "notebooks" / "06_tsne.failed.ipynb").exists()

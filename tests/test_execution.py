@@ -1,0 +1,104 @@
+"""Tiny fixture notebooks, really executed: what papermill calls completed is not believed."""
+
+import os
+import sys
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from cxr_helpers import execution
+from cxr_helpers.execution import NotebookFailed
+
+BEGIN = """
+from cxr_helpers.stages import Stage
+stage = Stage("01_data", run_dir=run_dir)
+"""
+
+
+def run(folder, *cells, timeout=None, kernel="python3"):
+    parameters = new_code_cell('run_dir: str = ""', metadata={"tags": ["parameters"]})
+    sources = [parameters, new_code_cell(BEGIN), *map(new_code_cell, cells)]
+    book = new_notebook(cells=sources)
+    book.metadata["kernelspec"] = {"name": kernel, "display_name": kernel, "language": "python"}
+    path = folder / "01_data.ipynb"
+    nbformat.write(book, path)
+    lines = []
+    run_dir = folder / "run"
+    try:
+        done = execution.run(
+            path,
+            run_dir=run_dir,
+            parameters={"run_dir": str(run_dir)},
+            tell=lines.append,
+            timeout=timeout,
+        )
+    finally:
+        left = sorted(p.name for p in (run_dir / "notebooks").iterdir() if p.suffix == ".ipynb")
+    return done, lines, left
+
+
+def failure(folder, *cells, **options):
+    with pytest.raises(NotebookFailed) as error:
+        run(folder, *cells, **options)
+    left = sorted(p.name for p in (folder / "run" / "notebooks").glob("*.ipynb"))
+    assert left == ["01_data.failed.ipynb"]
+    return error.value
+
+
+def test_a_good_notebook_leaves_its_executed_copy(tmp_path):
+    done, lines, left = run(tmp_path, 'stage.say("epoch 1/1")\nprint("noise")', "stage.finish()")
+    assert lines == ["epoch 1/1"]
+    assert left == ["01_data.ipynb"]
+    assert nbformat.read(done, as_version=4).cells[-1].execution_count
+
+
+def test_it_runs_in_this_interpreter_whatever_kernel_is_named(tmp_path):
+    path = tmp_path / "who"
+    run(
+        tmp_path,
+        f"import sys; open({str(path)!r}, 'w').write(sys.executable); stage.finish()",
+        kernel="no-such-kernel",
+    )
+    assert path.read_text() == sys.executable
+
+
+def test_an_exception_names_notebook_and_cell(tmp_path):
+    error = failure(tmp_path, "1 / 0", "stage.finish()")
+    assert "01_data.ipynb, cell 3" in str(error) and "ZeroDivisionError" in str(error)
+    assert error.error == "ZeroDivisionError"
+
+
+def test_an_early_exit_is_no_success(tmp_path):
+    error = failure(tmp_path, "import sys; sys.exit(0)", "stage.finish()")
+    assert "cell 3" in str(error) and "SystemExit" in str(error)
+
+
+def test_a_cell_that_was_never_reached_is_no_success(tmp_path):
+    run(tmp_path, "x = 1", "stage.finish()")
+    path = tmp_path / "run" / "notebooks" / "01_data.ipynb"
+    book = nbformat.read(path, as_version=4)
+    book.cells[3].execution_count = None
+    nbformat.write(book, path)
+    with pytest.raises(NotebookFailed, match="cell 3 was never run"):
+        execution.check_complete(path, stage="01_data", run_dir=tmp_path / "run")
+
+
+def test_a_notebook_that_declares_nothing_is_no_success(tmp_path):
+    assert "without declaring" in str(failure(tmp_path, "x = 1"))
+
+
+def test_a_dead_kernel_points_to_memory(tmp_path):
+    error = failure(tmp_path, "import os; os.kill(os.getpid(), 9)", "stage.finish()")
+    assert "lack of memory" in str(error) and "01_data.ipynb" in str(error)
+
+
+def test_an_endless_cell_is_stopped(tmp_path):
+    error = failure(tmp_path, "while True: pass", "stage.finish()", timeout=2)
+    assert "longer than 2 s" in str(error)
+
+
+def test_the_environment_is_left_as_it_was(tmp_path):
+    before = dict(os.environ)
+    run(tmp_path, "stage.finish()")
+    assert dict(os.environ) == before

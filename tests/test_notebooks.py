@@ -1,0 +1,153 @@
+"""The notebooks' form: what a reader and the conductor rely on in all seven."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+
+from cxr_helpers import parameters, stages
+
+FOLDER = Path(__file__).parent.parent / "notebooks"
+BOOKS = {name: json.loads((FOLDER / f"{name}.ipynb").read_text()) for name in stages.STAGES}
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+def tags(cell):
+    return cell["metadata"].get("tags", [])
+
+
+@pytest.fixture(params=BOOKS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def cells(name):
+    return BOOKS[name]["cells"]
+
+
+@pytest.fixture
+def code(cells):
+    return [c for c in cells if c["cell_type"] == "code"]
+
+
+def test_the_folder_holds_the_seven_stages():
+    assert sorted(p.stem for p in FOLDER.glob("*.ipynb")) == list(stages.STAGES)
+
+
+def test_no_output_is_stored(code):
+    assert all(c["outputs"] == [] and c["execution_count"] is None for c in code)
+
+
+def test_length(cells):
+    assert 15 <= len(cells) <= 35
+
+
+def test_cells_are_short(code):
+    long = [c["id"] for c in code if len(source(c).splitlines()) > 32]
+    assert long == []
+
+
+def test_it_opens_with_title_and_what_it_reads_and_writes(cells):
+    assert source(cells[0]).startswith("# ")
+    assert "**Reads**" in source(cells[1]) and "**Writes**" in source(cells[1])
+    assert "Not for clinical use" in source(cells[1])
+
+
+def test_the_colab_cell_is_the_same_everywhere(cells):
+    assert tags(cells[2]) == ["setup"]
+    assert source(cells[2]) == source(BOOKS["01_data"]["cells"][2])
+
+
+def test_parameters_come_next_and_hold_typed_literals_with_a_comment(name, cells):
+    assert tags(cells[3]) == ["parameters"]
+    found = parameters.read(FOLDER / f"{name}.ipynb")
+    assert {"seed", "run_dir"} <= set(found)
+    assert all(p.help for p in found.values())
+
+
+def test_a_parameter_means_the_same_in_every_notebook():
+    seen = {}
+    for stage in stages.STAGES:
+        for own in parameters.read(FOLDER / f"{stage}.ipynb").values():
+            other = seen.setdefault(own.name, own)
+            assert (own.type, own.low, own.high) == (other.type, other.low, other.high), own.name
+
+
+def test_imports_stand_in_one_cell(code):
+    importing = [
+        c["id"]
+        for c in code
+        if "setup" not in tags(c)
+        and any(isinstance(n, ast.Import | ast.ImportFrom) for n in ast.walk(ast.parse(source(c))))
+    ]
+    assert importing == [code[2]["id"]]
+
+
+def test_it_closes_with_what_was_found_and_what_could_be_wrong(cells):
+    headings = [source(c).splitlines()[0] for c in cells if c["cell_type"] == "markdown"]
+    assert headings[-2:] == ["## What we found", "## What could be wrong"]
+    assert "**Next:**" in source(cells[-1])
+
+
+def test_it_reads_only_stages_that_it_declares(name, code):
+    calls = [n for c in code for n in ast.walk(ast.parse(source(c))) if isinstance(n, ast.Call)]
+    read = {
+        n.args[0].value
+        for n in calls
+        if isinstance(n.func, ast.Attribute)
+        and n.func.attr in {"input", "facts"}
+        and isinstance(n.args[0], ast.Constant)
+    }
+    assert read <= set(stages.STAGES[name])
+
+
+def test_test_labels_are_read_in_declared_cells_only(name, code):
+    if name == "01_data":  # describes the data; nothing is learnt or chosen there
+        return
+    touching = [
+        c["id"]
+        for c in code
+        if any(
+            isinstance(n, ast.Constant) and n.value == "test"
+            for n in ast.walk(ast.parse(source(c)))
+        )
+        and "evaluation" not in tags(c)
+    ]
+    assert touching == []
+
+
+def test_it_finishes_its_stage_once(name, code):
+    finishing = [c for c in code if "stage.finish(" in source(c)]
+    assert len(finishing) == 1
+    assert f'Stage("{name}"' in "".join(map(source, code))
+
+
+def test_no_training_progress_bar(code):
+    text = "".join(map(source, code))
+    for call in (".predict(", ".fit_generator(", ".evaluate("):
+        assert text.count(call) == sum(
+            "verbose=0" in source(c) for c in code for _ in range(source(c).count(call))
+        )
+
+
+def test_presets_fit_the_notebooks():
+    schema = {name: parameters.read(FOLDER / f"{name}.ipynb") for name in stages.STAGES}
+    presets = parameters.presets(FOLDER / "presets.toml")
+    assert list(presets) == ["standard", "quick", "published"]
+    for preset in presets.values():
+        parameters.resolve(schema, preset=preset)
+
+
+def test_published_is_the_course_reports_setting():
+    schema = {name: parameters.read(FOLDER / f"{name}.ipynb") for name in stages.STAGES}
+    preset = parameters.presets(FOLDER / "presets.toml")["published"]
+    values = parameters.resolve(schema, preset=preset)
+    assert values["01_data"]["validation_fraction"] == 0
+    for stage in ("02_binary", "03_categorical", "04_autoencoder"):
+        assert values[stage]["batch_size"] == 16
+    assert values["05_knn"]["k"] == 5 and values["04_autoencoder"]["percentile"] == 5

@@ -1,0 +1,63 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr_helpers import results, scores
+from cxr_helpers.stages import Stage, write_json
+
+
+@pytest.fixture
+def run(tmp_path):
+    data = Stage("01_data", run_dir=tmp_path)
+    data.save("dataset.json", write_json, {"name": "x", "synthetic": True})
+    data.finish(facts={"films": 4})
+    truth = np.array([0, 0, 1, 1])
+    lines = [
+        scores.binary("binary_cnn", s, truth, predicted=truth[::k], score=truth[::k])
+        for s, k in (("validation", 1), ("test", -1))
+    ]
+    lines.append(scores.binary("majority_binary", "test", truth, predicted=np.ones(4, int)))
+    Stage("02_binary", run_dir=tmp_path).finish(scores=pd.concat(lines))
+    return tmp_path
+
+
+def test_published_figures_stand_beside_test_accuracies_only(run):
+    table = results.collect(run)
+    assert list(table.columns) == ["row", "split", "metric", "value", "published", "n"]
+    has = table[table["published"].notna()]
+    assert has[["row", "split", "metric", "published"]].to_numpy().tolist() == [
+        ["binary_cnn", "test", "accuracy", 0.85]
+    ]
+
+
+def test_table_one_has_the_test_scores(run):
+    table = results.table_one(results.collect(run)).set_index("Row")
+    line = table.loc["Binary CNN"]
+    assert line["Published"] == 0.85 and line["Accuracy"] == 0.0 and line["n"] == 4
+    assert line["AUROC"] == 0.0
+    majority = table.loc["Baseline: always the majority class"]
+    assert majority["Accuracy"] == 0.5 and np.isnan(majority["AUROC"])
+    assert np.isnan(majority["Published"])
+
+
+def test_the_six_published_rows_are_the_course_reports():
+    published = {row.id: row.published for row in results.ROWS if row.published is not None}
+    assert published == {
+        "binary_cnn": 0.85,
+        "categorical_cnn": 0.76,
+        "knn_binary": 0.78,
+        "knn_categorical": 0.70,
+        "autoencoder": 0.33,
+        "knn_autoencoder": 0.66,
+    }
+
+
+def test_files_hold_what_was_scored(run):
+    table, content = results.write(run)
+    assert pd.read_csv(run / "results.csv").equals(table.reset_index(drop=True))
+    assert json.loads((run / "results.json").read_text()) == content
+    assert content["facts"]["01_data"] == {"films": 4}
+    row = next(r for r in content["rows"] if r["row"] == "binary_cnn" and r["split"] == "test")
+    assert row["metrics"]["accuracy"] == 0.0 and row["published"] == 0.85

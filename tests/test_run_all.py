@@ -1,0 +1,122 @@
+"""The command line as a user meets it: exit codes, last lines, nothing started in vain."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import run_all
+from cxr_helpers import commands, stages
+
+ROOT = Path(run_all.__file__).parent
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_all, "BUILD", tmp_path / "build")
+    return tmp_path / "build"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--set", "epochs=-3"], 2, "epochs = -3 is out of range: 1 to 500"),
+        (["--set", "epochs=0"], 2, "out of range"),
+        (["--set", "learning_rate=inf"], 2, "out of range"),
+        (["--set", "epoch=3"], 2, "did you mean 'epochs'?"),
+        (["--set", "image_size=130"], 2, "in steps of 4"),
+        (["--set", "precision=bfloat"], 2, "is not one of float32, mixed_bfloat16"),
+        (["--set", 'x=1;open("PWNED","w").close()'], 2, "no notebook has a parameter 'x'"),
+        (["--seed", "-1"], 2, "seed = -1 is out of range"),
+        (["--only", "08"], 2, "no stage '08'"),
+        (["--from", "binarry"], 2, "no stage 'binarry'"),
+        (["--only", "07"], 2, "01_data is not current (never finished)"),
+        (["--data", "no/such/folder"], 3, "'no/such/folder' does not exist"),
+    ],
+)
+def test_a_mistake_is_one_line_and_an_exit_code(build, capsys, arguments, code, words):
+    assert run_all.main(arguments) == code
+    said = capsys.readouterr().err
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("error: ") and words in last
+    assert "Traceback" not in said
+    assert not Path("PWNED").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--run", "../../x"], "--run '../../x'"),
+        (["--run", "/tmp/x"], "expected letters"),
+        (["--preset", "fast"], "invalid choice: 'fast'"),
+        (["--timeout", "0"], "expected at least 1 second"),
+        (["--unknown"], "unrecognized arguments"),
+    ],
+)
+def test_a_bad_option_is_refused(capsys, arguments, words):
+    with pytest.raises(SystemExit) as error:
+        run_all.main(arguments)
+    assert error.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback(build, capsys):
+    assert run_all.main(["--set", "epochs=0", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_dry_run_says_what_and_why_and_makes_nothing(build, capsys):
+    assert run_all.main(["--dry-run"]) == 0
+    said = capsys.readouterr().err
+    assert all(stage in said for stage in stages.STAGES) and "never finished" in said
+    assert not build.exists()
+
+
+def test_list_shows_every_parameter(capsys, monkeypatch):
+    monkeypatch.setattr(commands._console, "_width", 200)
+    assert run_all.main(["--list"]) == 0
+    said = capsys.readouterr().err
+    assert "learning_rate" in said and "float32 | mixed_bfloat16" in said
+
+
+def test_mistakes_are_found_before_tensorflow_is_imported():
+    code = (
+        "import sys, run_all; code = run_all.main(['--set', 'epochs=0']); "
+        "sys.exit(9 if 'tensorflow' in sys.modules or 'keras' in sys.modules else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
+    assert done.returncode == 2
+
+
+def test_a_broken_data_folder_is_refused_before_anything_runs(build, tmp_path, capsys):
+    (tmp_path / "films" / "train" / "NORMAL").mkdir(parents=True)
+    assert run_all.main(["--data", str(tmp_path / "films")]) == 3
+    assert "expected train/NORMAL" in capsys.readouterr().err
+    assert not build.exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("phantom", "phantom-standard"),
+        ("my films", "my-films-standard"),
+        ("../..", "data-standard"),
+        ("Röntgen", "R-ntgen-standard"),
+    ],
+)
+def test_run_names_are_plain(data, name):
+    assert commands.run_name(data, "standard") == name
+    assert commands.RUN_NAME.fullmatch(name)
+
+
+def test_an_old_report_is_set_aside(tmp_path):
+    (tmp_path / "report.html").write_text("old")
+    commands.retire_report(tmp_path)
+    commands.retire_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+    assert (tmp_path / "previous" / "report.html").read_text() == "old"
+
+
+def test_the_conductor_stays_short():
+    assert len((ROOT / "run_all.py").read_text().splitlines()) <= 160
