@@ -21,7 +21,7 @@ def reconstruct(model: keras.Model, images: np.ndarray) -> np.ndarray:
     -------
     ndarray of float32, shape (n, size, size), range [0, 1]
     """
-    return model.predict(training.batches(images), verbose=0)[..., 0]
+    return training.predict(model, images)[..., 0]
 
 
 def reconstruction_error(model: keras.Model, images: np.ndarray) -> np.ndarray:

@@ -54,8 +54,10 @@ def embed(
                 small = keras.layers.AveragePooling2D(step, padding="same", name=f"{name}_pooled")
                 output = small(output)
         outputs.append(keras.layers.Flatten(dtype="float32", name=f"{name}_vector")(output))
-    values = keras.Model(model.inputs, outputs).predict(
-        training.batches(images, batch_size=batch_size), verbose=0
-    )
-    values = values if isinstance(values, list) else [values]
-    return {name: np.asarray(value) for name, value in zip(layers, values, strict=True)}
+    network = keras.Model(model.inputs, outputs)
+    found: dict[str, list[np.ndarray]] = {name: [] for name in layers}
+    for pictures, _ in training.batches(images, batch_size=batch_size):
+        given = network.predict_on_batch(pictures)
+        for name, values in zip(layers, given if len(layers) > 1 else [given], strict=True):
+            found[name].append(values)
+    return {name: np.concatenate(parts) for name, parts in found.items()}

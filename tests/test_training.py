@@ -44,7 +44,7 @@ def test_batches_follow_the_order_asked_for(films, bright):
 
 
 def test_an_autoencoder_is_asked_for_its_input(films):
-    ((pictures, wanted),) = training.batches(films, reconstruct=True)
+    ((pictures, wanted),) = training.batches(films)
     assert np.array_equal(pictures, wanted)
 
 
@@ -64,7 +64,7 @@ def test_the_best_validation_epoch_is_kept(films, bright):
     history = train(model, films, bright, epochs=6, validation=(films, 1 - bright))
     kept = history.loc[history["best"]]
     assert len(kept) == 1 and kept["val_loss"].item() == history["val_loss"].min()
-    scored = model.evaluate(training.batches(films, 1 - bright), verbose=0, return_dict=True)
+    scored = model.evaluate(films[..., None] / 255, 1 - bright, verbose=0, return_dict=True)
     assert scored["loss"] == pytest.approx(kept["val_loss"].item(), rel=1e-5)
     # labels turned round: learning makes validation worse, so the first epoch was best
     assert kept["epoch"].item() == 1
@@ -74,6 +74,28 @@ def test_without_validation_the_last_epoch_stays(films, bright):
     history = train(network(), films, bright)
     assert history["best"].tolist() == [False, False, True]
     assert "val_loss" not in history
+
+
+def test_curves_are_what_keras_itself_reports(films, bright):
+    ours, keras_own = network(), network()
+    history = train(ours, films, bright, epochs=1, batch_size=16)
+    order = np.random.default_rng(np.random.SeedSequence([0, 0]).generate_state(2)[0])
+    order = order.permutation(len(films))
+    logs = keras_own.fit(
+        films[order][..., None] / np.float32(255),
+        bright[order],
+        batch_size=16,
+        shuffle=False,
+        verbose=0,
+    ).history
+    assert history["loss"][0] == pytest.approx(logs["loss"][0], rel=1e-5)
+    assert history["accuracy"][0] == pytest.approx(logs["accuracy"][0])
+
+
+def test_predictions_come_back_in_order(films):
+    model = network()
+    wanted = model.predict(films[..., None] / np.float32(255), verbose=0)
+    assert np.allclose(training.predict(model, films, batch_size=16), wanted, atol=1e-6)
 
 
 def test_training_learns(films, bright):
@@ -88,16 +110,14 @@ def test_images_are_left_as_they_were(films, bright):
 
 
 def test_augmentation_off_changes_nothing(films):
-    layer = training.Augmentation(rotation=0, shift=0, flip=False).layer(0)
+    layer = training.Augmentation(rotation=0, shift=0, flip=False).draw(0)
     pictures = films[..., None].astype("float32")
-    assert np.array_equal(layer(pictures, training=True), pictures)
+    assert np.array_equal(layer(pictures), pictures)
 
 
 def test_flip_mirrors_left_and_right_only(films):
     pictures = films[..., None].astype("float32")
-    flipped = np.asarray(
-        training.Augmentation(rotation=0, shift=0).layer(0)(pictures, training=True)
-    )
+    flipped = np.asarray(training.Augmentation(rotation=0, shift=0).draw(0)(pictures))
     same = (flipped == pictures).all(axis=(1, 2, 3))
     mirrored = (flipped == pictures[:, :, ::-1]).all(axis=(1, 2, 3))
     assert (same | mirrored).all() and same.any() and mirrored.any()
@@ -106,9 +126,7 @@ def test_flip_mirrors_left_and_right_only(films):
 def test_shift_stays_within_its_bound():
     dot = np.zeros((64, 20, 20, 1), "float32")
     dot[:, 10, 10] = 1
-    moved = np.asarray(
-        training.Augmentation(rotation=0, flip=False, shift=0.2).layer(0)(dot, training=True)
-    )
+    moved = np.asarray(training.Augmentation(rotation=0, flip=False, shift=0.2).draw(0)(dot))
     rows, columns = np.nonzero(moved.max(axis=0)[..., 0])
     assert 5 <= rows.min() < 10 < rows.max() <= 15 and 5 <= columns.min() < 10 < columns.max() <= 15
 
