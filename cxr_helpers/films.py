@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 
 from cxr_helpers import plots  # noqa: F401  (sets the style)
 
+LABELS = 0.3  # inches for the row labels
+
 
 def grid(
     rows: Sequence[np.ndarray],
@@ -85,7 +87,7 @@ def overlays(
         End of the colour range; the 99.5 % quantile of all maps by default.
     """
     columns = max(len(row) for row in films)
-    fig, axes = _canvas(2 * len(films), columns, side=side, titled=True)
+    fig, axes = _canvas(2 * len(films), columns, side=side, titled=True, bar=0.75)
     everything = np.abs(np.concatenate([np.asarray(m).ravel() for m in maps]))
     limit = limit or float(np.quantile(everything, 0.995)) or 1.0
     look = {"cmap": "RdBu_r", "vmin": -limit} if signed else {"cmap": "inferno", "vmin": 0}
@@ -102,7 +104,7 @@ def overlays(
         axes[2 * i][0].set_ylabel(row_labels[i], fontsize=8)
         axes[2 * i + 1][0].set_ylabel("map", fontsize=8)
     scale = ScalarMappable(Normalize(look["vmin"], limit), look["cmap"])
-    fig.colorbar(scale, ax=axes.ravel().tolist(), shrink=0.6, label=label)
+    fig.colorbar(scale, ax=axes.ravel().tolist(), shrink=0.7, label=label, aspect=30, pad=0.01)
     return fig
 
 
@@ -130,15 +132,15 @@ def mean_maps(
     return fig
 
 
-def _canvas(rows: int, columns: int, *, side: float, titled: bool):
-    height = rows * (side + (0.16 if titled else 0.04))
-    fig, axes = plt.subplots(
-        rows, columns, figsize=(min(6.8, columns * side + 0.4), height), squeeze=False
-    )
+def _canvas(rows: int, columns: int, *, side: float, titled: bool, bar: float = 0.0):
+    """Return a figure no wider than the text, its films ``side`` inches or less."""
+    side = min(side, (6.6 - LABELS - bar) / columns)
+    size = (columns * side + LABELS + bar, rows * (side + (0.17 if titled else 0.03)))
+    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for ax in axes.ravel():
         _bare(ax)
         ax.set_visible(False)
-    fig.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0.0, hspace=0.02)
+    fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
     return fig, axes
 
 

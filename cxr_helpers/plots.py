@@ -29,7 +29,7 @@ plt.style.use(STYLE)
 def class_counts(counts: pd.DataFrame) -> Figure:
     """Draw films by split (groups of bars) and class, from ``dataset.counts``."""
     rows = counts[counts["split"] != "all"].set_index("split").drop(columns="all")
-    fig, ax = plt.subplots(figsize=(6.6, 2.6))
+    fig, ax = plt.subplots(figsize=(6.6, 2.0))
     rows.plot.bar(ax=ax, color=[COLOURS[name] for name in rows], rot=0, width=0.8)
     for bars in ax.containers:
         ax.bar_label(bars, fontsize=7, padding=1)
@@ -40,7 +40,7 @@ def class_counts(counts: pd.DataFrame) -> Figure:
 
 def film_sizes(index: pd.DataFrame) -> Figure:
     """Draw each film's stored width and height in pixels, by class."""
-    fig, axes = plt.subplots(1, 2, figsize=(6.6, 3.0), width_ratios=(1.1, 1))
+    fig, axes = plt.subplots(1, 2, figsize=(6.6, 2.6), width_ratios=(1.1, 1))
     aspect = index["width"] / index["height"]
     for name, rows in index.groupby("class_name"):
         colour = COLOURS[name]
@@ -63,7 +63,7 @@ def intensity(images: np.ndarray, classes: Sequence[str]) -> Figure:
     classes : sequence of str, length n
     """
     classes = np.asarray(classes)
-    fig, axes = plt.subplots(1, 2, figsize=(6.6, 2.8))
+    fig, axes = plt.subplots(1, 2, figsize=(6.6, 2.2))
     edges = np.arange(0, 257, 4)
     for name in [c for c in COLOURS if (classes == c).any()]:
         films = images[classes == name]
@@ -88,7 +88,7 @@ def learning_curves(history: pd.DataFrame, *, metric: str | None = "accuracy") -
         A compiled metric; None draws the loss alone.
     """
     names = ["loss", metric] if metric else ["loss"]
-    fig, axes = plt.subplots(1, len(names), figsize=(3.4 * len(names), 2.6), squeeze=False)
+    fig, axes = plt.subplots(1, len(names), figsize=(3.3 * len(names), 2.0), squeeze=False)
     for ax, name in zip(axes[0], names, strict=True):
         ax.plot(history["epoch"], history[name], color="#444444", label="train")
         if f"val_{name}" in history:
@@ -116,7 +116,7 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) 
         for row in zip(counts, shares, strict=True)
     ]
     side = 1.2 + 0.6 * len(classes)
-    fig, ax = plt.subplots(figsize=(side + 0.7, side))
+    fig, ax = plt.subplots(figsize=(side, side))
     sns.heatmap(
         shares,
         annot=np.array(words),
@@ -127,7 +127,7 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) 
         square=True,
         xticklabels=classes,
         yticklabels=classes,
-        cbar_kws={"label": "share of the true class", "shrink": 0.8},
+        cbar=False,
         ax=ax,
     )
     ax.set(xlabel="predicted", ylabel="true")
@@ -144,7 +144,7 @@ def roc_and_precision_recall(truth: np.ndarray, scores: Mapping[str, np.ndarray]
     scores : mapping of label to ndarray of float, shape (n,)
         Higher means pneumonia.
     """
-    fig, axes = plt.subplots(1, 2, figsize=(6.6, 3.1))
+    fig, axes = plt.subplots(1, 2, figsize=(6.2, 2.8))
     for label, score in scores.items():
         wrong, right, _ = metrics.roc_curve(truth, score)
         precision, recall, _ = metrics.precision_recall_curve(truth, score)
@@ -168,7 +168,7 @@ def optimizer_study(study: pd.DataFrame) -> Figure:
     study : pandas.DataFrame
         Columns ``optimizer``, ``learning_rate``, ``val_auroc`` (of the last epoch).
     """
-    fig, ax = plt.subplots(figsize=(4.6, 2.8))
+    fig, ax = plt.subplots(figsize=(4.6, 2.2))
     for (name, runs), marker, colour in zip(
         study.groupby("optimizer"), "os^", ("#0072B2", "#D55E00", "#009E73"), strict=False
     ):
@@ -194,7 +194,7 @@ def error_histogram(
     clip : float
         The axis ends at this quantile of all errors.
     """
-    fig, ax = plt.subplots(figsize=(6.0, 2.8))
+    fig, ax = plt.subplots(figsize=(6.0, 2.2))
     everything = np.concatenate(list(errors.values()))
     edges = np.linspace(everything.min(), np.quantile(everything, clip), 41)
     for name, values in errors.items():
@@ -218,7 +218,7 @@ def accuracy_by_threshold(
     percentiles: np.ndarray, curves: Mapping[str, np.ndarray], *, chosen: float, baseline: float
 ) -> Figure:
     """Draw accuracy against the threshold's percentile, a line a direction of the rule."""
-    fig, ax = plt.subplots(figsize=(5.4, 2.8))
+    fig, ax = plt.subplots(figsize=(5.4, 2.2))
     for (label, values), colour in zip(curves.items(), ("#D55E00", "#0072B2"), strict=False):
         ax.plot(percentiles, values, color=colour, label=label)
     ax.axhline(baseline, color="#999999", ls=":", lw=1, label="majority class")
@@ -243,7 +243,7 @@ def layer_by_k(study: pd.DataFrame) -> Figure:
     models = list(dict.fromkeys(study["model"]))
     heights = [study.loc[study["model"] == m, "layer"].nunique() for m in models]
     fig, axes = plt.subplots(
-        len(models), 1, figsize=(5.6, 1.1 + 0.3 * sum(heights) + 0.4 * len(models)),
+        len(models), 1, figsize=(5.0, 0.6 + 0.19 * sum(heights) + 0.3 * len(models)),
         height_ratios=heights, sharex=True, squeeze=False,
     )  # fmt: skip
     for ax, name in zip(axes[:, 0], models, strict=True):
@@ -251,7 +251,7 @@ def layer_by_k(study: pd.DataFrame) -> Figure:
         order = list(dict.fromkeys(study.loc[study["model"] == name, "layer"]))
         sns.heatmap(
             table.loc[order], annot=True, fmt=".2f", cmap="cividis", cbar=False, ax=ax,
-            annot_kws={"size": 7},
+            annot_kws={"size": 6.5},
         )  # fmt: skip
         ax.set(title=name, ylabel="", xlabel="neighbours k" if name == models[-1] else "")
         ax.tick_params(axis="y", rotation=0)

@@ -18,24 +18,24 @@ from cxr_helpers import stages
 
 @dataclass(frozen=True)
 class Row:
-    """A row of Table 1: its name in the files, its words, its task and published accuracy."""
+    """A row of Table 1: its name in the files, its words, how many classes, the published accuracy."""
 
     id: str
     label: str
-    task: str
+    classes: int
     published: float | None = None
 
 
 ROWS = (
-    Row("binary_cnn", "Binary CNN", "2 classes", 0.85),
-    Row("categorical_cnn", "Categorical CNN (transfer from binary)", "3 classes", 0.76),
-    Row("knn_binary", "kNN on the binary embedding", "2 classes", 0.78),
-    Row("knn_categorical", "kNN on the categorical embedding", "3 classes", 0.70),
-    Row("autoencoder", "Autoencoder, MSE threshold", "2 classes", 0.33),
-    Row("knn_autoencoder", "Autoencoder, kNN on the encoded image", "2 classes", 0.66),
-    Row("majority_binary", "Baseline: always the majority class", "2 classes"),
-    Row("majority_categorical", "Baseline: always the majority class", "3 classes"),
-    Row("autoencoder_corrected", "Autoencoder, direction as validation shows", "2 classes"),
+    Row("binary_cnn", "Binary CNN", 2, 0.85),
+    Row("categorical_cnn", "Categorical CNN (transfer from binary)", 3, 0.76),
+    Row("knn_binary", "kNN on the binary embedding", 2, 0.78),
+    Row("knn_categorical", "kNN on the categorical embedding", 3, 0.70),
+    Row("autoencoder", "Autoencoder, MSE threshold", 2, 0.33),
+    Row("knn_autoencoder", "Autoencoder, kNN on the encoded image", 2, 0.66),
+    Row("majority_binary", "Baseline: always the majority class", 2),
+    Row("majority_categorical", "Baseline: always the majority class", 3),
+    Row("autoencoder_corrected", "Autoencoder, direction as validation shows", 2),
 )
 
 
@@ -63,7 +63,7 @@ def collect(run_dir: Path) -> pd.DataFrame:
 def table_one(scores: pd.DataFrame) -> pd.DataFrame:
     """Return Table 1 from ``collect``'s lines: the test scores, a line a row.
 
-    Columns ``Row``, ``Task``, ``Published``, ``Accuracy``, ``Balanced accuracy``, ``AUROC``,
+    Columns ``Row``, ``Classes``, ``Published``, ``Accuracy``, ``Balanced accuracy``, ``AUROC``,
     ``n``; NaN where a score has no meaning.
     """
     test = scores[scores["split"] == "test"]
@@ -77,7 +77,7 @@ def table_one(scores: pd.DataFrame) -> pd.DataFrame:
         lines.append(
             (
                 row.label,
-                row.task,
+                row.classes,
                 np.nan if row.published is None else row.published,
                 get("accuracy", np.nan),
                 get("balanced_accuracy", np.nan),
@@ -85,7 +85,7 @@ def table_one(scores: pd.DataFrame) -> pd.DataFrame:
                 int(n[row.id]),
             )
         )
-    columns = ["Row", "Task", "Published", "Accuracy", "Balanced accuracy", "AUROC", "n"]
+    columns = ["Row", "Classes", "Published", "Accuracy", "Balanced accuracy", "AUROC", "n"]
     return pd.DataFrame(lines, columns=columns)
 
 

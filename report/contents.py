@@ -100,14 +100,17 @@ def _lookup(run_dir: Path, *, scores: pd.DataFrame, data: Mapping, index: pd.Dat
         lines[row] = SimpleNamespace(**named, n=int(own["n"].iloc[0]))
     compared = [
         SimpleNamespace(
-            label=row.label, accuracy=lines[row.id].accuracy, published=row.published, task=row.task
+            label=row.label,
+            accuracy=lines[row.id].accuracy,
+            published=row.published,
+            classes=row.classes,
         )
         for row in results.ROWS
         if row.published is not None
     ]
     majority = {
-        "2 classes": lines["majority_binary"].accuracy,
-        "3 classes": lines["majority_categorical"].accuracy,
+        2: lines["majority_binary"].accuracy,
+        3: lines["majority_categorical"].accuracy,
     }
     accuracy, n = lines["binary_cnn"].accuracy, lines["binary_cnn"].n
     test = index.loc[index["split"] == "test", "class_name"].value_counts()
@@ -121,7 +124,7 @@ def _lookup(run_dir: Path, *, scores: pd.DataFrame, data: Mapping, index: pd.Dat
         "compared": compared,
         "close": [row for row in compared if abs(row.accuracy - row.published) <= 0.05],
         "farthest": max(compared, key=lambda row: abs(row.accuracy - row.published)),
-        "below": [row.label for row in compared if row.accuracy <= majority[row.task]],
+        "below": [row.label for row in compared if row.accuracy <= majority[row.classes]],
         "sampling_error": 1.96 * math.sqrt(accuracy * (1 - accuracy) / n),
         "published_test_split": all(
             test.get(name, 0) == count for name, count in folder.PUBLISHED_COUNTS["test"].items()
@@ -137,7 +140,7 @@ def _prose(name: str, lookup: Mapping) -> str:
         loader=jinja2.FileSystemLoader(HERE), undefined=jinja2.StrictUndefined, autoescape=False
     )
     environment.filters |= {
-        "percent": lambda share: f"{share:.1%}".replace("%", " %"),
+        "percent": lambda share: f"{share:.1%}",
         "three": lambda number: f"{number:.3f}",
         "points": lambda share: f"{100 * share:.1f}",
         "whole": lambda number: f"{number:g}",
