@@ -1,14 +1,13 @@
 """Run the seven notebooks in order and write the report.
 
     uv run run_all.py                              # on embedded phantoms
-    uv run run_all.py --data path/to/chest_xray    # on real films
-    uv run run_all.py --preset quick               # the whole chain in about a minute
+    uv run run_all.py --data path/to/chest_xray    # on real films, a folder or a zip
+    uv run run_all.py --data kaggle                # download them first (or mendeley)
     uv run run_all.py --set 02_binary.epochs=3     # one parameter changed
     uv run run_all.py --dry-run                    # what would run, and why
 
-Results go to report/build/<run>/: report.html, report.pdf, results.csv, the executed
-notebooks and every stage's artifacts. A stage whose code, parameters, inputs and versions
-have not changed is not run again.
+Results go to report/build/<run>/. A stage whose code, parameters, inputs and versions have not
+changed is not run again.
 
 Exit codes: 0 done, 2 usage, 3 data, 4 a notebook failed, 6 environment, 130 and 143 stopped.
 """
@@ -30,6 +29,7 @@ BUILD = ROOT / "report" / "build"
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what the command line asks for; return the exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         schema = {stage: parameters.read(path) for stage, path in NOTEBOOKS.items()}
         presets = parameters.presets(ROOT / "notebooks" / "presets.toml")
@@ -43,32 +43,37 @@ def main(arguments: list[str] | None = None) -> int:
         return conduct(options, schema, presets[options.preset])
     except commands.Refused as error:
         return commands.fail(error.code, str(error), debug=options.debug)
+    except (OSError, ImportError) as error:
+        return commands.fail(6, f"{type(error).__name__}: {error}", debug=options.debug)
     except KeyboardInterrupt:
         return commands.fail(130, "stopped; the same command goes on after the last whole stage")
 
 
 def conduct(options, schema, preset) -> int:
-    """Bring every stage up to date, then typeset the report."""
+    """Bring the chosen stages up to date, then typeset the report."""
     try:
         settings = [*options.settings, *([f"seed={options.seed}"] if options.seed else [])]
-        values = parameters.resolve(schema, preset=preset, settings=settings)
+        values = parameters.resolve(
+            schema, preset=preset, settings=settings, reserved=manifests.UNTRACKED
+        )
         chosen = commands.selection(options)
     except ValueError as error:
         raise commands.Refused(2, str(error)) from error
     try:
-        data_name, fingerprint = sources.identify(options.data)
+        located = sources.locate(options.data, cache_dir=BUILD / ".cache")
+        data_name, fingerprint = sources.identify(located)
     except DataError as error:
         raise commands.Refused(3, str(error)) from error
 
     run_dir = BUILD / (options.run or commands.run_name(data_name, options.preset))
-    where = {"run_dir": str(run_dir), "cache_dir": str(BUILD / ".cache"), "data": options.data}
-    if options.data != sources.PHANTOM:
-        where["data"] = str(Path(options.data).resolve())
+    where = {"run_dir": str(run_dir), "cache_dir": str(BUILD / ".cache"), "data": located}
     for stage, own in values.items():
         own.update({name: value for name, value in where.items() if name in schema[stage]})
 
     commands.tell(f"{data_name}, preset {options.preset} → {commands.short(run_dir)}")
+    needed = stages.upstream(chosen)
     log: list[tuple[str, str, float]] = []
+    behind: list[str] = []
     for stage, notebook in NOTEBOOKS.items():
         recipe = manifests.recipe(
             stage,
@@ -85,16 +90,21 @@ def conduct(options, schema, preset) -> int:
             reason = "asked for"
         if reason is None:
             log.append((stage, "current", 0.0))
-        elif stage not in chosen:
+        elif stage in needed - set(chosen):
             raise commands.Refused(2, f"{stage} is not current ({reason}): include it in the run")
+        elif stage not in chosen:
+            behind.append(stage)
+            log.append((stage, f"left: {reason}", 0.0))
         elif options.dry_run:
             log.append((stage, reason, 0.0))
         else:
             commands.tell(f"{stage}: {reason}")
             seconds = execute(stage, notebook, values[stage], recipe, run_dir, options)
             log.append((stage, "ran", seconds))
-    if options.dry_run:
-        commands.show_log(log, title="would run")
+    if options.dry_run or behind:
+        commands.show_log(log, title="would run" if options.dry_run else "done")
+        if behind:
+            commands.tell(f"no report: {', '.join(behind)} not current")
         return 0
     return typeset(options, values, run_dir, log)
 
@@ -106,17 +116,13 @@ def execute(stage, notebook, values, recipe, run_dir, options) -> float:
     commands.retire_report(run_dir)
     manifests.forget(stage, run_dir)
     start = time.monotonic()
-    try:
-        execution.run(
-            notebook,
-            run_dir=run_dir,
-            parameters=values,
-            tell=lambda line: commands.tell(f"{stage} · {line}"),
-            timeout=options.timeout,
-        )
-    except execution.NotebookFailed as error:
-        code = 3 if error.error == DataError.__name__ else 4
-        raise commands.Refused(code, str(error)) from error
+    execution.run(
+        notebook,
+        run_dir=run_dir,
+        parameters=values,
+        tell=lambda line: commands.tell(f"{stage} · {line}"),
+        timeout=options.timeout,
+    )
     seconds = time.monotonic() - start
     manifests.write(stage, recipe, run_dir, seconds=seconds)
     return seconds
@@ -128,9 +134,12 @@ def typeset(options, values, run_dir, log) -> int:
 
     start = time.monotonic()
     scores, _ = results.write(run_dir)
-    pages = contents.compose(run_dir, scores=scores, values=values, options=vars(options))
     executed = [run_dir / "notebooks" / f"{stage}.ipynb" for stage in stages.STAGES]
-    made = render(executed, **pages, out=run_dir, pdf=not options.no_pdf)
+    try:
+        pages = contents.compose(run_dir, scores=scores, values=values, options=vars(options))
+        made = render(executed, **pages, out=run_dir, pdf=not options.no_pdf)
+    except ValueError as error:
+        raise commands.Refused(4, f"the report was not made: {error}") from error
     log.append(("report", "ran", time.monotonic() - start))
     commands.show_log(log, title="done")
     commands.show_results(results.table_one(scores))
@@ -143,5 +152,4 @@ def typeset(options, values, run_dir, log) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())

@@ -15,7 +15,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from cxr_helpers import parameters, stages
+from cxr_helpers import manifests, parameters, stages
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 REPORT_FILES = ("report.html", "report.pdf", "results.csv", "results.json")
@@ -41,7 +41,10 @@ def parse(
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--data", default="phantom", metavar="FOLDER", help="folder of films, or 'phantom'")
+    add(
+        "--data", default="phantom", metavar="SOURCE",
+        help="phantom (default), kaggle, mendeley, or a folder or .zip of films",
+    )  # fmt: skip
     add("--preset", default="standard", choices=presets, help="set of parameters")
     add(
         "--set", dest="settings", action="append", default=[], metavar="NAME=VALUE",
@@ -155,7 +158,8 @@ def show_parameters(schema: Mapping[str, Mapping[str, parameters.Parameter]]) ->
     for name in ("stage", "parameter", "type", "default", "allowed", "meaning"):
         table.add_column(name)
     for stage, own in schema.items():
-        for number, parameter in enumerate(own.values()):
+        settable = [p for p in own.values() if p.name not in manifests.UNTRACKED]
+        for number, parameter in enumerate(settable):
             table.add_row(
                 stage if number == 0 else "",
                 parameter.name,

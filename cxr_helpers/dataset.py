@@ -14,7 +14,9 @@ from cxr_helpers import splits
 from cxr_helpers.folder import CLASSES, UNKNOWN
 from cxr_helpers.stages import Stage, write_json
 
-SPLITS = ("train", "validation", "test")
+# validation: groups drawn at random; serial: contiguous blocks of patient numbers
+SPLITS = ("train", "validation", "serial", "test")
+CHOOSERS = {"group": "validation", "serial": "serial"}
 BINARY_CLASSES = ("normal", "pneumonia")
 
 
@@ -68,7 +70,7 @@ class Dataset:
     index : pandas.DataFrame
         As in ``Part``.
     facts : dict
-        ``name``, ``synthetic``, ``image_size``, ``fingerprint``.
+        ``name``, ``synthetic``, ``image_size``, ``fingerprint``, ``choose_by`` (group or serial).
     """
 
     images: np.ndarray
@@ -76,21 +78,30 @@ class Dataset:
     facts: dict
 
     def __getitem__(self, split: str) -> Part:
-        """Return the films of ``"train"``, ``"validation"`` or ``"test"``."""
+        """Return the films of a split, one of ``SPLITS``."""
         if split not in SPLITS:
             raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS)}")
         rows = np.flatnonzero(self.index["split"] == split)
         low, high = (rows[0], rows[-1] + 1) if len(rows) else (0, 0)
         return Part(self.images[low:high], self.index.iloc[low:high].reset_index(drop=True))
 
+    @property
+    def chooser(self) -> Part:
+        """The validation films that weights are chosen by; empty where there are none."""
+        return self[CHOOSERS[self.facts.get("choose_by", "group")]]
+
+    def scored(self) -> list[str]:
+        """Return the splits to score: every validation split that has films, then test."""
+        return [name for name in SPLITS[1:] if len(self[name])]
+
     def development(self, *, seed: int) -> tuple[Part, Part]:
         """Return train and validation, for choosing anything but the weights.
 
         Where the run has no validation split, 15 % of train (whole groups) stand in for it.
         """
-        train, validation = self["train"], self["validation"]
-        if len(validation):
-            return train, validation
+        train, chooser = self["train"], self.chooser
+        if len(chooser):
+            return train, chooser
         held = splits.validation_mask(
             train.index["group"], train.index["class_name"], fraction=0.15, seed=seed
         )

@@ -16,6 +16,8 @@ import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 from cxr_helpers import stages
+from cxr_helpers.commands import Refused
+from cxr_helpers.folder import DataError
 
 KERNEL = "cxr-this-python"
 # What native libraries write to the kernel's stderr goes to a file, not between our lines.
@@ -28,8 +30,8 @@ launch_new_instance()
 """
 
 
-class NotebookFailed(RuntimeError):
-    """A notebook did not run to its end.
+class NotebookFailed(Refused):
+    """A notebook did not run to its end; exit code 3 where its data were at fault, else 4.
 
     Attributes
     ----------
@@ -38,7 +40,7 @@ class NotebookFailed(RuntimeError):
     """
 
     def __init__(self, message: str, *, error: str = "") -> None:
-        super().__init__(message)
+        super().__init__(3 if error == DataError.__name__ else 4, message)
         self.error = error
 
 

@@ -24,6 +24,7 @@ def grid(
     row_labels: Sequence[str] | None = None,
     titles: Sequence[Sequence[str]] | None = None,
     edges: Sequence[Sequence[str | None]] | None = None,
+    outlines: Sequence[np.ndarray] | None = None,
     side: float = 1.05,
 ) -> Figure:
     """Draw rows of films.
@@ -38,6 +39,8 @@ def grid(
         Written above each film.
     edges : sequence of sequences of colour or None, optional
         Frame of each film.
+    outlines : sequence of ndarray of bool, shape (m, size, size), optional
+        Masks whose outlines are drawn over the films.
     side : float
         Side of a film in inches.
     """
@@ -50,6 +53,8 @@ def grid(
             ax.set_visible(True)
             if titles is not None:
                 ax.set_title(titles[i][j], fontsize=6.5, pad=2)
+            if outlines is not None and outlines[i][j].any():
+                ax.contour(outlines[i][j], levels=[0.5], colors="#F0E442", linewidths=0.8)
             if edges is not None and edges[i][j]:
                 _frame(ax, edges[i][j])
         if row_labels is not None and len(row):

@@ -1,7 +1,6 @@
 """Find the images of a data folder, and say of each what folder and name tell.
 
 Layouts: Kaggle's ``train|val|test/NORMAL|PNEUMONIA`` and Mendeley's, which has no ``val``.
-Facts of the published dataset: Kermany, Zhang, Goldbaum (2018), doi:10.17632/rscbjbr9sj.2.
 """
 
 from __future__ import annotations
@@ -18,13 +17,6 @@ UNKNOWN = "unknown subtype"
 FOLDERS = ("NORMAL", "PNEUMONIA")
 SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
 MINIMUM_PER_CLASS = 2
-
-# Images of the published dataset by Kaggle's folders; 5,856 in all.
-PUBLISHED_COUNTS = {
-    "train": {"normal": 1341, "bacterial": 2530, "viral": 1345},
-    "val": {"normal": 8, "bacterial": 8, "viral": 0},
-    "test": {"normal": 234, "bacterial": 242, "viral": 148},
-}
 
 _NORMAL = re.compile(r"(?P<series>NORMAL2-)?IM-(?P<number>\d+)")
 _PNEUMONIA = re.compile(r"person(?P<number>\d+)_(?P<cause>bacteria|virus)_")
@@ -72,9 +64,9 @@ def scan(path: str | Path) -> Scan:
             for entry in _entries(root / split / folder):
                 name = f"{split}/{folder}/{entry.name}"
                 if reason := _unfit(entry):
-                    ignored.append((name, reason))
+                    ignored.append((name.encode(errors="replace").decode(), reason))
                 else:
-                    files.append((name, split, *_identify(entry.name, folder)))
+                    files.append((name, split, *_identify(entry.name, folder, split)))
     found = Scan(
         root,
         pd.DataFrame(files, columns=["file", "folder", "class_name", "group"]).sort_values(
@@ -84,31 +76,6 @@ def scan(path: str | Path) -> Scan:
     )
     _check_classes(found)
     return found
-
-
-def against_published(files: pd.DataFrame) -> pd.DataFrame:
-    """Compare a folder's counts with the published dataset's.
-
-    Parameters
-    ----------
-    files : pandas.DataFrame
-        With the columns ``folder`` and ``class_name``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns ``folder``, ``class``, ``found``, ``published``, ``difference``.
-    """
-    found = files.groupby(["folder", "class_name"]).size()
-    keys = dict.fromkeys(
-        [(split, name) for split, row in PUBLISHED_COUNTS.items() for name in row] + [*found.index]
-    )
-    lines = [
-        (split, name, int(found.get((split, name), 0)), PUBLISHED_COUNTS[split].get(name, 0))
-        for split, name in keys
-    ]
-    table = pd.DataFrame(lines, columns=["folder", "class", "found", "published"])
-    return table.assign(difference=table["found"] - table["published"])
 
 
 def find_root(path: Path) -> Path:
@@ -133,7 +100,7 @@ def find_root(path: Path) -> Path:
             Path(entry.path)
             for folder in level
             for entry in _entries(folder)
-            if entry.is_dir(follow_symlinks=False) and not _is_clutter(entry.name)
+            if entry.is_dir(follow_symlinks=False) and not is_clutter(entry.name)
         ]
     found = ", ".join(entry.name for entry in _entries(path)[:8]) or "nothing"
     raise DataError(
@@ -154,14 +121,17 @@ def _entries(folder: Path) -> list[os.DirEntry]:
         return []
 
 
-def _is_clutter(name: str) -> bool:
+def is_clutter(name: str) -> bool:
+    """Return whether a file or folder is a system's own, never a film."""
     return name.startswith(".") or name in {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
 
 def _unfit(entry: os.DirEntry) -> str | None:
     """Return why an entry is no image of the dataset, or None where it may be one."""
-    if _is_clutter(entry.name):
+    if is_clutter(entry.name):
         return "system file"
+    if any("\ud800" <= char <= "\udfff" for char in entry.name):
+        return "name is not UTF-8"
     if entry.is_symlink():
         return "link"
     if not entry.is_file():
@@ -171,15 +141,18 @@ def _unfit(entry: os.DirEntry) -> str | None:
     return None
 
 
-def _identify(name: str, folder: str) -> tuple[str, str]:
-    """Return class and group from an image's name; a cause is never guessed."""
+def _identify(name: str, folder: str, split: str) -> tuple[str, str]:
+    """Return class and group from an image's name; a cause is never guessed.
+
+    Without a patient number a film is a group of its own.
+    """
     if folder == "NORMAL":
         match = _NORMAL.match(name)
-        number = f"{match['series'] or ''}{int(match['number'])}" if match else name
+        number = f"{match['series'] or ''}{int(match['number'])}" if match else f"{split}/{name}"
         return "normal", f"normal {number}"
     match = _PNEUMONIA.match(name)
     if match is None:
-        return UNKNOWN, f"{UNKNOWN} {name}"
+        return UNKNOWN, f"{UNKNOWN} {split}/{name}"
     cause = _CAUSE[match["cause"]]
     return cause, f"{cause} {int(match['number'])}"
 

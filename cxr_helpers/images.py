@@ -18,12 +18,13 @@ from cxr_helpers.folder import DataError, Scan
 from cxr_helpers.stages import file_digest
 
 DECODER = 1  # raise it when the same file would give other pixels
+FRAMINGS = ("squeeze", "pad")
 MAXIMUM_PIXELS = 100_000_000
 MAXIMUM_UNREADABLE = 0.01
 
 
-def decode(path: Path, size: int) -> tuple[np.ndarray, dict]:
-    """Decode one film, squeezed to a square as in the course report.
+def decode(path: Path, size: int, *, framing: str = "squeeze") -> tuple[np.ndarray, dict]:
+    """Decode one film to a square.
 
     JPEGs are decoded at the smallest of the format's own reduced scales that is still
     larger than the target. EXIF orientation is applied; 16-bit films are scaled to their
@@ -35,6 +36,9 @@ def decode(path: Path, size: int) -> tuple[np.ndarray, dict]:
         A JPEG or PNG file of any mode, at most 100 megapixels.
     size : int
         Height and width of the result.
+    framing : str
+        ``"squeeze"`` to the square, as in the course report, or ``"pad"`` with black, which
+        keeps the aspect.
 
     Returns
     -------
@@ -46,7 +50,11 @@ def decode(path: Path, size: int) -> tuple[np.ndarray, dict]:
     ------
     OSError
         If the file is damaged, cut short, too large, or no image.
+    ValueError
+        If ``framing`` is neither.
     """
+    if framing not in FRAMINGS:
+        raise ValueError(f"framing {framing!r} is not one of {', '.join(FRAMINGS)}")
     try:
         with Image.open(path, formats=("JPEG", "PNG")) as image:
             facts = {"width": image.width, "height": image.height, "mode": image.mode}
@@ -55,7 +63,15 @@ def decode(path: Path, size: int) -> tuple[np.ndarray, dict]:
             facts["rotated"] = image.getexif().get(0x0112, 1) != 1
             image.draft("L", (2 * size, 2 * size))
             grey = ImageOps.exif_transpose(_to_grey(image))
-            grey = grey.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
+            longest = max(grey.size)
+            inner = (
+                (size, size)
+                if framing == "squeeze"
+                else tuple(max(1, round(side * size / longest)) for side in grey.size)
+            )
+            grey = grey.resize(inner, Image.Resampling.BICUBIC, reducing_gap=3.0)
+            if framing == "pad":
+                grey = ImageOps.pad(grey, (size, size), color=0)
     except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise OSError(f"not a readable image: {error}") from error
     return np.asarray(grey, dtype=np.uint8), facts
@@ -86,7 +102,7 @@ def fingerprint(sha256: pd.Series) -> str:
 
 
 def decode_all(
-    scan: Scan, size: int, *, cache_dir: str | Path
+    scan: Scan, size: int, *, cache_dir: str | Path, framing: str = "squeeze"
 ) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
     """Return all films of a scan from the cache, decoding them there first if need be.
 
@@ -99,6 +115,8 @@ def decode_all(
         The files.
     size : int
         Height and width of the results.
+    framing : str
+        As for ``decode``.
     cache_dir : path
         Folder of the cache; made where it is missing.
 
@@ -118,22 +136,22 @@ def decode_all(
         If more than 1 % of the files cannot be read.
     """
     sha256 = digests(scan)
-    recipe = "\n".join([*(scan.files["file"] + " " + sha256), f"{size} {DECODER}"])
+    recipe = "\n".join([*(scan.files["file"] + " " + sha256), f"{size} {framing} {DECODER}"])
     entry = Path(cache_dir) / hashlib.sha256(os.fsencode(recipe)).hexdigest()[:32]
     if not entry.is_dir():
-        _fill(entry, scan.files.assign(sha256=sha256), scan.root, size)
+        _fill(entry, scan.files.assign(sha256=sha256), scan.root, size, framing)
     pixels = np.load(entry / "pixels.npy", mmap_mode="r")
     table = pd.read_csv(entry / "table.csv")
     unreadable = pd.read_csv(entry / "unreadable.csv")
     return pixels, table, unreadable
 
 
-def _fill(entry: Path, files: pd.DataFrame, root: Path, size: int) -> None:
+def _fill(entry: Path, files: pd.DataFrame, root: Path, size: int, framing: str) -> None:
     """Decode into a temporary folder beside ``entry``, then give it that name."""
 
     def attempt(name: str) -> tuple[np.ndarray, dict] | str:
         try:
-            return decode(root / name, size)
+            return decode(root / name, size, framing=framing)
         except OSError as error:
             return str(error).split("\n")[0].replace(str(root), "")
 
@@ -170,3 +188,9 @@ def _fill(entry: Path, files: pd.DataFrame, root: Path, size: int) -> None:
             os.rename(work, entry)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def shrink(films: np.ndarray, size: int) -> np.ndarray:
+    """Return films averaged down to (n, size, size), uint8."""
+    small = [Image.fromarray(film).resize((size, size), Image.Resampling.BOX) for film in films]
+    return np.stack([np.asarray(film) for film in small])

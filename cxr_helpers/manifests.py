@@ -14,7 +14,18 @@ from pathlib import Path
 from cxr_helpers import stages
 
 MANIFEST = "manifest.json"
-LIBRARIES = ("tensorflow", "keras", "numpy", "scikit-learn", "pandas", "pillow", "matplotlib")
+LIBRARIES = (
+    "scipy",
+    "seaborn",
+    "tensorflow",
+    "keras",
+    "numpy",
+    "scikit-learn",
+    "pandas",
+    "pillow",
+    "imagehash",
+    "matplotlib",
+)
 UNTRACKED = ("run_dir", "cache_dir", "data")  # where things are; contents are tracked instead
 
 
@@ -50,12 +61,12 @@ def recipe(
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     sources = [[c["cell_type"], "".join(c["source"])] for c in cells]
     package = Path(__file__).parent
+    helpers = imported_helpers([s for kind, s in sources if kind == "code"])
+    files = [package / f"{name}.py" for name in helpers]
+    files += [package / "report.mplstyle"] if "plots" in helpers else []
     return {
         "notebook": digest_of(sources),
-        "helpers": {
-            name: stages.file_digest(package / f"{name}.py")
-            for name in imported_helpers([s for kind, s in sources if kind == "code"])
-        },
+        "helpers": {path.stem: stages.file_digest(path) for path in files},
         "parameters": {k: v for k, v in parameters.items() if k not in UNTRACKED},
         "inputs": inputs or {"data": data_fingerprint},
         "versions": versions(),
@@ -115,6 +126,8 @@ def why_stale(stage: str, wanted: Mapping, run_dir: Path) -> str | None:
         return "notebook changed"
     if not (run_dir / "notebooks" / f"{stage}.ipynb").is_file():
         return "executed notebook missing"
+    if stored["declared"] != digest_of(stages.declared(run_dir, stage)["outputs"]):
+        return "run by hand since"
     if damaged := stages.damaged_output(run_dir, stage):
         return f"artifact changed or missing: {damaged}"
     return None
@@ -137,6 +150,7 @@ def write(stage: str, recipe: Mapping, run_dir: Path, *, seconds: float) -> None
         stages.stage_folder(run_dir, stage) / MANIFEST,
         {
             "recipe": dict(recipe),
+            "declared": digest_of(stages.declared(run_dir, stage)["outputs"]),
             "seconds": round(seconds, 1),
             "machine": {
                 "system": f"{platform.system()} {platform.machine()}",

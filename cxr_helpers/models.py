@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import pandas as pd
 from keras import layers
 
 TRANSFERRED = ("conv1", "conv2", "pool1", "conv3")
@@ -123,4 +124,16 @@ def autoencoder(image_size: int) -> keras.Sequential:
             ),
         ],
         name="autoencoder",
+    )
+
+
+def describe(model: keras.Model) -> pd.DataFrame:
+    """Return a table of a model's layers: ``layer``, ``kind``, ``output`` shape, ``weights``."""
+    return pd.DataFrame(
+        {
+            "layer": [layer.name for layer in model.layers],
+            "kind": [type(layer).__name__ for layer in model.layers],
+            "output": ["×".join(map(str, layer.output.shape[1:])) for layer in model.layers],
+            "weights": [layer.count_params() for layer in model.layers],
+        }
     )

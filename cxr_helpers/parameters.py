@@ -68,7 +68,10 @@ class Parameter:
 
     def check(self, value: object) -> object:
         """Return ``value`` if the parameter may have it, else raise ``ValueError``."""
-        for item in value if self._member and isinstance(value, list) else [value]:
+        items = value if self._member and isinstance(value, list) else [value]
+        if len(set(map(repr, items))) < len(items):
+            raise ValueError(f"{self.name} = {value!r} names a value twice")
+        for item in items:
             self._check_item(item, self._member or self.type)
         if self._member and not (isinstance(value, list) and value):
             raise ValueError(f"{self.name} = {value!r} is not a list[{self._member}] with a member")
@@ -164,6 +167,7 @@ def resolve(
     *,
     preset: Mapping[str, Mapping[str, object]],
     settings: Iterable[str] = (),
+    reserved: Iterable[str] = (),
 ) -> dict[str, dict[str, object]]:
     """Return every stage's parameters: its defaults, then the preset, then the settings.
 
@@ -175,6 +179,8 @@ def resolve(
         As ``presets`` returns it.
     settings : iterable of str
         ``NAME=VALUE`` for every stage that has the parameter, ``STAGE.NAME=VALUE`` for one.
+    reserved : iterable of str
+        Parameters that settings may not change: the conductor has options for them.
 
     Raises
     ------
@@ -192,6 +198,8 @@ def resolve(
         if not equals:
             raise ValueError(f"{setting!r} is not NAME=VALUE or STAGE.NAME=VALUE")
         stage, _, name = target.strip().rpartition(".")
+        if name in reserved:
+            raise ValueError(f"{name!r} is not set this way: use --data for the films, --run NAME")
         stages = [s for s in ([stage] if stage else schema) if name in schema.get(s, {})]
         if not stages:
             known = sorted({n for own in schema.values() for n in own})

@@ -71,7 +71,7 @@ def intensity(images: np.ndarray, classes: Sequence[str]) -> Figure:
         axes[0].plot(edges[:-1] + 2, share, color=COLOURS[name], label=name)
         means = films.mean(axis=(1, 2))
         sns.kdeplot(x=means, ax=axes[1], color=COLOURS[name], warn_singular=False)
-    axes[0].set(xlabel="grey level (0 black, 255 white)", ylabel="share of pixels")
+    axes[0].set(xlabel="grey level (0 black, 255 white)", ylabel="density of pixels")
     axes[0].legend()
     axes[1].set(xlabel="mean grey level of a film", ylabel="density")
     return fig

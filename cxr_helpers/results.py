@@ -33,9 +33,11 @@ ROWS = (
     Row("knn_categorical", "kNN on the categorical embedding", 3, 0.70),
     Row("autoencoder", "Autoencoder, MSE threshold", 2, 0.33),
     Row("knn_autoencoder", "Autoencoder, kNN on the encoded image", 2, 0.66),
-    Row("majority_binary", "Baseline: always the majority class", 2),
-    Row("majority_categorical", "Baseline: always the majority class", 3),
-    Row("autoencoder_corrected", "Autoencoder, direction as validation shows", 2),
+    Row("majority_binary", "Baseline: training films' majority class", 2),
+    Row("majority_categorical", "Baseline: training films' majority class", 3),
+    Row("size_binary", "Baseline: stored film size alone", 2),
+    Row("size_categorical", "Baseline: stored film size alone", 3),
+    Row("autoencoder_corrected", "Autoencoder, direction from held-out films", 2),
 )
 
 
@@ -87,6 +89,28 @@ def table_one(scores: pd.DataFrame) -> pd.DataFrame:
         )
     columns = ["Row", "Classes", "Published", "Accuracy", "Balanced accuracy", "AUROC", "n"]
     return pd.DataFrame(lines, columns=columns)
+
+
+def validation_gaps(scores: pd.DataFrame) -> dict[str, float]:
+    """Return how far each validation split is from test: the mean absolute difference.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        From ``collect``.
+
+    Returns
+    -------
+    dict of split to float
+        Over accuracy, balanced accuracy and AUROC of the rows scored on both.
+    """
+    compared = scores[scores["metric"].isin(["accuracy", "balanced_accuracy", "auroc"])]
+    values = compared.pivot(index=["row", "metric"], columns="split", values="value")
+    return {
+        split: float((values[split] - values["test"]).abs().mean())
+        for split in values
+        if split != "test"
+    }
 
 
 def write(run_dir: Path) -> tuple[pd.DataFrame, dict]:

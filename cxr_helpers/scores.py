@@ -15,7 +15,6 @@ METRICS = (
     "AUROC",
     "average precision",
 )
-FORMATS = dict.fromkeys(METRICS, ".3f")  # for publish.table
 
 
 def binary(
@@ -101,6 +100,33 @@ def categorical(
             else np.nan
         )
     return _lines(row, split, values, len(truth))
+
+
+def auroc_interval(
+    truth: np.ndarray, score: np.ndarray, *, seed: int, draws: int = 1000
+) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of an AUROC (percentiles, drawn within each class).
+
+    Parameters
+    ----------
+    truth : array of int, shape (n,)
+        1 and 0.
+    score : array of float, shape (n,)
+    seed, draws : int
+    """
+    draw = np.random.default_rng(seed)
+    ill, well = np.flatnonzero(truth == 1), np.flatnonzero(truth == 0)
+    found = []
+    for _ in range(draws):
+        rows = np.concatenate([draw.choice(ill, len(ill)), draw.choice(well, len(well))])
+        found.append(metrics.roc_auc_score(truth[rows], score[rows]))
+    low, high = np.percentile(found, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def unavailable(row: str, split: str, n: int) -> pd.DataFrame:
+    """Return the line of a row that could not be scored: its accuracy is missing."""
+    return _lines(row, split, {"accuracy": np.nan}, n)
 
 
 def wide(scores: pd.DataFrame) -> pd.DataFrame:

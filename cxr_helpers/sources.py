@@ -1,7 +1,8 @@
-"""Where the films come from: embedded phantoms, or a folder of real ones."""
+"""Where the films come from: embedded phantoms, a folder, a zip, Kaggle or Mendeley Data."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr_helpers import folder, images, phantoms
+from cxr_helpers import archives, downloads, folder, images, parameters, phantoms
 
-PHANTOM = "phantom"
+PHANTOM, KAGGLE, MENDELEY = "phantom", "kaggle", "mendeley"
 
 
 @dataclass(frozen=True)
@@ -46,31 +47,71 @@ class Source:
     truth: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
-def identify(data: str) -> tuple[str, str]:
-    """Return name and content fingerprint of the data, without decoding an image.
+def locate(data: str, *, cache_dir: str | Path) -> str:
+    """Return ``"phantom"``, or the folder that holds the films, fetched or unpacked if need be.
+
+    Parameters
+    ----------
+    data : str
+        ``"phantom"``, ``"kaggle"``, ``"mendeley"``, or the path of a folder or a zip archive.
+    cache_dir : path
+        Where downloads and unpacked archives are kept.
 
     Raises
     ------
     folder.DataError
-        If ``data`` is neither ``"phantom"`` nor a usable folder.
+        If ``data`` is none of these, or cannot be had.
     """
     if data == PHANTOM:
+        return PHANTOM
+    if data == KAGGLE:
+        return str(downloads.kaggle())
+    path = Path(data)
+    if data == MENDELEY:
+        path = downloads.mendeley(cache_dir=cache_dir)
+    if path.is_file():
+        return str(archives.unpack(path, cache_dir=cache_dir))
+    if not path.is_dir():
+        hint = parameters.did_you_mean(data, (PHANTOM, KAGGLE, MENDELEY))
+        raise folder.DataError(
+            f"--data {data!r} does not exist: expected a folder, a .zip, "
+            f"{PHANTOM}, {KAGGLE} or {MENDELEY}{hint}"
+        )
+    return str(path.resolve())
+
+
+def identify(located: str) -> tuple[str, str]:
+    """Return name and content fingerprint of located data, without decoding an image.
+
+    Raises
+    ------
+    folder.DataError
+        If there is no usable layout of films.
+    """
+    if located == PHANTOM:
         return PHANTOM, PHANTOM
-    scan = folder.scan(data)
+    scan = folder.scan(located)
     return scan.root.name, images.fingerprint(images.digests(scan) + scan.files["file"])
 
 
 def read(
-    data: str, *, size: int, cache_dir: str | Path, phantom_options: Mapping[str, object]
+    data: str,
+    *,
+    size: int,
+    framing: str,
+    cache_dir: str | Path,
+    phantom_options: Mapping[str, object],
 ) -> Source:
     """Return the films of a source at the working size.
 
     Parameters
     ----------
     data : str
-        ``"phantom"``, or the path of a folder (see ``folder.scan``).
+        As for ``locate``.
     size : int
         Height and width in pixels.
+    framing : str
+        How a film is made square, see ``images.decode``.
     cache_dir : path
         Where decoded films are kept between runs.
     phantom_options : mapping
@@ -91,9 +132,11 @@ def read(
             mode="L",
         )
         truth = {"lesion_masks": drawn.lesion_masks, "lung_masks": drawn.lung_masks}
-        return Source("phantoms", True, PHANTOM, drawn.images, index, nothing, nothing, truth)
-    scan = folder.scan(data)
-    pixels, table, unreadable = images.decode_all(scan, size, cache_dir=cache_dir)
+        return Source(
+            "phantoms", True, _digest(drawn.images), drawn.images, index, nothing, nothing, truth
+        )
+    scan = folder.scan(locate(data, cache_dir=cache_dir))
+    pixels, table, unreadable = images.decode_all(scan, size, framing=framing, cache_dir=cache_dir)
     # Kaggle's val holds 16 films: too few to choose anything by, so they join train
     index = table.assign(split=table["folder"].replace("val", "train"))
     return Source(
@@ -105,3 +148,7 @@ def read(
         scan.ignored,
         unreadable,
     )
+
+
+def _digest(films: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(films)).hexdigest()

@@ -1,6 +1,8 @@
-"""Cut a validation split from the training images, a patient group at a time."""
+"""Cut validation splits from the training films, a patient group at a time."""
 
 from __future__ import annotations
+
+import re
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
@@ -26,12 +28,13 @@ def validation_mask(
     -------
     ndarray of bool, shape (n,)
         True where the image is for validation. The share is that of one fold of
-        ``StratifiedGroupKFold`` with ``round(1 / fraction)`` folds.
+        ``StratifiedGroupKFold`` with ``round(1 / fraction)`` folds. A class with fewer groups
+        than folds stays in train.
 
     Raises
     ------
     ValueError
-        If ``fraction`` is out of range, or there are fewer groups in a class than folds.
+        If ``fraction`` is out of range, or no class has as many groups as folds.
     """
     if not 0 <= fraction <= 0.5:
         raise ValueError(f"validation fraction {fraction} is out of range: expected 0 to 0.5")
@@ -40,14 +43,58 @@ def validation_mask(
     if fraction == 0:
         return mask
     folds = round(1 / fraction)
-    for name in np.unique(classes):
-        count = len(np.unique(groups[classes == name]))
-        if count < folds:
-            raise ValueError(
-                f"class {str(name)!r} has {count} patient groups in train; a validation share of "
-                f"{fraction:g} needs at least {folds}"
-            )
+    counts = {name: len(np.unique(groups[classes == name])) for name in np.unique(classes)}
+    common = np.flatnonzero([counts[name] >= folds for name in classes])
+    if not len(common):
+        raise ValueError(
+            f"no class has {folds} patient groups in train, which a validation share of "
+            f"{fraction:g} needs; the most is {max(counts.values())}"
+        )
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-    _, chosen = next(splitter.split(groups, classes, groups))
-    mask[chosen] = True
+    _, chosen = next(splitter.split(common, classes[common], groups[common]))
+    mask[common[chosen]] = True
+    return mask
+
+
+def serial_mask(groups: np.ndarray, *, fraction: float, seed: int) -> np.ndarray:
+    """Choose a contiguous block of patient numbers in each series, as the official test is.
+
+    Films taken in one period share a style; a random draw of groups spreads each style over
+    both sides and so cannot see what happens when the style changes, a block can.
+
+    Parameters
+    ----------
+    groups : array of str, shape (n,)
+        A series' name that ends in a number, such as ``"bacterial 78"``; others are never
+        chosen.
+    fraction : float
+        Wanted share of each series' films, 0 (none) to 0.5.
+    seed : int
+        Decides where in its series a block begins.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+        True where the film is for validation.
+
+    Raises
+    ------
+    ValueError
+        If ``fraction`` is out of range.
+    """
+    if not 0 <= fraction <= 0.5:
+        raise ValueError(f"serial fraction {fraction} is out of range: expected 0 to 0.5")
+    draw = np.random.default_rng(seed)
+    parsed = [re.fullmatch(r"(.*?)(\d+)", group) for group in groups]
+    series = np.array([match[1] if match else "" for match in parsed])
+    number = np.array([int(match[2]) if match else -1 for match in parsed])
+    mask = np.zeros(len(series), dtype=bool)
+    for name in sorted(set(series[number >= 0])):
+        rows = np.flatnonzero((series == name) & (number >= 0))
+        rows = rows[np.argsort(number[rows], kind="stable")]
+        wanted = round(fraction * len(rows))
+        if wanted:
+            start = draw.integers(0, len(rows) - wanted + 1)
+            block = number[rows[start : start + wanted]]
+            mask[rows] |= (number[rows] >= block[0]) & (number[rows] <= block[-1])
     return mask

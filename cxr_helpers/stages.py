@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,10 +98,6 @@ class Stage:
         """Show a line of progress, in the notebook and in the conductor's log."""
         print(f"{PROGRESS}{line}", flush=True)
 
-    def facts(self, stage: str) -> dict:
-        """Return the facts that an earlier stage declared."""
-        return json.loads(self.input(stage, DECLARED).read_text(encoding="utf-8"))["facts"]
-
     def save(self, name: str, write: Callable, *args, **kwargs) -> Path:
         """Write an artifact: ``write(path, *args, **kwargs)``, renamed once it is complete.
 
@@ -149,6 +145,14 @@ class Stage:
             "peak_memory_bytes": peak_memory(),
         }
         write_json(self.folder / DECLARED, declared)
+
+
+def upstream(names: Iterable[str]) -> set[str]:
+    """Return the stages that some stages read, directly or through others."""
+    found: set[str] = set()
+    for name in names:
+        found |= {*STAGES[name], *upstream(STAGES[name])}
+    return found
 
 
 def stage_folder(run_dir: Path, name: str) -> Path:

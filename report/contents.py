@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import jinja2
 import pandas as pd
 
-from cxr_helpers import dataset, folder, manifests, publish, results, stages
+from cxr_helpers import dataset, manifests, publish, published, results, stages
 from report.blocks import Prose, Table
 from report.document import Front
 
@@ -93,8 +93,8 @@ def _dataset_line(data: Mapping, films: int) -> str:
 
 def _lookup(run_dir: Path, *, scores: pd.DataFrame, data: Mapping, index: pd.DataFrame) -> dict:
     """Return all names that the prose may use."""
-    table = results.table_one(scores)
     lines = {}
+    gaps = results.validation_gaps(scores)
     for row, own in scores[scores["split"] == "test"].groupby("row"):
         named = dict(zip(own["metric"], own["value"], strict=True))
         lines[row] = SimpleNamespace(**named, n=int(own["n"].iloc[0]))
@@ -127,11 +127,14 @@ def _lookup(run_dir: Path, *, scores: pd.DataFrame, data: Mapping, index: pd.Dat
         "below": [row.label for row in compared if row.accuracy <= majority[row.classes]],
         "sampling_error": 1.96 * math.sqrt(accuracy * (1 - accuracy) / n),
         "published_test_split": all(
-            test.get(name, 0) == count for name, count in folder.PUBLISHED_COUNTS["test"].items()
+            test.get(name, 0) == count for name, count in published.COUNTS["test"].items()
         ),
         "pneumonia_lower": declared["04_autoencoder"]["direction"] == "below",
+        "direction_settled": declared["04_autoencoder"]["direction_settled"],
+        "labels": {row.id: row.label for row in results.ROWS},
         "facts": declared,
-        "table": table,
+        "gaps": gaps,
+        "better_validation": min(gaps, key=gaps.get) if len(gaps) > 1 else None,
     }
 
 
@@ -160,6 +163,8 @@ def _table_one(scores: pd.DataFrame, *, synthetic: bool) -> Table:
         "three classes the mean of one against the rest; n is the number of test films. A dash "
         "marks what was not published or has no meaning."
     )
+    if table["Accuracy"].isna().any():
+        caption += " Film size alone is not available: all films are stored in one size."
     caption = publish.labelled(caption, synthetic=synthetic)
     return Table("tab-results", content["columns"], content["rows"], caption)
 
@@ -199,9 +204,14 @@ def _appendix(run_dir: Path, *, values: Mapping, data: Mapping) -> list:
             f"versions. Data fingerprint (SHA-256): `{data['fingerprint']}`. "
             f"Machine: {machine['system']}, {machine['cores']} cores."
         ),
-        _table(record, "tab-record", "Each stage: seconds, highest memory, recipe."),
-        _table(versions, "tab-versions", "Versions of Python and the libraries."),
-        _table(parameters, "tab-parameters", "Parameters of every stage, seeds included."),
+        *(
+            _table(frame, id, publish.labelled(caption, synthetic=data["synthetic"]))
+            for frame, id, caption in (
+                (record, "tab-record", "Each stage: seconds, highest memory, recipe."),
+                (versions, "tab-versions", "Versions of Python and the libraries."),
+                (parameters, "tab-parameters", "Parameters of every stage, seeds included."),
+            )
+        ),
     ]
 
 

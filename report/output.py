@@ -71,6 +71,7 @@ def render(
     html_path = write_whole(out / "report.html", page.encode(errors="replace"))
     pdf_path = out / "report.pdf"
     if not pdf:
+        pdf_path.unlink(missing_ok=True)  # an older one would pass for this report's
         return Rendered(html_path, None)
     try:
         source, resources = TypstExporter().from_notebook_node(merged, {"matter": matter})

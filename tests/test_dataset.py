@@ -6,16 +6,16 @@ from cxr_helpers import dataset
 from cxr_helpers.stages import Stage
 
 
-def films(n=90, size=8):
+def films(n=120, size=8):
     draw = np.random.default_rng(0)
     index = pd.DataFrame(
         {
             "file": [f"{i}.png" for i in range(n)],
-            "split": np.array(["test", "validation", "train"])[np.arange(n) % 3],
-            "class_name": np.array(["normal", "bacterial", "viral"])[np.arange(n) // 3 % 3],
+            "split": np.array(["test", "validation", "train", "serial"])[np.arange(n) % 4],
+            "class_name": np.array(["normal", "bacterial", "viral"])[np.arange(n) // 4 % 3],
         }
     )
-    index["group"] = index["class_name"] + " " + (np.arange(n) // 3).astype(str)
+    index["group"] = index["class_name"] + " " + (np.arange(n) // 4).astype(str)
     return draw.integers(0, 255, (n, size, size), dtype=np.uint8), index
 
 
@@ -40,7 +40,7 @@ def test_films_and_rows_stay_together_when_sorted_by_split(stage):
 
 def test_labels_are_positions_and_unknown_is_minus_one(stage):
     images, index = films(9)
-    index.loc[3, "class_name"] = "unknown subtype"
+    index.loc[4, "class_name"] = "unknown subtype"
     part = dataset.save(stage, images, index, {"synthetic": False})["test"]
     assert part.index["class_name"].tolist() == ["normal", "unknown subtype", "viral"]
     assert part.pneumonia.tolist() == [0, 1, 1]
@@ -56,15 +56,15 @@ def test_a_split_is_a_view_not_a_copy(stage):
 
 def test_without_validation_a_part_of_train_stands_in(stage):
     images, index = films()
-    index["split"] = index["split"].replace("validation", "train")
+    index["split"] = index["split"].replace({"validation": "train", "serial": "train"})
     learn, choose = dataset.save(stage, images, index, {"synthetic": True}).development(seed=0)
-    assert len(learn) + len(choose) == 60 and len(choose)
+    assert len(learn) + len(choose) == 90 and len(choose)
     assert set(learn.index["group"]).isdisjoint(choose.index["group"])
 
 
 def test_counts_add_up():
     table = dataset.counts(films()[1]).set_index("split")
-    assert table.loc["all", "all"] == 90
+    assert table.loc["all", "all"] == 120
     assert table.loc["train", ["normal", "bacterial", "viral"]].tolist() == [10, 10, 10]
 
 
@@ -88,3 +88,10 @@ def test_unknown_split_is_refused(stage):
     data = dataset.save(stage, *films(9), {"synthetic": True})
     with pytest.raises(ValueError, match="'val' is not one of"):
         data["val"]
+
+
+@pytest.mark.parametrize(("choose_by", "split"), [("group", "validation"), ("serial", "serial")])
+def test_one_validation_split_chooses_and_all_are_scored(stage, choose_by, split):
+    data = dataset.save(stage, *films(), {"synthetic": True, "choose_by": choose_by})
+    assert (data.chooser.index["split"] == split).all()
+    assert data.scored() == ["validation", "serial", "test"]

@@ -102,6 +102,18 @@ def test_odd_names_are_only_names(tmp_path, name):
     assert f"train/PNEUMONIA/{name}" in set(folder.scan(tmp_path).files["file"])
 
 
+def test_a_name_that_is_no_text_is_set_aside(tmp_path):
+    import os
+
+    make(tmp_path)
+    place = os.fsencode(tmp_path / "train/PNEUMONIA")
+    with open(os.path.join(place, b"person9_virus_\xff.jpeg"), "wb"):
+        pass
+    found = folder.scan(tmp_path)
+    assert found.ignored["reason"].tolist() == ["name is not UTF-8"]
+    assert found.ignored["file"][0].encode()
+
+
 def test_missing_folder_and_wrong_layout_say_what_was_expected(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         folder.scan(tmp_path / "nowhere")
@@ -117,9 +129,11 @@ def test_an_empty_class_is_refused(tmp_path):
         folder.scan(tmp_path)
 
 
-def test_counts_are_compared_with_the_published_ones(tmp_path):
-    table = folder.against_published(folder.scan(make(tmp_path)).files)
-    assert table["published"].sum() == 5856
-    assert table["found"].sum() == sum(map(len, LAYOUT.values()))
-    line = table.set_index(["folder", "class"]).loc[("val", "viral")]
-    assert line["found"] == 0 and line["difference"] == 0
+def test_a_film_without_a_number_is_a_group_of_its_own(tmp_path):
+    make(tmp_path)
+    for split in ("train", "test"):
+        for place in ("NORMAL", "PNEUMONIA"):
+            (tmp_path / split / place / "0001.jpeg").write_bytes(b"")
+    files = folder.scan(tmp_path).files
+    groups = files.loc[files["file"].str.endswith("0001.jpeg"), "group"]
+    assert groups[groups.str.contains("/0001")].nunique() == 4

@@ -149,3 +149,9 @@ def test_fingerprint_depends_on_content_not_order():
     # printf 'a\nb' | sha256sum
     wanted = "7e18f737311b2dc3b2f269dd78396b0351f14fb66efa879f768cb23181883c78"
     assert images.fingerprint(one) == wanted
+
+
+def test_shrinking_takes_means():
+    film = np.array([[[0, 100], [100, 200]]], np.uint8)
+    assert images.shrink(film, 1).tolist() == [[[100]]]
+    assert images.shrink(film, 2).tolist() == film.tolist()

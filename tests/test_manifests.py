@@ -79,6 +79,18 @@ def test_changed_and_deleted_artifacts(run):
     assert why(run) == "artifact changed or missing: x.npy"
 
 
+def test_a_notebook_run_by_hand_is_not_taken_for_the_conductors(run):
+    by_hand = Stage("01_data", run_dir=run)
+    by_hand.save("x.npy", np.save, np.arange(99))
+    by_hand.finish()
+    assert why(run) == "run by hand since"
+
+
+def test_the_style_of_the_figures_counts():
+    helpers = manifests.imported_helpers(["from cxr_helpers import plots"])
+    assert "plots" in helpers
+
+
 def test_missing_executed_copy(run):
     (run / "notebooks" / "01_data.ipynb").unlink()
     assert why(run) == "executed notebook missing"

@@ -100,3 +100,9 @@ def test_autoencoder_gives_back_the_shape_it_got():
 def test_a_side_that_cannot_be_halved_twice_is_refused():
     with pytest.raises(ValueError, match="image_size 30"):
         models.autoencoder(30)
+
+
+def test_layers_are_described_in_order():
+    table = models.describe(models.binary_cnn(32))
+    assert table["layer"].tolist()[:2] == ["conv1", "conv2"]
+    assert table["output"][0] == "30×30×16" and table["weights"][0] == 16 * 9 + 16

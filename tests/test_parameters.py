@@ -72,6 +72,8 @@ def test_good_settings(schema, setting, value):
         ("rate=nan", "out of range"),
         ("rates=0.1,x", "not of type float"),
         ("flip=maybe", "not of type bool"),
+        ("rates=0.1,0.1", "names a value twice"),
+        ("where=x", "'where' is not set this way"),
         ("kind=adm", "did you mean 'adam'"),
         ("epoch=3", "did you mean 'epochs'"),
         ("03_x.epochs=3", "no notebook has a parameter '03_x.epochs'"),
@@ -81,7 +83,7 @@ def test_good_settings(schema, setting, value):
 )
 def test_bad_settings_name_the_option_and_the_fix(schema, setting, message):
     with pytest.raises(ValueError) as error:
-        parameters.resolve(schema, preset={}, settings=[setting])
+        parameters.resolve(schema, preset={}, settings=[setting], reserved=["where"])
     assert message in str(error.value)
 
 

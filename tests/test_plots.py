@@ -130,6 +130,13 @@ def test_films_are_shown_over_the_full_range():
     assert [ax.get_visible() for ax in axes] == [True] * 5 + [False]
 
 
+def test_outlines_are_drawn_where_there_is_something():
+    masks = np.zeros((2, 8, 8), bool)
+    masks[1, 2:5, 2:5] = True
+    axes = axes_of(films.grid([FILMS[:2]], outlines=[masks]))
+    assert [len(ax.collections) for ax in axes] == [0, 1]
+
+
 @pytest.mark.parametrize(("signed", "low"), [(True, -2.0), (False, 0.0)])
 def test_heat_maps_share_one_range(signed, low):
     heats = [np.full((2, 8, 8), 1.0), np.full((1, 8, 8), -2.0)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxr_helpers import folder, images, splits
+from cxr_helpers import folder, images, published, splits
 
 HOME = os.environ.get("CXR_DATA_DIR")
 pytestmark = pytest.mark.skipif(
@@ -21,7 +21,7 @@ def scan():
 
 def test_the_development_copy_is_kaggles_training_set(scan):
     counts = scan.files["class_name"].value_counts().to_dict()
-    assert counts == folder.PUBLISHED_COUNTS["train"]
+    assert counts == published.COUNTS["train"]
     assert len(scan.ignored) == 0
 
 

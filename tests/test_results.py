@@ -37,7 +37,7 @@ def test_table_one_has_the_test_scores(run):
     line = table.loc["Binary CNN"]
     assert line["Published"] == 0.85 and line["Accuracy"] == 0.0 and line["n"] == 4
     assert line["AUROC"] == 0.0
-    majority = table.loc["Baseline: always the majority class"]
+    majority = table.loc["Baseline: training films' majority class"]
     assert majority["Accuracy"] == 0.5 and np.isnan(majority["AUROC"])
     assert np.isnan(majority["Published"])
 
@@ -61,3 +61,15 @@ def test_files_hold_what_was_scored(run):
     assert content["facts"]["01_data"] == {"films": 4}
     row = next(r for r in content["rows"] if r["row"] == "binary_cnn" and r["split"] == "test")
     assert row["metrics"]["accuracy"] == 0.0 and row["published"] == 0.85
+
+
+def test_gaps_between_validation_and_test_by_hand(run):
+    gaps = results.validation_gaps(results.collect(run))
+    # validation: all right (1, 1, 1); test: all wrong (0, 0, 0)
+    assert gaps == {"validation": 1.0}
+
+
+def test_a_row_that_cannot_be_scored_is_shown_without_a_number():
+    line = scores.unavailable("size_binary", "test", 9)
+    table = results.table_one(line).iloc[0]
+    assert np.isnan(table["Accuracy"]) and table["n"] == 9

@@ -1,7 +1,9 @@
 """The command line as a user meets it: exit codes, last lines, nothing started in vain."""
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,8 @@ def build(tmp_path, monkeypatch):
         (["--set", "learning_rate=inf"], 2, "out of range"),
         (["--set", "epoch=3"], 2, "did you mean 'epochs'?"),
         (["--set", "image_size=130"], 2, "in steps of 4"),
+        (["--set", "data=films"], 2, "use --data"),
+        (["--set", "run_dir=/tmp"], 2, "'run_dir' is not set this way"),
         (["--set", "precision=bfloat"], 2, "is not one of float32, mixed_bfloat16"),
         (["--set", 'x=1;open("PWNED","w").close()'], 2, "no notebook has a parameter 'x'"),
         (["--seed", "-1"], 2, "seed = -1 is out of range"),
@@ -33,6 +37,7 @@ def build(tmp_path, monkeypatch):
         (["--from", "binarry"], 2, "no stage 'binarry'"),
         (["--only", "07"], 2, "01_data is not current (never finished)"),
         (["--data", "no/such/folder"], 3, "'no/such/folder' does not exist"),
+        (["--data", "kagle"], 3, "did you mean 'kaggle'?"),
     ],
 )
 def test_a_mistake_is_one_line_and_an_exit_code(build, capsys, arguments, code, words):
@@ -119,4 +124,44 @@ def test_an_old_report_is_set_aside(tmp_path):
 
 
 def test_the_conductor_stays_short():
-    assert len((ROOT / "run_all.py").read_text().splitlines()) <= 160
+    assert len((ROOT / "run_all.py").read_text().splitlines()) <= 155
+
+
+def test_an_output_folder_that_cannot_be_made_is_exit_code_6(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(run_all, "BUILD", tmp_path / "file" / "build")
+    assert run_all.main(["--preset", "quick"]) == 6
+    assert "NotADirectoryError" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_and_its_kernel(tmp_path, number, code):
+    """Really start a run, really send the signal, and look for orphans."""
+    start = f"import sys, pathlib, run_all; run_all.BUILD = pathlib.Path({str(tmp_path)!r})"
+    child = subprocess.Popen(
+        [sys.executable, "-c", f"{start}; sys.exit(run_all.main(['--preset', 'quick']))"],
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+    )
+    log = tmp_path / "phantom-quick" / "notebooks" / "01_data.log"
+    deadline = time.monotonic() + 60
+    while not log.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    child.send_signal(number)
+    assert child.wait(60) == code
+    assert not (tmp_path / "phantom-quick" / "report.html").exists()
+    deadline = time.monotonic() + 10
+    while any(str(log) in p for p in kernels()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(str(log) in p for p in kernels())
+
+
+def kernels():
+    """Return the environments of all Python processes, where the system shows them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            found.append(path.read_bytes().decode(errors="replace"))
+        except OSError:
+            continue
+    return found

@@ -52,3 +52,20 @@ def test_a_missing_class_is_no_error():
     )
     assert np.isnan(value(found, "auroc"))
     assert value(found, "balanced_accuracy") == pytest.approx(0.5)
+
+
+def test_an_interval_holds_the_value_and_narrows_with_more_films():
+    draw = np.random.default_rng(0)
+
+    def films(n):
+        truth = np.arange(n) % 2
+        return truth, truth + draw.normal(0, 1.5, n)
+
+    widths = []
+    for n in (60, 600):
+        truth, score = films(n)
+        low, high = scores.auroc_interval(truth, score, seed=0, draws=200)
+        assert low < metrics.roc_auc_score(truth, score) < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2
+    assert scores.auroc_interval(*films(60), seed=0, draws=50)[1] <= 1

@@ -44,6 +44,51 @@ def test_impossible_share_is_refused(fraction):
         splits.validation_mask(*films(), fraction=fraction, seed=0)
 
 
-def test_too_few_groups_are_named():
-    with pytest.raises(ValueError, match="class 'viral' has 1 patient groups"):
-        splits.validation_mask(["a", "b", "c"], ["normal", "normal", "viral"], fraction=0.5, seed=0)
+def test_a_rare_class_stays_in_train():
+    groups, classes = films(60)
+    groups, classes = np.append(groups, "x"), np.append(classes, "unknown subtype")
+    mask = splits.validation_mask(groups, classes, fraction=0.2, seed=0)
+    assert mask.any() and not mask[-1]
+
+
+def test_too_few_groups_are_said():
+    with pytest.raises(ValueError, match=r"no class has 2 patient groups.*the most is 1"):
+        splits.validation_mask(["a", "b"], ["normal", "viral"], fraction=0.5, seed=0)
+
+
+def series(n=40, per=3):
+    return np.repeat([f"{name} {i}" for name in ("normal", "viral") for i in range(n)], per)
+
+
+def test_a_serial_block_is_contiguous_in_each_series():
+    groups = series()
+    mask = splits.serial_mask(groups, fraction=0.2, seed=0)
+    for name in ("normal", "viral"):
+        here = np.array([g.startswith(name) for g in groups])
+        numbers = sorted({int(g.split()[1]) for g in groups[mask & here]})
+        assert numbers == list(range(numbers[0], numbers[-1] + 1))
+        assert mask[here].mean() == pytest.approx(0.2, abs=0.06)
+
+
+def test_a_serial_block_parts_no_group():
+    groups = series()
+    mask = splits.serial_mask(groups, fraction=0.13, seed=3)
+    assert set(groups[mask]).isdisjoint(groups[~mask])
+
+
+def test_serial_blocks_go_by_number_not_by_text():
+    groups = np.array([f"viral {i}" for i in (9, 10, 11, 100, 101)])
+    mask = splits.serial_mask(groups, fraction=0.4, seed=0)
+    chosen = [int(g.split()[1]) for g in groups[mask]]
+    assert chosen in ([9, 10], [10, 11], [11, 100], [100, 101])
+
+
+def test_groups_without_a_number_are_left_out_of_blocks():
+    groups = np.array([*series(), *(["normal train/a.jpeg"] * 50)])
+    assert not splits.serial_mask(groups, fraction=0.5, seed=0)[-50:].any()
+    assert not splits.serial_mask(groups, fraction=0, seed=0).any()
+
+
+def test_impossible_serial_share_is_refused():
+    with pytest.raises(ValueError, match=r"serial fraction 0\.9"):
+        splits.serial_mask(series(), fraction=0.9, seed=0)

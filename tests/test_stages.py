@@ -19,7 +19,7 @@ def test_later_stage_reads_what_an_earlier_one_wrote(tmp_path):
     finished(tmp_path, films=3)
     later = Stage("02_binary", run_dir=tmp_path)
     assert np.load(later.input("01_data", "numbers.npy")).tolist() == [0, 1, 2]
-    assert later.facts("01_data") == {"films": 3}
+    assert stages.declared(tmp_path, "01_data")["facts"] == {"films": 3}
 
 
 def test_missing_stage_says_which_notebook_to_run(tmp_path):
@@ -104,3 +104,8 @@ def test_json_is_written_whole(tmp_path):
     stages.write_json(path, {"ü": 1})
     assert json.loads(path.read_text(encoding="utf-8")) == {"ü": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_upstream_is_transitive():
+    assert stages.upstream(["06_tsne"]) == set(stages.STAGES) - {"06_tsne", "07_explainability"}
+    assert stages.upstream(["01_data"]) == set()

@@ -1,0 +1,126 @@
+"""Audit of the films: what is twice, what leaks from test into train, what size alone tells."""
+
+from __future__ import annotations
+
+import imagehash
+import numpy as np
+import pandas as pd
+from PIL import Image
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+NEAR_BITS = 6  # of the 64 of a perceptual hash
+NEAR_GREY = 4.0  # mean difference in grey levels of 255
+
+
+def duplicates(images: np.ndarray, index: pd.DataFrame) -> pd.DataFrame:
+    """Find films that are the same, or the same but for their encoding.
+
+    Candidates share all but a few bits of a perceptual hash (pHash, by the library imagehash);
+    they count if their pixels differ little too.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (n, size, size)
+    index : pandas.DataFrame, n rows
+        ``file``, ``split``, ``class_name`` and, where there is one, ``sha256``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a pair, ``first`` < ``second`` (positions), their ``kind`` (exact: same content;
+        near), ``difference`` (mean, in grey levels), ``across_splits`` and ``across_classes``.
+    """
+    hashes = np.array([_bits(film) for film in images], dtype=np.uint64)
+    sha256 = index["sha256"].to_numpy() if "sha256" in index else np.arange(len(index))
+    split, name = index["split"].to_numpy(), index["class_name"].to_numpy()
+    rows = []
+    for first in range(len(hashes) - 1):
+        distance = np.bitwise_count(hashes[first + 1 :] ^ hashes[first])
+        for second in first + 1 + np.flatnonzero(distance <= NEAR_BITS):
+            exact = sha256[first] == sha256[second]
+            gap = np.abs(images[first].astype(np.int16) - images[second]).mean()
+            if exact or gap <= NEAR_GREY:
+                rows.append(
+                    (
+                        first,
+                        second,
+                        "exact" if exact else "near",
+                        float(gap),
+                        split[first] != split[second],
+                        name[first] != name[second],
+                    )
+                )
+    columns = ["first", "second", "kind", "difference", "across_splits", "across_classes"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _bits(film: np.ndarray) -> int:
+    return int(str(imagehash.phash(Image.fromarray(film))), 16)
+
+
+def leaks(index: pd.DataFrame, pairs: pd.DataFrame) -> np.ndarray:
+    """Say which training films must go because test has them, or their patient group, too.
+
+    Parameters
+    ----------
+    index : pandas.DataFrame, n rows
+        ``split`` (train or test) and ``group``.
+    pairs : pandas.DataFrame
+        From ``duplicates``.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+        Never True for a test film.
+    """
+    tested = (index["split"] == "test").to_numpy()
+    twin = np.zeros(len(index), dtype=bool)
+    for one, other in ((pairs["first"], pairs["second"]), (pairs["second"], pairs["first"])):
+        twin[one[tested[other]]] = True
+    group = index["group"].isin(index.loc[tested, "group"].unique()).to_numpy()
+    return (twin | group) & ~tested
+
+
+def size_features(index: pd.DataFrame) -> np.ndarray:
+    """Return what is known of a film without a pixel: log width, log height, aspect.
+
+    Parameters
+    ----------
+    index : pandas.DataFrame, n rows
+        ``width`` and ``height`` in pixels.
+
+    Returns
+    -------
+    ndarray of float, shape (n, 3)
+    """
+    width, height = (index[name].to_numpy(dtype=float) for name in ("width", "height"))
+    return np.column_stack([np.log(width), np.log(height), width / height])
+
+
+def size_baseline(
+    train: pd.DataFrame, labels: np.ndarray, asked: pd.DataFrame, *, seed: int
+) -> np.ndarray | None:
+    """Return what the stored size alone says of a film's class.
+
+    Gradient-boosted trees (scikit-learn), fitted on train.
+
+    Parameters
+    ----------
+    train, asked : pandas.DataFrame
+        ``width`` and ``height`` in pixels.
+    labels : array of int, shape (n,)
+        The classes of ``train``.
+    asked : pandas.DataFrame, m rows
+        The films to judge.
+    seed : int
+
+    Returns
+    -------
+    ndarray of float, shape (m, classes), rows sum to 1; None where all films of train have one
+    size, so that size tells nothing.
+    """
+    features = size_features(train)
+    if (features == features[0]).all():
+        return None
+    model = HistGradientBoostingClassifier(max_iter=50, max_leaf_nodes=8, random_state=seed)
+    return model.fit(features, labels).predict_proba(size_features(asked))

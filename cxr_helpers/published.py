@@ -1,0 +1,82 @@
+"""The published dataset: its counts and fingerprints, and how far given films are it.
+
+Kermany, Zhang, Goldbaum (2018), Mendeley Data V2, doi:10.17632/rscbjbr9sj.2, CC BY 4.0.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cxr_helpers import images
+from cxr_helpers.folder import UNKNOWN
+
+# Films by Kaggle's folders; 5,856 in all. Mendeley's train holds Kaggle's train and val.
+COUNTS = {
+    "train": {"normal": 1341, "bacterial": 2530, "viral": 1345},
+    "val": {"normal": 8, "bacterial": 8, "viral": 0},
+    "test": {"normal": 234, "bacterial": 242, "viral": 148},
+}
+# `images.fingerprint` of each folder's files.
+FINGERPRINTS = {
+    "train": "9195134a32f042f2c740349f3c314b08200a847aba296047a7216a5d10364025",
+    "val": "047783bb4bf3f6e7ac6f4176e631de6095f69d499718d8ccacecc68aafc818d7",
+    "test": "93224c23f236a3573c6f16441f992c242aac1f185320463d84931104849bfbd9",
+}
+MENDELEY_TRAIN = "31dc50832d506eb756dcb11985cf2337ab409edb84277ea38f413dec255fe800"
+
+
+def against(files: pd.DataFrame) -> pd.DataFrame:
+    """Compare a folder's counts with the published dataset's.
+
+    Parameters
+    ----------
+    files : pandas.DataFrame
+        With the columns ``folder`` and ``class_name``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``folder``, ``class``, ``found``, ``published``, ``difference``.
+    """
+    if (files["folder"] == "val").any():
+        wanted = COUNTS
+    else:  # Mendeley's folders: its train holds Kaggle's val
+        both = {name: COUNTS["train"][name] + COUNTS["val"][name] for name in COUNTS["train"]}
+        wanted = {"train": both, "test": COUNTS["test"]}
+    found = files.groupby(["folder", "class_name"]).size()
+    keys = dict.fromkeys(
+        [(split, name) for split, row in wanted.items() for name in row] + [*found.index]
+    )
+    lines = [
+        (split, name, int(found.get((split, name), 0)), wanted[split].get(name, 0))
+        for split, name in keys
+    ]
+    table = pd.DataFrame(lines, columns=["folder", "class", "found", "published"])
+    return table.assign(difference=table["found"] - table["published"])
+
+
+def verdict(files: pd.DataFrame) -> str:
+    """Say in a few words whether films are the published ones, a part of them, or others.
+
+    Parameters
+    ----------
+    files : pandas.DataFrame
+        With the columns ``folder``, ``class_name`` and ``sha256``.
+    """
+    found = {name: images.fingerprint(rows["sha256"]) for name, rows in files.groupby("folder")}
+    same = [name for name, digest in FINGERPRINTS.items() if found.get(name) == digest]
+    if len(same) == len(FINGERPRINTS):
+        return "the published dataset, file by file (Kaggle's folders)"
+    if found.get("train") == MENDELEY_TRAIN and "test" in same:
+        return "the published dataset, file by file (Mendeley's folders)"
+    if same:
+        others = [name for name in found if name not in same]
+        rest = f"; {' and '.join(others)} not as published" if others else ""
+        return f"a part of the published dataset: {' and '.join(same)} file by file{rest}"
+    numbered = ~files["group"].str.contains("/", regex=False)  # else its own group
+    named = (files["class_name"] != UNKNOWN) & numbered
+    if named.all():
+        return (
+            "not the published files: their names are of its kind, their contents or folders differ"
+        )
+    return "not the published dataset"

@@ -1,0 +1,111 @@
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cxr_helpers import audit, phantoms
+from cxr_helpers.images import decode
+
+
+@pytest.fixture(scope="module")
+def films():
+    drawn = phantoms.phantoms(n=40, size=96)
+    index = drawn.index[["file", "split", "class_name"]].copy()
+    index["group"] = index["class_name"] + " " + drawn.index["patient"].astype(str)
+    index["sha256"] = [f"{i:064d}" for i in range(40)]
+    return drawn.images, index
+
+
+def with_copy(films, picture, *, split, sha256="copy", class_name=None, group="other 1"):
+    """Return the films and one more, in ``split``."""
+    images, index = films
+    row = index.iloc[[0]].assign(split=split, sha256=sha256, group=group, file="copy.png")
+    if class_name:
+        row["class_name"] = class_name
+    return np.concatenate([images, picture[None]]), pd.concat([index, row], ignore_index=True)
+
+
+def reencoded(film, **options):
+    """Return a film as another program would have saved and resized it."""
+    buffer = io.BytesIO()
+    Image.fromarray(film).resize((140, 150)).save(buffer, "JPEG", **options)
+    with Image.open(buffer) as image:
+        return np.asarray(image.resize(film.shape[::-1]))
+
+
+def test_different_films_are_no_duplicates(films):
+    assert audit.duplicates(*films).empty
+
+
+def test_the_same_file_is_exact(films):
+    images, index = with_copy(films, films[0][5], split="train", sha256=films[1]["sha256"][5])
+    (pair,) = audit.duplicates(images, index).itertuples()
+    assert (pair.first, pair.second, pair.kind, pair.difference) == (5, 40, "exact", 0)
+
+
+@pytest.mark.parametrize("quality", [95, 50])
+def test_the_same_picture_saved_anew_is_near(films, quality):
+    copy = reencoded(films[0][5], quality=quality)
+    (pair,) = audit.duplicates(*with_copy(films, copy, split="train")).itertuples()
+    assert (pair.first, pair.second, pair.kind) == (5, 40, "near")
+
+
+def test_pairs_across_splits_and_classes_are_marked(films):
+    row = films[1].index[(films[1]["split"] == "test") & (films[1]["class_name"] == "normal")][0]
+    images, index = with_copy(films, films[0][row], split="train", class_name="viral")
+    (pair,) = audit.duplicates(images, index).itertuples()
+    assert pair.across_splits and pair.across_classes
+
+
+def test_a_training_film_that_test_has_too_goes(films):
+    row = films[1].index[films[1]["split"] == "test"][0]
+    images, index = with_copy(films, reencoded(films[0][row], quality=70), split="train")
+    leaking = audit.leaks(index, audit.duplicates(images, index))
+    assert np.flatnonzero(leaking).tolist() == [40]
+
+
+def test_a_training_film_of_a_group_in_test_goes(films):
+    group = films[1].loc[films[1]["split"] == "test", "group"].iloc[0]
+    noise = np.random.default_rng(0).integers(0, 256, (96, 96), dtype=np.uint8)
+    images, index = with_copy(films, noise, split="train", group=group)
+    leaking = audit.leaks(index, audit.duplicates(images, index))
+    assert np.flatnonzero(leaking).tolist() == [40]
+
+
+def test_duplicates_within_train_stay(films):
+    row = films[1].index[films[1]["split"] == "train"][0]
+    images, index = with_copy(films, films[0][row], split="train")
+    assert not audit.leaks(index, audit.duplicates(images, index)).any()
+
+
+def test_size_alone_finds_what_size_gives_away():
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 2, 300)
+    sizes = pd.DataFrame({"width": 1000 + 500 * labels + draw.integers(0, 300, 300)})
+    sizes["height"] = 900
+    chances = audit.size_baseline(sizes[:200], labels[:200], sizes[200:], seed=0)
+    assert ((chances[:, 1] > 0.5) == labels[200:]).mean() > 0.98
+    assert np.allclose(chances.sum(axis=1), 1)
+
+
+def test_one_size_tells_nothing():
+    sizes = pd.DataFrame({"width": [224] * 6, "height": [224] * 6})
+    assert audit.size_baseline(sizes, np.array([0, 1] * 3), sizes, seed=0) is None
+
+
+def test_features_by_hand():
+    features = audit.size_features(pd.DataFrame({"width": [100], "height": [50]}))
+    assert features == pytest.approx(np.array([[np.log(100), np.log(50), 2.0]]))
+
+
+def test_padding_keeps_the_aspect_and_squeezing_does_not(tmp_path):
+    path = tmp_path / "wide.png"
+    Image.new("L", (80, 40), 200).save(path)
+    padded, _ = decode(path, 20, framing="pad")
+    squeezed, _ = decode(path, 20)
+    assert (padded[:4] == 0).all() and (padded[-4:] == 0).all()
+    assert (padded[6:14] == 200).all() and (squeezed == 200).all()
+    with pytest.raises(ValueError, match="framing 'crop'"):
+        decode(path, 20, framing="crop")
