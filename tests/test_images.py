@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -155,3 +159,46 @@ def test_shrinking_takes_means():
     film = np.array([[[0, 100], [100, 200]]], np.uint8)
     assert images.shrink(film, 1).tolist() == [[[100]]]
     assert images.shrink(film, 2).tolist() == film.tolist()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["-x.jpeg", "a b ü.jpeg", "x😀.jpeg", "a\nb.jpeg", "$(x){y}'\".jpeg", "A.JPEG", "a,b.png"],
+)
+def test_odd_names_are_decoded_and_kept(tmp_path, grey, name):
+    make(tmp_path / "d", {place: [] for place in LAYOUT})
+    for place in ("train/NORMAL", "train/PNEUMONIA", "test/NORMAL", "test/PNEUMONIA"):
+        for odd in (name, "person1_virus_1.png"):
+            grey.save(tmp_path / "d" / place / odd, format="PNG")
+    scan = folder.scan(tmp_path / "d")
+    pixels, table, unreadable = images.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    assert len(pixels) == 8 and unreadable.empty
+    assert table["file"].tolist() == scan.files["file"].tolist()
+
+
+def test_a_half_filled_entry_is_never_believed(tmp_path):
+    scan = films(tmp_path / "d")
+    images.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    (entry,) = (tmp_path / "c").iterdir()
+    left = tmp_path / "c" / ".filling-abc"
+    entry.rename(left)  # as a run that was killed leaves it
+    (left / "table.csv").unlink()
+    pixels, *_ = images.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    assert len(pixels) == len(scan.files) and entry.is_dir()
+
+
+def test_two_runs_may_fill_the_cache_at_once(tmp_path):
+    scan = films(tmp_path / "d", copies=10)
+    code = (
+        "import sys; from cxr_helpers import folder, images; "
+        "p, *_ = images.decode_all(folder.scan(sys.argv[1]), 64, cache_dir=sys.argv[2]); "
+        "print(int(p.sum(dtype='int64')))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "d"), str(tmp_path / "c")]
+    root = Path(images.__file__).parent.parent
+    runs = [subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE) for _ in range(3)]
+    sums = {run.communicate(timeout=60)[0] for run in runs}
+    assert {run.returncode for run in runs} == {0} and len(sums) == 1
+    pixels, *_ = images.decode_all(scan, 64, cache_dir=tmp_path / "c")
+    assert int(pixels.sum(dtype="int64")) == int(sums.pop())
+    assert len(list((tmp_path / "c").iterdir())) == 1
