@@ -130,7 +130,6 @@ def _lookup(run_dir: Path, *, scores: pd.DataFrame, data: Mapping, index: pd.Dat
             test.get(name, 0) == count for name, count in published.COUNTS["test"].items()
         ),
         "pneumonia_lower": declared["04_autoencoder"]["direction"] == "below",
-        "direction_settled": declared["04_autoencoder"]["direction_settled"],
         "labels": {row.id: row.label for row in results.ROWS},
         "facts": declared,
         "gaps": gaps,
