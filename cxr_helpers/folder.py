@@ -81,6 +81,8 @@ def scan(path: str | Path) -> Scan:
 def find_root(path: Path) -> Path:
     """Return the data folder: ``path`` itself or the only one within two levels below it.
 
+    A folder with ``train`` and no ``test`` at all is taken only where none has both.
+
     Raises
     ------
     DataError
@@ -88,20 +90,23 @@ def find_root(path: Path) -> Path:
     """
     if not path.is_dir():
         raise DataError(f"data folder {str(path)!r} does not exist; give a folder, or 'phantom'")
-    level = [path]
-    for _ in range(3):
-        roots = [folder for folder in level if _is_root(folder)]
-        if len(roots) == 1:
-            return roots[0]
-        if roots:
-            names = ", ".join(sorted(folder.name for folder in roots))
-            raise DataError(f"{str(path)!r} holds several data folders ({names}): name one of them")
-        level = [
+    levels = [[path]]
+    for _ in range(2):
+        below = [
             Path(entry.path)
-            for folder in level
+            for folder in levels[-1]
             for entry in _entries(folder)
             if entry.is_dir(follow_symlinks=False) and not is_clutter(entry.name)
         ]
+        levels.append(below)
+    for is_root in (_is_root, _is_train_alone):
+        for level in levels:
+            roots = [folder for folder in level if is_root(folder)]
+            if len(roots) == 1:
+                return roots[0]
+            if roots:
+                names = ", ".join(sorted(folder.name for folder in roots))
+                raise DataError(f"{str(path)!r} holds several data folders ({names}): name one")
     found = ", ".join(entry.name for entry in _entries(path)[:8]) or "nothing"
     raise DataError(
         f"no chest X-ray folder at {str(path)!r}: expected train/NORMAL, train/PNEUMONIA, "
@@ -111,6 +116,12 @@ def find_root(path: Path) -> Path:
 
 def _is_root(folder: Path) -> bool:
     return all((folder / split / name).is_dir() for split in ("train", "test") for name in FOLDERS)
+
+
+def _is_train_alone(folder: Path) -> bool:
+    return not (folder / "test").exists() and all(
+        (folder / "train" / name).is_dir() for name in FOLDERS
+    )
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:
@@ -159,7 +170,7 @@ def _identify(name: str, folder: str, split: str) -> tuple[str, str]:
 
 def _check_classes(found: Scan) -> None:
     normal = found.files["class_name"] == "normal"
-    for split in ("train", "test"):
+    for split in ("train", "test") if (found.root / "test").exists() else ("train",):
         here = found.files["folder"].isin(["train", "val"] if split == "train" else ["test"])
         for folder, rows in (("NORMAL", here & normal), ("PNEUMONIA", here & ~normal)):
             if (count := int(rows.sum())) < MINIMUM_PER_CLASS:

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr_helpers import archives, downloads, folder, images, parameters, phantoms
+from cxr_helpers import archives, downloads, folder, images, parameters, phantoms, splits
 
+TEST_FRACTION = 0.25  # of a folder that has no test of its own
 PHANTOM, KAGGLE, MENDELEY = "phantom", "kaggle", "mendeley"
 
 
@@ -35,6 +36,9 @@ class Source:
         Files that were not used: ``file``, ``reason``.
     truth : mapping of name to ndarray, shape (n, ...)
         What phantoms know of themselves: ``lesion_masks`` and ``lung_masks``.
+    cut_test : bool
+        Whether there was no test folder, so that a quarter of the films, in whole patient
+        groups, was cut from train for it, the same for every seed.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Source:
     ignored: pd.DataFrame
     unreadable: pd.DataFrame
     truth: Mapping[str, np.ndarray] = field(default_factory=dict)
+    cut_test: bool = False
 
 
 def locate(data: str, *, cache_dir: str | Path) -> str:
@@ -139,6 +144,12 @@ def read(
     pixels, table, unreadable = images.decode_all(scan, size, framing=framing, cache_dir=cache_dir)
     # Kaggle's val holds 16 films: too few to choose anything by, so they join train
     index = table.assign(split=table["folder"].replace("val", "train"))
+    cut_test = not (index["split"] == "test").any()
+    if cut_test:
+        held = splits.validation_mask(
+            index["group"], index["class_name"], fraction=TEST_FRACTION, seed=0
+        )
+        index.loc[held, "split"] = "test"
     return Source(
         scan.root.name,
         False,
@@ -147,6 +158,7 @@ def read(
         index,
         scan.ignored,
         unreadable,
+        cut_test=cut_test,
     )
 
 

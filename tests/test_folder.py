@@ -48,6 +48,20 @@ def test_root_is_found_just_below(tmp_path, above):
     assert folder.scan(tmp_path).root == root
 
 
+def test_a_folder_without_test_is_taken_where_none_has_both(tmp_path):
+    layout = {place: names for place, names in LAYOUT.items() if place.startswith("train")}
+    make(tmp_path / "originals", layout)
+    assert folder.scan(tmp_path).root == tmp_path / "originals"
+    make(tmp_path / "deeper" / "chest_xray")
+    assert folder.scan(tmp_path).root == tmp_path / "deeper" / "chest_xray"
+
+
+def test_a_test_folder_with_a_class_missing_is_no_folder_without_test(tmp_path):
+    make(tmp_path, {p: names for p, names in LAYOUT.items() if p != "test/NORMAL"})
+    with pytest.raises(DataError, match=r"expected train/NORMAL"):
+        folder.scan(tmp_path)
+
+
 def test_a_nested_second_copy_counts_once(tmp_path):
     root = make(tmp_path / "chest_xray")
     make(root / "chest_xray")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxr_helpers import folder, images, published, splits
+from cxr_helpers import folder, images, published, sources, splits
 
 HOME = os.environ.get("CXR_DATA_DIR")
 pytestmark = pytest.mark.skipif(
@@ -48,6 +48,18 @@ def test_originals_of_every_mode_are_read():
         modes.add(facts["mode"])
         widths.add(facts["width"])
     assert modes == {"L", "RGB"} and len(widths) > 30
+
+
+def test_originals_without_a_test_folder_get_one_of_whole_groups(tmp_path):
+    source = sources.read(
+        str(Path(HOME) / "originals"),
+        size=64,
+        framing="pad",
+        cache_dir=tmp_path,
+        phantom_options={},
+    )
+    assert source.cut_test and source.index["split"].value_counts()["test"] in range(15, 30)
+    assert source.index.groupby("group")["split"].nunique().max() == 1
 
 
 def test_reduced_scale_decoding_stays_close_to_full_decoding():
