@@ -137,7 +137,9 @@ def test_an_output_folder_that_cannot_be_made_is_exit_code_6(tmp_path, monkeypat
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_run_and_its_kernel(tmp_path, number, code):
     """Really start a run, really send the signal, and look for orphans."""
-    start = f"import sys, pathlib, run_all; run_all.BUILD = pathlib.Path({str(tmp_path)!r})"
+    # a shell's background job inherits an ignored SIGINT: what a terminal would send must arrive
+    start = "import signal, sys, pathlib; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    start += f"; import run_all; run_all.BUILD = pathlib.Path({str(tmp_path)!r})"
     child = subprocess.Popen(
         [sys.executable, "-c", f"{start}; sys.exit(run_all.main(['--preset', 'quick']))"],
         cwd=ROOT,
@@ -148,7 +150,11 @@ def test_a_signal_ends_the_run_and_its_kernel(tmp_path, number, code):
     while not log.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     child.send_signal(number)
-    assert child.wait(60) == code
+    try:
+        assert child.wait(60) == code
+    finally:
+        child.kill()
+        child.wait()
     assert not (tmp_path / "phantom-quick" / "report.html").exists()
     deadline = time.monotonic() + 10
     while any(str(log) in p for p in kernels()) and time.monotonic() < deadline:
