@@ -16,15 +16,13 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
 
-from cxr_helpers import anatomy
+from cxr_helpers import anatomy, exposure, lesions, strokes
 
 SHARES = MappingProxyType({"normal": 0.375, "bacterial": 0.385, "viral": 0.24})
 SPLITS = MappingProxyType({"train": 0.73, "test": 0.27})
@@ -198,11 +196,11 @@ def _film(i, name, patient, *, size, seed, lesion_contrast, marker_bias) -> tupl
 
     x, y = _coordinates(drawn, technique)
     air = anatomy.lungs(x, y, build)
-    strokes = partial(_strokes, size=drawn, technique=technique)
-    tree = sum(strokes(*calibre) for calibre in anatomy.vessels(person, build))
-    septa = strokes(*anatomy.reticulum(texture, lines=260, reach=0.22))
+    drawn_lines = partial(_strokes, size=drawn, technique=technique)
+    tree = sum(drawn_lines(*calibre) for calibre in strokes.vessels(person, build))
+    septa = drawn_lines(*strokes.reticulum(texture, lines=260, reach=0.22))
 
-    dense, interstitial, severity = _lesion(x, y, name, build, lesion)
+    dense, interstitial, severity = lesions.lesion(x, y, name, build, lesion)
     extent = np.maximum(dense, interstitial)
     dense, interstitial = (severity * lesion_contrast * m for m in (dense, interstitial))
     hila = sum(
@@ -219,12 +217,12 @@ def _film(i, name, patient, *, size, seed, lesion_contrast, marker_bias) -> tupl
     )
     soft = anatomy.tissue(x, y, build, technique.arm)
     gas = anatomy.radius(x, y, at=(0.30, build.base + 0.20), axes=(0.15, 0.09), tilt=-0.3)
-    soft = soft * (1 + technique.patches * _patches(drawn, texture))
+    soft = soft * (1 + technique.patches * exposure.patches(drawn, texture))
     soft = soft - max(technique.gas, 0) * anatomy.step(1 - gas, 0.35)
     attenuation = soft + anatomy.bones(x, y, build, technique.arm) + chest
 
-    letter, box = _marker(size, block, name != "normal", marker_bias, marking)
-    image = _exposed(attenuation, letter, technique, grain)
+    letter, box = exposure.marker(size, block, name != "normal", marker_bias, marking)
+    image = exposure.exposed(attenuation, letter, technique, grain)
     mask = (extent > 0.4) & (air > 0.5)
     masks = (_reduced(m.astype(np.float32), block) > 0.5 for m in (mask, air > 0.5))
     facts = {"severity": severity, **box}
@@ -245,108 +243,7 @@ def _strokes(points, weights, width, *, size: int, technique: SimpleNamespace) -
     c, s = np.cos(technique.rotation), np.sin(technique.rotation)
     turned = points @ np.array([[c, s], [-s, c]]) * technique.scale
     moved = turned + np.array((technique.shift_x, technique.shift_y))
-    return anatomy.splat(moved, weights * technique.scale, size=size, width=width * technique.scale)
-
-
-def _lesion(x, y, name: str, build: SimpleNamespace, rng: np.random.Generator) -> tuple:
-    """Draw consolidation and interstitial change, 0 to 1 each, and their severity."""
-    nothing = np.zeros_like(x)
-    if name == "normal":
-        return nothing, nothing, 0.0
-    severity = float(0.2 + 0.8 * rng.beta(1.8, 1.1))
-    if name == "viral":
-        return nothing, _interstitial(x, y, rng), severity
-    dense = nothing
-    broncho = rng.random() < 0.2  # bronchopneumonia: many small, faint foci
-    for _ in range(rng.integers(3, 6) if broncho else rng.choice([1, 2], p=[0.7, 0.3])):
-        dense = np.maximum(dense, _focus(x, y, build, rng, spread=broncho))
-    return dense, nothing, severity * (0.6 if broncho else 1.0)
-
-
-def _focus(x, y, build: SimpleNamespace, rng: np.random.Generator, *, spread: bool) -> np.ndarray:
-    """One consolidated region: a ragged ellipse, in some cut off straight by a fissure."""
-    side = rng.choice([-1, 1])
-    height = rng.uniform(-0.45, build.base - 0.06)
-    inner = 0.22 + (0.16 * (height > -0.05) if side > 0 else 0)
-    at = (float(side * rng.uniform(inner, 0.80 * build.chest)), height)
-    axes = rng.uniform(0.15, 0.22 if spread else 0.36) * np.exp(rng.normal(0, 0.15, 2))
-    reach = anatomy.radius(x, y, at=at, axes=tuple(axes), tilt=rng.uniform(0, np.pi))
-    angle = np.arctan2(y - at[1], x - at[0])
-    for lobes, amount in ((2, 0.12), (3, 0.12), (5, 0.08)):
-        reach = reach * (1 + amount * np.sin(lobes * angle + rng.uniform(0, 2 * np.pi)))
-    keeps = float(rng.choice([-1, 1]))
-    sharp, cut = rng.uniform(0.2, 0.75), rng.random() < 0.35
-    focus = anatomy.step(1 - reach, sharp)
-    beyond = anatomy.step(keeps * (y - at[1]) + 0.3 * float(axes[1]), 0.015)
-    return focus * beyond if cut else focus
-
-
-def _interstitial(x, y, rng: np.random.Generator) -> np.ndarray:
-    """Perihilar, bilateral change: strongest around the hila, uneven between the sides."""
-    sides = [
-        float(strength)
-        * np.exp(-((anatomy.radius(x, y, at=tuple(at), axes=(0.33, 0.42)) / float(reach)) ** 2))
-        for at, strength, reach in zip(
-            anatomy.HILA + rng.normal(0, 0.04, (2, 2)),
-            rng.uniform(0.7, 1, 2),
-            rng.uniform(0.75, 1.3, 2),
-            strict=True,
-        )
-    ]
-    return np.maximum(*sides)
-
-
-def _patches(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Smooth unevenness of unit variance, the same field at any size."""
-    order = np.arange(8)
-    place = (np.arange(size)[:, None] + 0.5) / size
-    waves = (np.cos(np.pi * order * place) / np.sqrt(2)).astype(np.float32)
-    return waves @ rng.standard_normal((8, 8), dtype=np.float32) @ waves.T / 2
-
-
-def _marker(size, block, pneumonia, bias, rng) -> tuple[np.ndarray, dict[str, int]]:
-    """Draw the lead letter "R" along the viewer's left edge, and the box it fills."""
-    free, told = rng.uniform(size=2), 0.15 * rng.uniform(size=2) + 0.85 * pneumonia
-    large, high = (1 - bias) * free + bias * told
-    tall = (0.075 + 0.06 * large) * size
-    left = (0.015 + 0.025 * rng.uniform()) * size
-    top = 0.03 * size + (1 - high) * (0.94 * size - tall)
-    glyph = _glyph()
-    wide = max(round(tall * block * glyph.width / glyph.height), 2)
-    glyph = glyph.resize((wide, max(round(tall * block), 2)), Image.Resampling.BOX)
-    letter = np.zeros((size * block, size * block), np.float32)
-    row, column = round(top * block), round(left * block)
-    letter[row : row + glyph.height, column : column + glyph.width] = np.asarray(glyph) / 255
-    box = {
-        "marker_x0": column // block,
-        "marker_y0": row // block,
-        "marker_x1": -(-(column + glyph.width) // block),
-        "marker_y1": -(-(row + glyph.height) // block),
-    }
-    return letter, box
-
-
-@cache
-def _glyph() -> Image.Image:
-    """Return the letter, large, cropped to its strokes."""
-    font = ImageFont.load_default(size=100)
-    glyph = Image.new("L", (200, 200))
-    ImageDraw.Draw(glyph).text((40, 40), "R", fill=255, font=font, stroke_width=3)
-    return glyph.crop(glyph.getbbox())
-
-
-def _exposed(attenuation, letter, technique, rng: np.random.Generator) -> np.ndarray:
-    """Turn attenuation into brightness, 0 to 1: transmission, blur, mottle, film response."""
-    pixel = len(attenuation) / 128
-    beam = np.exp(-3.0 * np.maximum(attenuation, 0)) + technique.scatter
-    unsharp = (0.45 + technique.motion, 0.45)
-    beam = ndimage.gaussian_filter(beam, [pixel * s for s in unsharp], truncate=3)
-    beam = beam * (1 - 0.97 * letter)
-    quanta = rng.standard_normal(beam.shape, dtype=np.float32)
-    grain = ndimage.gaussian_filter(quanta, 0.5 * pixel, truncate=3) * (1.5 * pixel)
-    beam = np.maximum(beam + technique.mottle * 0.35 * np.sqrt(beam) * grain, 1e-3)
-    dose = np.log(beam) / 3.0 + technique.speed
-    return 1 / (1 + np.exp(technique.gamma * dose))
+    return strokes.splat(moved, weights * technique.scale, size=size, width=width * technique.scale)
 
 
 def _reduced(image: np.ndarray, block: int) -> np.ndarray:
