@@ -153,19 +153,16 @@ def show_results(results: pd.DataFrame) -> None:
 
 
 def show_parameters(schema: Mapping[str, Mapping[str, parameters.Parameter]]) -> None:
-    """Show every stage's parameters with type, default, range and meaning."""
-    table = Table(show_lines=False)
-    for name in ("stage", "parameter", "type", "default", "allowed", "meaning"):
-        table.add_column(name)
+    """Show every stage's parameters with default, meaning, type and allowed values."""
     for stage, own in schema.items():
-        settable = [p for p in own.values() if p.name not in manifests.UNTRACKED]
-        for number, parameter in enumerate(settable):
-            table.add_row(
-                stage if number == 0 else "",
-                parameter.name,
-                parameter.type,
-                str(parameter.default),
-                parameter.range,
-                parameter.help,
-            )
-    _console.print(table, markup=False)
+        tell(stage)
+        for parameter in own.values():
+            if parameter.name not in manifests.UNTRACKED:
+                allowed = "" if parameter.range == "any" else f", {parameter.range}"
+                setting = f"{parameter.name}={_plain(parameter.default)}"
+                tell(f"  {setting:34}  {parameter.help} ({parameter.type}{allowed})")
+
+
+def _plain(value: object) -> str:
+    """Return a value as ``--set`` takes it."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -78,11 +78,12 @@ def test_dry_run_says_what_and_why_and_makes_nothing(build, capsys):
     assert not build.exists()
 
 
-def test_list_shows_every_parameter(capsys, monkeypatch):
-    monkeypatch.setattr(commands._console, "_width", 200)
+def test_list_shows_every_parameter_as_it_can_be_set(capsys):
     assert run_all.main(["--list"]) == 0
     said = capsys.readouterr().err
-    assert "learning_rate" in said and "float32 | mixed_bfloat16" in said
+    assert "  learning_rate=0.001 " in said and "float32 | mixed_bfloat16" in said
+    assert "  study_rates=0.0001,0.001,0.01,0.1 " in said
+    assert "run_dir" not in said and "cache_dir" not in said
 
 
 def test_mistakes_are_found_before_tensorflow_is_imported():
