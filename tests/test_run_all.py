@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from test_folder import make
 
 import run_all
 from cxr_helpers import commands, stages
@@ -100,6 +101,17 @@ def test_a_broken_data_folder_is_refused_before_anything_runs(build, tmp_path, c
     assert run_all.main(["--data", str(tmp_path / "films")]) == 3
     assert "expected train/NORMAL" in capsys.readouterr().err
     assert not build.exists()
+
+
+def test_relative_paths_count_from_where_the_user_stands(tmp_path):
+    """LAY-09: another working directory, spaces and umlauts, a class by a leading dash."""
+    here = tmp_path / "Röntgen Bilder -x"
+    make(here / "chest xray")
+    command = [sys.executable, str(ROOT / "run_all.py"), "--dry-run", "--data", "chest xray"]
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "chest xray, preset standard" in done.stderr
+    assert sorted(p.name for p in here.iterdir()) == ["chest xray"]
 
 
 @pytest.mark.parametrize(
