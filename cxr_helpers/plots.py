@@ -161,7 +161,7 @@ def roc_and_precision_recall(truth: np.ndarray, scores: Mapping[str, np.ndarray]
 
 
 def optimizer_study(study: pd.DataFrame) -> Figure:
-    """Draw the validation AUROC of short runs by learning rate, a line an optimizer.
+    """Draw the held-out AUROC of short runs by learning rate, a line an optimizer.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def optimizer_study(study: pd.DataFrame) -> Figure:
     ):
         ax.plot(runs["learning_rate"], runs["val_auroc"], marker=marker, color=colour)
         ax.lines[-1].set_label(name)
-    ax.set(xscale="log", xlabel="learning rate", ylabel="validation AUROC")
+    ax.set(xscale="log", xlabel="learning rate", ylabel="AUROC on held-out films")
     ax.axhline(0.5, color="#999999", ls=":", lw=1)
     ax.legend()
     return fig

@@ -104,7 +104,7 @@ def test_a_broken_data_folder_is_refused_before_anything_runs(build, tmp_path, c
 
 
 def test_relative_paths_count_from_where_the_user_stands(tmp_path):
-    """LAY-09: another working directory, spaces and umlauts, a class by a leading dash."""
+    """LAY-09: another working directory, a name with spaces, umlauts and a dash."""
     here = tmp_path / "Röntgen Bilder -x"
     make(here / "chest xray")
     command = [sys.executable, str(ROOT / "run_all.py"), "--dry-run", "--data", "chest xray"]
