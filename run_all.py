@@ -5,22 +5,25 @@
     uv run run_all.py --data kaggle                # download them first (or mendeley)
     uv run run_all.py --set 02_binary.epochs=3     # one parameter changed
     uv run run_all.py --dry-run                    # what would run, and why
+    uv run run_all.py --weights-from RUN --data OTHER   # score a run's models on other films
 
 Results go to report/build/<run>/. A stage whose code, parameters, inputs and versions have not
-changed is not run again.
+changed is not run again; a training that was interrupted goes on after its last whole epoch.
 
-Exit codes: 0 done, 2 usage, 3 data, 4 a notebook failed, 6 environment, 130 and 143 stopped.
+Exit codes: 0 done, 2 usage, 3 data, 4 a notebook failed, 5 the run's folder is in use,
+6 environment (packages, permissions, disk), 129, 130 and 143 stopped by SIGHUP, SIGINT, SIGTERM.
 """
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
-from cxr_helpers import commands, manifests, parameters, results, sources, stages
+from cxr_helpers import commands, manifests, parameters, preflight, results, sources, stages
 from cxr_helpers.folder import DataError
+from cxr_helpers.interrupts import Stopped, stoppable
 
 ROOT = Path(__file__).resolve().parent
 NOTEBOOKS = {stage: ROOT / "notebooks" / f"{stage}.ipynb" for stage in stages.STAGES}
@@ -29,7 +32,6 @@ BUILD = ROOT / "report" / "build"
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what the command line asks for; return the exit code."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         schema = {stage: parameters.read(path) for stage, path in NOTEBOOKS.items()}
         presets = parameters.presets(ROOT / "notebooks" / "presets.toml")
@@ -40,17 +42,20 @@ def main(arguments: list[str] | None = None) -> int:
         if options.list:
             commands.show_parameters(schema)
             return 0
-        return conduct(options, schema, presets[options.preset])
+        with stoppable():
+            return conduct(options, schema, presets)
     except commands.Refused as error:
         return commands.fail(error.code, str(error), debug=options.debug)
     except (OSError, ImportError) as error:
         return commands.fail(6, f"{type(error).__name__}: {error}", debug=options.debug)
-    except KeyboardInterrupt:
-        return commands.fail(130, "stopped; the same command goes on after the last whole stage")
+    except Stopped as stop:
+        return commands.fail(stop.code, f"stopped by {stop}; the same command goes on from here")
 
 
-def conduct(options, schema, preset) -> int:
+def conduct(options, schema, presets) -> int:
     """Bring the chosen stages up to date, then typeset the report."""
+    earlier = commands.earlier_run(options, BUILD)
+    preset = manifests.parameters_of(earlier, schema) if earlier else presets[options.preset]
     try:
         settings = [*options.settings, *([f"seed={options.seed}"] if options.seed else [])]
         values = parameters.resolve(
@@ -61,16 +66,40 @@ def conduct(options, schema, preset) -> int:
         raise commands.Refused(2, str(error)) from error
     try:
         located = sources.locate(options.data, cache_dir=BUILD / ".cache")
-        data_name, fingerprint = sources.identify(located)
+        data_name, fingerprint, films = sources.identify(located)
     except DataError as error:
         raise commands.Refused(3, str(error)) from error
 
-    run_dir = BUILD / (options.run or commands.run_name(data_name, options.preset))
+    kind = f"by-{earlier.name}" if earlier else options.preset
+    run_dir = BUILD / (options.run or commands.run_name(data_name, kind))
+    if run_dir == earlier:
+        raise commands.Refused(2, f"--run {run_dir.name}: is the run that --weights-from names")
     where = {"run_dir": str(run_dir), "cache_dir": str(BUILD / ".cache"), "data": located}
+    where["weights_from"] = str(earlier or "")
     for stage, own in values.items():
         own.update({name: value for name, value in where.items() if name in schema[stage]})
 
-    commands.tell(f"{data_name}, preset {options.preset} → {commands.short(run_dir)}")
+    by = f"models of {earlier.name}" if earlier else f"preset {options.preset}"
+    commands.tell(f"{data_name}, {by} → {commands.short(run_dir)}")
+    if not options.dry_run:
+        first = values["01_data"]
+        films = films or first["n_phantoms"]
+        for warning in preflight.check(
+            run_dir, films=films, image_size=first["image_size"], pdf=not options.no_pdf
+        ):
+            commands.tell(f"warning: {warning}")
+    with nullcontext() if options.dry_run else preflight.sole_use(run_dir):
+        log, behind = update(options, values, chosen, run_dir, fingerprint)
+        if options.dry_run or behind:
+            commands.show_log(log, title="would run" if options.dry_run else "done")
+            if behind:
+                commands.tell(f"no report: {', '.join(behind)} not current")
+            return 0
+        return typeset(options, values, run_dir, log)
+
+
+def update(options, values, chosen, run_dir, fingerprint) -> tuple[list, list[str]]:
+    """Run the stages that are not current; return what was done and what is left behind."""
     needed = stages.upstream(chosen)
     log: list[tuple[str, str, float]] = []
     behind: list[str] = []
@@ -101,12 +130,7 @@ def conduct(options, schema, preset) -> int:
             commands.tell(f"{stage}: {reason}")
             seconds = execute(stage, notebook, values[stage], recipe, run_dir, options)
             log.append((stage, "ran", seconds))
-    if options.dry_run or behind:
-        commands.show_log(log, title="would run" if options.dry_run else "done")
-        if behind:
-            commands.tell(f"no report: {', '.join(behind)} not current")
-        return 0
-    return typeset(options, values, run_dir, log)
+    return log, behind
 
 
 def execute(stage, notebook, values, recipe, run_dir, options) -> float:
@@ -130,23 +154,31 @@ def execute(stage, notebook, values, recipe, run_dir, options) -> float:
 
 def typeset(options, values, run_dir, log) -> int:
     """Write results and report; show what was done."""
-    from report import contents, render
+    from report import contents, currency, render
 
     start = time.monotonic()
-    scores, _ = results.write(run_dir)
-    executed = [run_dir / "notebooks" / f"{stage}.ipynb" for stage in stages.STAGES]
-    try:
-        pages = contents.compose(run_dir, scores=scores, values=values, options=vars(options))
-        made = render(executed, **pages, out=run_dir, pdf=not options.no_pdf)
-    except ValueError as error:
-        raise commands.Refused(4, f"the report was not made: {error}") from error
-    log.append(("report", "ran", time.monotonic() - start))
+    recipe = currency.recipe(run_dir, options=vars(options))
+    made = [run_dir / name for name in commands.REPORT_FILES]
+    if currency.is_current(recipe, run_dir):
+        log.append(("report", "current", 0.0))
+        scores, warnings = results.collect(run_dir), []
+    else:
+        scores, _ = results.write(run_dir)
+        executed = [run_dir / "notebooks" / f"{stage}.ipynb" for stage in stages.STAGES]
+        try:
+            pages = contents.compose(run_dir, scores=scores, values=values, options=vars(options))
+            warnings = render(executed, **pages, out=run_dir, pdf=not options.no_pdf).warnings
+        except ValueError as error:
+            raise commands.Refused(4, f"the report was not made: {error}") from error
+        if not warnings:
+            currency.write(recipe, run_dir, [path for path in made if path.exists()])
+        log.append(("report", "ran", time.monotonic() - start))
     commands.show_log(log, title="done")
     commands.show_results(results.table_one(scores))
-    for warning in made.warnings:
+    for warning in warnings:
         commands.tell(f"warning: {warning}")
-    for path in (made.html, made.pdf):
-        if path:
+    for path in made:
+        if path.exists() and path.suffix in (".html", ".pdf"):
             commands.tell(f"report: {commands.short(path)}")
     return 0
 

@@ -58,27 +58,40 @@ def _bits(film: np.ndarray) -> int:
     return int(str(imagehash.phash(Image.fromarray(film))), 16)
 
 
-def leaks(index: pd.DataFrame, pairs: pd.DataFrame) -> np.ndarray:
-    """Say which training films must go because test has them, or their patient group, too.
+def leaks(index: pd.DataFrame, pairs: pd.DataFrame, *, drop: str = "train") -> np.ndarray:
+    """Say which films must go because the other side has them, or their patient group, too.
 
     Parameters
     ----------
     index : pandas.DataFrame, n rows
-        ``split`` (train or test) and ``group``.
+        ``split`` (test, or anything else for a film to learn from) and ``group``.
     pairs : pandas.DataFrame
         From ``duplicates``.
+    drop : str
+        ``"train"``: the films to learn from go, and test stays as it was published;
+        ``"test"``: the test films go, for models that were trained before, and a group counts
+        only where the sides share a film: else equal numbers are another collection's.
 
     Returns
     -------
     ndarray of bool, shape (n,)
-        Never True for a test film.
+        True only on the side that ``drop`` names.
+
+    Raises
+    ------
+    ValueError
+        If ``drop`` is neither.
     """
-    tested = (index["split"] == "test").to_numpy()
+    if drop not in ("train", "test"):
+        raise ValueError(f"drop {drop!r} is neither 'train' nor 'test'")
+    kept = ((index["split"] == "test") == (drop == "train")).to_numpy()
     twin = np.zeros(len(index), dtype=bool)
     for one, other in ((pairs["first"], pairs["second"]), (pairs["second"], pairs["first"])):
-        twin[one[tested[other]]] = True
-    group = index["group"].isin(index.loc[tested, "group"].unique()).to_numpy()
-    return (twin | group) & ~tested
+        twin[one[kept[other]]] = True
+    group = index["group"].isin(index.loc[kept, "group"].unique()).to_numpy()
+    if drop == "test" and not (twin & ~kept).any():
+        group = np.zeros_like(twin)
+    return (twin | group) & ~kept
 
 
 def size_features(index: pd.DataFrame) -> np.ndarray:

@@ -45,7 +45,11 @@ def parse(
         "--data", default="phantom", metavar="SOURCE",
         help="phantom (default), kaggle, mendeley, or a folder or .zip of films",
     )  # fmt: skip
-    add("--preset", default="standard", choices=presets, help="set of parameters")
+    add("--preset", choices=presets, help="set of parameters (default: standard)")
+    add(
+        "--weights-from", metavar="RUN",
+        help="train nothing: score the models of this earlier run on the films of --data",
+    )  # fmt: skip
     add(
         "--set", dest="settings", action="append", default=[], metavar="NAME=VALUE",
         help="a notebook's parameter; STAGE.NAME=VALUE for one stage (see --list)",
@@ -68,7 +72,34 @@ def parse(
         parser.error(f"--run {options.run!r}: expected letters, digits, '.', '_' and '-' only")
     if options.timeout is not None and options.timeout < 1:
         parser.error(f"--timeout {options.timeout}: expected at least 1 second")
+    if options.weights_from and (options.preset or options.settings):
+        parser.error("--weights-from takes the parameters of that run: no --preset, no --set")
+    options.preset = options.preset or "standard"
     return options
+
+
+def earlier_run(options: argparse.Namespace, build: Path) -> Path | None:
+    """Return the folder of the run that ``--weights-from`` names, if it names one.
+
+    Raises
+    ------
+    Refused
+        With exit code 2 where there is no such run, or it did not finish.
+    """
+    if not options.weights_from:
+        return None
+    named = options.weights_from
+    found = build / named if RUN_NAME.fullmatch(named) else Path(named).resolve()
+    if not (found / "stages").is_dir():
+        known = sorted(path.parent.name for path in build.glob("*/stages"))
+        hint = parameters.did_you_mean(named, known)
+        raise Refused(
+            2, f"--weights-from {named!r} is no run: there are {', '.join(known) or 'none'}{hint}"
+        )
+    for stage in stages.STAGES:
+        if manifests.read(stage, found) is None or stages.damaged_output(found, stage):
+            raise Refused(2, f"--weights-from {named!r}: its {stage} is not whole, run it again")
+    return found
 
 
 def selection(options: argparse.Namespace) -> list[str]:

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr_helpers import splits
-from cxr_helpers.folder import CLASSES, UNKNOWN
-from cxr_helpers.stages import Stage, write_json
+from cxr_helpers import atomic, splits
+from cxr_helpers.folder import CLASSES, UNKNOWN, DataError
+from cxr_helpers.stages import Stage
 
 # validation: groups drawn at random; serial: contiguous blocks of patient numbers
 SPLITS = ("train", "validation", "serial", "test")
@@ -146,27 +146,32 @@ def save(
     ------
     ValueError
         If rows and films differ in number, or a split or class is unknown.
+    folder.DataError
+        If no film is in test.
     """
     if len(images) != len(index):
         raise ValueError(f"{len(images)} images but {len(index)} rows in the index")
     for column, known in (("split", SPLITS), ("class_name", (*CLASSES, UNKNOWN))):
         if strange := set(index[column]) - set(known):
             raise ValueError(f"unknown {column} {sorted(strange)}; expected {', '.join(known)}")
+    if not (index["split"] == "test").any():
+        raise DataError("no film is left to test on: training has all that were given")
     order = np.argsort(index["split"].map(SPLITS.index), kind="stable")
     stage.save("images.npy", np.save, np.ascontiguousarray(images[order]))
     for name, array in (truth or {}).items():
         stage.save(f"{name}.npy", np.save, array[order])
     stage.save("index.csv", index.iloc[order].to_csv, index=False)
-    stage.save("dataset.json", write_json, facts | {"image_size": int(images.shape[1])})
-    return _read(stage.folder)
+    stage.save("dataset.json", atomic.write_json, facts | {"image_size": int(images.shape[1])})
+    return read(stage.folder)
 
 
 def load(stage: Stage) -> Dataset:
     """Return the films that ``01_data`` wrote, memory-mapped."""
-    return _read(stage.input("01_data", "images.npy").parent)
+    return read(stage.input("01_data", "images.npy").parent)
 
 
-def _read(folder: Path) -> Dataset:
+def read(folder: Path) -> Dataset:
+    """Return the films that ``01_data`` wrote into some folder, memory-mapped."""
     facts = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     index = pd.read_csv(folder / "index.csv", keep_default_na=False)
     return Dataset(np.load(folder / "images.npy", mmap_mode="r"), index, facts)

@@ -6,11 +6,10 @@ Kermany, Zhang, Goldbaum (2018), Mendeley Data V2, doi:10.17632/rscbjbr9sj.2, CC
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import zipfile
 from pathlib import Path
 
+from cxr_helpers import atomic
 from cxr_helpers.folder import DataError
 
 # A version is named, so that a cached copy serves without asking the network.
@@ -72,8 +71,8 @@ def mendeley(*, cache_dir: str | Path, url: str = MENDELEY_URL, size: int = MEND
     if target.is_file() and target.stat().st_size == size:
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    _clear_leftovers(folder)
-    with tempfile.TemporaryDirectory(prefix=f".part-{os.getpid()}-", dir=folder) as work:
+    atomic.sweep(folder)
+    with atomic.workplace(folder) as work:
         try:
             part = Path(
                 pooch.retrieve(
@@ -104,14 +103,3 @@ def _way_out(source: str, error: Exception, *, page: str) -> str:
         f"--data {source} could not be downloaded ({reason}). Download it by hand from {page} and "
         "give its folder or zip: --data PATH; --data phantom needs no network"
     )
-
-
-def _clear_leftovers(folder: Path) -> None:
-    """Remove what a download that was killed has left; one that still runs keeps its own."""
-    for left in folder.glob(".part-*"):
-        try:
-            os.kill(int(left.name.split("-")[1]), 0)
-        except (ProcessLookupError, ValueError, IndexError):
-            shutil.rmtree(left, ignore_errors=True)
-        except OSError:
-            continue

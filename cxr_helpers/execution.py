@@ -2,36 +2,69 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import nbformat
 import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-from cxr_helpers import stages
+from cxr_helpers import atomic, stages
 from cxr_helpers.commands import Refused
 from cxr_helpers.folder import DataError
 
 KERNEL = "cxr-this-python"
-# What native libraries write to the kernel's stderr goes to a file, not between our lines.
+# What native libraries write to the kernel's stderr goes to a file, not between our lines. A
+# guard in a session of its own ends the kernel's process group once kernel or driver is gone:
+# after a kill -9 of the driver nobody else would end the kernel's children.
 _LAUNCH = """
 import os, sys
 log = os.open(os.environ["CXR_KERNEL_LOG"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
 os.dup2(log, 2)
+kernel, driver = os.getpid(), os.getppid()
+open(os.environ["CXR_KERNEL_PID"], "w").write(str(kernel))
+if hasattr(os, "fork") and os.fork() == 0:
+    import signal, time
+    os.setsid()
+    os.closerange(0, 4096)
+    try:
+        while os.getppid() == kernel:
+            time.sleep(0.2)
+            os.kill(driver, 0)
+    except OSError:
+        pass
+    try:
+        os.killpg(kernel, signal.SIGKILL)
+    finally:
+        os._exit(0)
 from ipykernel.kernelapp import launch_new_instance
 launch_new_instance()
 """
+# The system's words for what is no fault of a notebook.
+_ENVIRONMENT = {
+    os.strerror(number): advice
+    for number, advice in (
+        (errno.ENOSPC, "free some disk"),
+        (errno.EDQUOT, "free some of your disk quota"),
+        (errno.EFBIG, "raise the limit on file sizes"),
+        (errno.EROFS, "work in a folder that can be written to"),
+        (errno.EACCES, "change the permissions, or work in another folder"),
+    )
+}
 
 
 class NotebookFailed(Refused):
-    """A notebook did not run to its end; exit code 3 where its data were at fault, else 4.
+    """A notebook did not run to its end.
+
+    Its exit code is 3 where the data were at fault, 6 where the machine was, else 4.
 
     Attributes
     ----------
@@ -40,7 +73,9 @@ class NotebookFailed(Refused):
     """
 
     def __init__(self, message: str, *, error: str = "") -> None:
-        super().__init__(3 if error == DataError.__name__ else 4, message)
+        advice = next((a for words, a in _ENVIRONMENT.items() if words in message), None)
+        code = 3 if error == DataError.__name__ else 6 if advice else 4
+        super().__init__(code, f"{message}: {advice}" if advice else message)
         self.error = error
 
 
@@ -82,10 +117,9 @@ def run(
     stage = source.stem
     folder = run_dir / "notebooks"
     folder.mkdir(parents=True, exist_ok=True)
-    running = folder / f".running-{os.getpid()}-{source.name}"
+    running = folder / f"{atomic.PARTIAL}{os.getpid()}-{source.name}"
     failed, done = folder / f"{stage}.failed.ipynb", folder / source.name
-    for old in (failed, done):
-        old.unlink(missing_ok=True)
+    failed.unlink(missing_ok=True)
     try:
         with _own_kernel(log=folder / f"{stage}.log"), _progress(tell):
             papermill.execute_notebook(
@@ -97,6 +131,7 @@ def run(
                 progress_bar=False,
                 log_output=True,
                 execution_timeout=timeout,
+                shutdown_kernel="immediate",
             )
         check_complete(running, stage=stage, run_dir=run_dir)
     except papermill.PapermillExecutionError as error:
@@ -155,7 +190,11 @@ def _own_kernel(*, log: Path) -> Iterator[None]:
             "argv": [sys.executable, "-c", _LAUNCH, "-f", "{connection_file}"],
             "display_name": "Python 3",
             "language": "python",
-            "env": {"CXR_KERNEL_LOG": str(log), "TF_CPP_MIN_LOG_LEVEL": "2"},
+            "env": {
+                "CXR_KERNEL_LOG": str(log),
+                "CXR_KERNEL_PID": str(Path(folder) / "pid"),
+                "TF_CPP_MIN_LOG_LEVEL": "2",
+            },
         }
         spec.write_text(json.dumps(content), encoding="utf-8")
         before = os.environ.get("JUPYTER_PATH")
@@ -163,10 +202,18 @@ def _own_kernel(*, log: Path) -> Iterator[None]:
         try:
             yield
         finally:
+            _end_group(Path(folder) / "pid")
             if before is None:
                 del os.environ["JUPYTER_PATH"]
             else:
                 os.environ["JUPYTER_PATH"] = before
+
+
+def _end_group(pid_file: Path) -> None:
+    """End what a kernel has left running, such as the workers of a cell."""
+    if hasattr(os, "killpg") and pid_file.is_file():
+        with suppress(OSError, ValueError):  # it has left nothing, or never began
+            os.killpg(int(pid_file.read_text()), signal.SIGKILL)
 
 
 @contextmanager

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cxr_helpers import atomic
 from cxr_helpers.folder import DataError, Scan
 from cxr_helpers.stages import file_digest
 
@@ -157,11 +156,12 @@ def _fill(entry: Path, files: pd.DataFrame, root: Path, size: int, framing: str)
             return str(error).split("\n")[0].replace(str(root), "")
 
     entry.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".filling-", dir=entry.parent))
-    try:
+    atomic.sweep(entry.parent)
+    with atomic.workplace(entry.parent) as work:
         pixels = np.lib.format.open_memmap(
             work / "pixels.npy", mode="w+", dtype=np.uint8, shape=(len(files), size, size)
         )
+        _reserve(work / "pixels.npy")
         good, facts, bad = [], [], []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for position, result in enumerate(pool.map(attempt, files["file"])):
@@ -186,8 +186,13 @@ def _fill(entry: Path, files: pd.DataFrame, root: Path, size: int, framing: str)
         pd.DataFrame(bad, columns=["file", "reason"]).to_csv(work / "unreadable.csv", index=False)
         with contextlib.suppress(OSError):  # another run was first: its entry is as good
             os.rename(work, entry)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+
+
+def _reserve(path: Path) -> None:
+    """Have the disk's space for a file now: a mapped write to a full disk kills the process."""
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def shrink(films: np.ndarray, size: int) -> np.ndarray:

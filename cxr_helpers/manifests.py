@@ -4,29 +4,15 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.metadata
 import json
-import os
-import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from cxr_helpers import stages
+from cxr_helpers import atomic, provenance, stages
 
 MANIFEST = "manifest.json"
-LIBRARIES = (
-    "scipy",
-    "seaborn",
-    "tensorflow",
-    "keras",
-    "numpy",
-    "scikit-learn",
-    "pandas",
-    "pillow",
-    "imagehash",
-    "matplotlib",
-)
-UNTRACKED = ("run_dir", "cache_dir", "data")  # where things are; contents are tracked instead
+# where things are; contents are tracked instead
+UNTRACKED = ("run_dir", "cache_dir", "data", "weights_from")
 
 
 def recipe(
@@ -52,12 +38,10 @@ def recipe(
     data_fingerprint : str
         Of the images' contents; counts for stages that read no other stage.
     """
-    inputs = {
-        earlier: digest_of(stages.declared(run_dir, earlier)["outputs"])
-        if stages.declared(run_dir, earlier)
-        else None
-        for earlier in stages.STAGES[stage]
-    }
+    inputs = {earlier: _outputs_of(run_dir, earlier) for earlier in stages.STAGES[stage]}
+    inputs = inputs or {"data": data_fingerprint}
+    if trained := parameters.get("weights_from"):
+        inputs["weights"] = _outputs_of(Path(str(trained)), stage)
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     sources = [[c["cell_type"], "".join(c["source"])] for c in cells]
     package = Path(__file__).parent
@@ -68,17 +52,15 @@ def recipe(
         "notebook": digest_of(sources),
         "helpers": {path.stem: stages.file_digest(path) for path in files},
         "parameters": {k: v for k, v in parameters.items() if k not in UNTRACKED},
-        "inputs": inputs or {"data": data_fingerprint},
-        "versions": versions(),
+        "inputs": inputs,
+        "versions": provenance.versions(),
     }
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that decide the results."""
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        found[name] = importlib.metadata.version(name)
-    return found
+def _outputs_of(run_dir: Path, stage: str) -> str | None:
+    """Return a digest of all that a finished stage wrote."""
+    declared = stages.declared(run_dir, stage)
+    return declared and digest_of(declared["outputs"])
 
 
 def imported_helpers(sources: list[str]) -> list[str]:
@@ -124,9 +106,9 @@ def why_stale(stage: str, wanted: Mapping, run_dir: Path) -> str | None:
             return f"{words} changed: {changed}"
     if stored["recipe"]["notebook"] != wanted["notebook"]:
         return "notebook changed"
-    if not (run_dir / "notebooks" / f"{stage}.ipynb").is_file():
-        return "executed notebook missing"
-    if stored["declared"] != digest_of(stages.declared(run_dir, stage)["outputs"]):
+    if stored["executed"] != _executed(run_dir, stage):
+        return "executed notebook changed or missing"
+    if stored["declared"] != _outputs_of(run_dir, stage):
         return "run by hand since"
     if damaged := stages.damaged_output(run_dir, stage):
         return f"artifact changed or missing: {damaged}"
@@ -146,18 +128,29 @@ def _changed(old: Mapping, new: Mapping) -> str:
 
 def write(stage: str, recipe: Mapping, run_dir: Path, *, seconds: float) -> None:
     """Record that a stage finished, by which recipe, where and how long it took."""
-    stages.write_json(
+    atomic.write_json(
         stages.stage_folder(run_dir, stage) / MANIFEST,
         {
             "recipe": dict(recipe),
-            "declared": digest_of(stages.declared(run_dir, stage)["outputs"]),
+            "declared": _outputs_of(run_dir, stage),
+            "executed": _executed(run_dir, stage),
             "seconds": round(seconds, 1),
-            "machine": {
-                "system": f"{platform.system()} {platform.machine()}",
-                "cores": os.cpu_count(),
-            },
+            "machine": provenance.machine(),
         },
     )
+
+
+def _executed(run_dir: Path, stage: str) -> str | None:
+    path = run_dir / "notebooks" / f"{stage}.ipynb"
+    return stages.file_digest(path) if path.is_file() else None
+
+
+def parameters_of(run_dir: Path, known: Mapping[str, Iterable[str]]) -> dict[str, dict]:
+    """Return the parameters of a finished run by stage, those that are still known."""
+    return {
+        stage: {k: v for k, v in read(stage, run_dir)["recipe"]["parameters"].items() if k in names}
+        for stage, names in known.items()
+    }
 
 
 def forget(stage: str, run_dir: Path) -> None:
@@ -169,8 +162,4 @@ def forget(stage: str, run_dir: Path) -> None:
 
 def read(stage: str, run_dir: Path) -> dict | None:
     """Return a stage's manifest, or None where it never finished under the conductor."""
-    try:
-        text = (stages.stage_folder(run_dir, stage) / MANIFEST).read_text(encoding="utf-8")
-        return json.loads(text)
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
+    return atomic.read_json(stages.stage_folder(run_dir, stage) / MANIFEST)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr_helpers import stages
+from cxr_helpers import atomic, stages
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def validation_gaps(scores: pd.DataFrame) -> dict[str, float]:
 def write(run_dir: Path) -> tuple[pd.DataFrame, dict]:
     """Write ``results.csv`` and ``results.json`` into the run's folder; return both contents."""
     scores = collect(run_dir)
-    stages.write_text(run_dir / "results.csv", scores.to_csv(index=False, lineterminator="\n"))
+    atomic.write_text(run_dir / "results.csv", scores.to_csv(index=False, lineterminator="\n"))
     content = {
         "dataset": json.loads(
             (stages.stage_folder(run_dir, "01_data") / "dataset.json").read_text(encoding="utf-8")
@@ -140,7 +140,7 @@ def write(run_dir: Path) -> tuple[pd.DataFrame, dict]:
             if stages.declared(run_dir, stage)
         },
     }
-    stages.write_json(run_dir / "results.json", content)
+    atomic.write_json(run_dir / "results.json", content)
     return scores, content
 
 

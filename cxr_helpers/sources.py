@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from cxr_helpers import archives, downloads, folder, images, parameters, phantoms, splits
+from cxr_helpers.dataset import Dataset
 
 TEST_FRACTION = 0.25  # of a folder that has no test of its own
 PHANTOM, KAGGLE, MENDELEY = "phantom", "kaggle", "mendeley"
@@ -85,8 +86,10 @@ def locate(data: str, *, cache_dir: str | Path) -> str:
     return str(path.resolve())
 
 
-def identify(located: str) -> tuple[str, str]:
-    """Return name and content fingerprint of located data, without decoding an image.
+def identify(located: str) -> tuple[str, str, int | None]:
+    """Return name, content fingerprint and number of located films, without decoding one.
+
+    The number of phantoms is a parameter's: None.
 
     Raises
     ------
@@ -94,9 +97,10 @@ def identify(located: str) -> tuple[str, str]:
         If there is no usable layout of films.
     """
     if located == PHANTOM:
-        return PHANTOM, PHANTOM
+        return PHANTOM, PHANTOM, None
     scan = folder.scan(located)
-    return scan.root.name, images.fingerprint(images.digests(scan) + scan.files["file"])
+    fingerprint = images.fingerprint(images.digests(scan) + scan.files["file"])
+    return scan.root.name, fingerprint, len(scan.files)
 
 
 def read(
@@ -159,6 +163,42 @@ def read(
         scan.ignored,
         unreadable,
         cut_test=cut_test,
+    )
+
+
+def as_test(source: Source, earlier: Dataset) -> Source:
+    """Return a source whose test films are new and whose other films are an earlier run's.
+
+    Parameters
+    ----------
+    source : Source
+        Its test films are taken; all its films, where it had no test folder or is phantoms.
+    earlier : Dataset
+        Its films in train and both validation splits are kept, in their splits.
+
+    Raises
+    ------
+    folder.DataError
+        If the films are not of the same size in pixels.
+    """
+    if source.images.shape[1] != earlier.images.shape[1]:
+        raise folder.DataError(
+            f"films of {source.images.shape[1]} pixels cannot be scored by models of "
+            f"{earlier.images.shape[1]}"
+        )
+    new = np.full(len(source.index), True)
+    if not (source.cut_test or source.synthetic):
+        new = (source.index["split"] == "test").to_numpy()
+    kept = (earlier.index["split"] != "test").to_numpy()
+    index = pd.concat([earlier.index[kept], source.index[new].assign(split="test")])
+    return replace(
+        source,
+        name=f"{source.name}, scored by the models of {earlier.facts['name']}",
+        synthetic=source.synthetic or earlier.synthetic,
+        images=np.concatenate([earlier.images[kept], source.images[new]]),
+        index=index.reset_index(drop=True),
+        truth={},
+        cut_test=False,
     )
 
 

@@ -7,13 +7,14 @@ by the notebook itself; a stage without it did not finish.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from cxr_helpers import atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +30,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "07_explainability": ("01_data", "02_binary", "03_categorical"),
 }
 DECLARED = "declared.json"
+CHECKPOINTS = "checkpoints"
 PROGRESS = "» "  # opens the lines of a notebook's output that the conductor repeats
 
 
@@ -45,23 +47,33 @@ class Stage:
         A key of ``STAGES``.
     run_dir : path
         The run's folder; made where it is missing.
+    weights_from : path, optional
+        Folder of an earlier run. ``earlier`` is then the folder of its artifacts of this
+        stage, whose models are scored instead of trained; otherwise None.
 
     Raises
     ------
     ValueError
         If ``name`` is not a stage.
     MissingArtifact
-        If an earlier stage has not finished in this run.
+        If an earlier stage has not finished in this run, or this one in the earlier run.
     """
 
-    def __init__(self, name: str, *, run_dir: str | Path) -> None:
+    def __init__(self, name: str, *, run_dir: str | Path, weights_from: str | Path = "") -> None:
         if name not in STAGES:
             raise ValueError(f"stage {name!r} is not one of {', '.join(STAGES)}")
         self.name = name
         self.run_dir = Path(run_dir).resolve()
         self.folder = stage_folder(self.run_dir, name)
+        self.earlier: Path | None = None
         for earlier in STAGES[name]:
             self._finished(earlier)
+        if weights_from:
+            self.earlier = stage_folder(Path(weights_from), name)
+            if declared(Path(weights_from), name) is None or damaged_output(
+                Path(weights_from), name
+            ):
+                raise MissingArtifact(f"{weights_from} has no whole {name}: run it there again")
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / DECLARED).unlink(missing_ok=True)
         self._outputs: dict[str, str] = {}
@@ -94,6 +106,10 @@ class Stage:
             )
         return path
 
+    def checkpoint(self, name: str) -> Path:
+        """Return where a training keeps what it needs to go on; gone once the stage finished."""
+        return self.folder / CHECKPOINTS / f"{name}.npz"
+
     def say(self, line: str) -> None:
         """Show a line of progress, in the notebook and in the conductor's log."""
         print(f"{PROGRESS}{line}", flush=True)
@@ -114,12 +130,8 @@ class Stage:
             Where the artifact now is.
         """
         path = self.folder / name
-        partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-        try:
+        with atomic.replacing(path) as partial:
             write(partial, *args, **kwargs)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
         self._outputs[name] = file_digest(path)
         return path
 
@@ -144,7 +156,8 @@ class Stage:
             "seconds": round(time.monotonic() - self._start, 1),
             "peak_memory_bytes": peak_memory(),
         }
-        write_json(self.folder / DECLARED, declared)
+        atomic.write_json(self.folder / DECLARED, declared)
+        shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
 
 
 def upstream(names: Iterable[str]) -> set[str]:
@@ -162,11 +175,7 @@ def stage_folder(run_dir: Path, name: str) -> Path:
 
 def declared(run_dir: Path, name: str) -> dict | None:
     """Return what a finished stage declared, or None where it did not finish."""
-    path = stage_folder(run_dir, name) / DECLARED
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
+    return atomic.read_json(stage_folder(run_dir, name) / DECLARED)
 
 
 def damaged_output(run_dir: Path, name: str) -> str | None:
@@ -182,21 +191,6 @@ def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file's content, as 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write JSON whole or not at all; NaN is refused."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, content: str) -> None:
-    """Write UTF-8 text whole or not at all."""
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
-        partial.write_text(content, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def peak_memory() -> int | None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+
+from cxr_helpers import checkpoints
+from cxr_helpers.stages import file_digest
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ def fit(
     augmentation: Augmentation | None = None,
     validation: tuple[np.ndarray, np.ndarray | None] | None = None,
     report: Callable[[str], None] | None = None,
+    checkpoint: Path | None = None,
 ) -> pd.DataFrame:
     """Train a compiled model and return its learning curves.
 
@@ -132,6 +137,10 @@ def fit(
         Scored after each epoch, never augmented.
     report : callable, optional
         Gets one line of text an epoch, for instance ``print``.
+    checkpoint : Path, optional
+        A ``.npz`` file written after each epoch. Where it is from an earlier, interrupted call
+        with the same model, data, settings and code, training goes on after its last epoch and
+        ends with the same weights and curves, bit for bit, as if it had never been interrupted.
 
     Returns
     -------
@@ -156,10 +165,20 @@ def fit(
         tf.function(lambda *batch, step=step: step(batch), reduce_retracing=True)
         for step in (model.train_step, model.test_step)
     )
-    rows: list[dict] = []
-    best, best_weights = np.inf, None
-    start = time.monotonic()
-    for epoch in range(epochs):
+    done = _Progress()
+    if checkpoint is not None:
+        key = checkpoints.key(
+            model,
+            *(images, targets, *(validation or ())),
+            settings=(epochs, batch_size, seed, augmentation),
+            code=file_digest(Path(__file__)),
+            tensorflow=tf.__version__,
+        )
+        done = _Progress.restored(checkpoint, model, key=key)
+        if done.rows and report is not None:
+            report(f"goes on after epoch {len(done.rows)}/{epochs} of an interrupted run")
+    start, first = time.monotonic(), len(done.rows)
+    for epoch in range(first, epochs):
         seeds = np.random.SeedSequence([seed, epoch]).generate_state(2)
         feed = batches(
             images,
@@ -177,17 +196,44 @@ def fit(
                 f"the loss of epoch {epoch + 1} is {row['loss']}: "
                 "lower the learning rate, or look for broken images in 01_data"
             )
-        rows.append(row)
-        if row.get("val_loss", np.inf) < best:
-            best, best_weights = row["val_loss"], model.get_weights()
+        done.add(row, model)
+        if checkpoint is not None:
+            done.save(checkpoint, model, key=key)
         if report is not None:
-            report(_line(row, epochs=epochs, elapsed=time.monotonic() - start))
-    history = pd.DataFrame(rows)
+            pace = (time.monotonic() - start) / (epoch + 1 - first)
+            report(_line(row, epochs=epochs, left=pace * (epochs - epoch - 1)))
+    history = pd.DataFrame(done.rows)
     history["best"] = history["epoch"] == epochs
-    if best_weights is not None:
-        model.set_weights(best_weights)
-        history["best"] = history["val_loss"] == best
+    if done.best_weights:
+        model.set_weights(done.best_weights)
+        history["best"] = history["val_loss"] == done.best
     return history
+
+
+@dataclass
+class _Progress:
+    """What the loop of ``fit`` knows after some epochs."""
+
+    rows: list[dict] = field(default_factory=list)
+    best: float = np.inf
+    best_weights: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, row: dict, model: keras.Model) -> None:
+        self.rows.append(row)
+        if row.get("val_loss", np.inf) < self.best:
+            self.best, self.best_weights = row["val_loss"], model.get_weights()
+
+    def save(self, path: Path, model: keras.Model, *, key: str) -> None:
+        progress = {"rows": self.rows, "best": self.best}
+        checkpoints.save(path, model, key=key, progress=progress, extra={"best": self.best_weights})
+
+    @classmethod
+    def restored(cls, path: Path, model: keras.Model, *, key: str) -> _Progress:
+        found = checkpoints.restore(path, model, key=key)
+        if found is None:
+            return cls()
+        progress, extra = found
+        return cls(**progress, best_weights=extra.get("best", []))
 
 
 def _pass(model: keras.Model, step: Callable, feed: Iterator) -> dict[str, float]:
@@ -198,9 +244,8 @@ def _pass(model: keras.Model, step: Callable, feed: Iterator) -> dict[str, float
     return {name: float(value) for name, value in model.get_metrics_result().items()}
 
 
-def _line(row: dict, *, epochs: int, elapsed: float) -> str:
-    """Return the progress line of one epoch, with the time that is left."""
-    left = round(elapsed / row["epoch"] * (epochs - row["epoch"]))
+def _line(row: dict, *, epochs: int, left: float) -> str:
+    """Return the progress line of one epoch, with the seconds that are left."""
     figures = " · ".join(f"{name} {value:.4f}" for name, value in row.items() if name != "epoch")
-    eta = f"ETA {left // 60}:{left % 60:02d}"
+    eta = f"ETA {round(left) // 60}:{round(left) % 60:02d}"
     return f"epoch {row['epoch']}/{epochs} · {figures} · {eta}"

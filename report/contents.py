@@ -86,6 +86,8 @@ def _date() -> str:
 
 
 def _dataset_line(data: Mapping, films: int) -> str:
+    if data["scored_only"]:
+        return f"{data['name']}: {films:,} films with those the models learnt from"
     if data["synthetic"]:
         return f"{films:,} synthetic phantoms, drawn by this project from a seed"
     return f"Chest X-ray images (pneumonia), folder {data['name']}: {films:,} films"
@@ -117,6 +119,7 @@ def _lookup(run_dir: Path, *, scores: pd.DataFrame, data: Mapping, index: pd.Dat
     declared = {stage: stages.declared(run_dir, stage)["facts"] for stage in stages.STAGES}
     return {
         "synthetic": data["synthetic"],
+        "scored_only": data["scored_only"],
         "dataset": data["name"],
         "films": f"{len(index):,}",
         "test": lines,

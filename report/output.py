@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cxr_helpers import atomic
 from report.blocks import Block
 from report.document import Front, Matter
 from report.html import HtmlExporter
@@ -68,7 +67,7 @@ def render(
     matter = Matter(front, tuple(opening), tuple(closing), tuple(appendix))
     page, _ = HtmlExporter().from_notebook_node(merged, {"matter": matter})
     out.mkdir(parents=True, exist_ok=True)
-    html_path = write_whole(out / "report.html", page.encode(errors="replace"))
+    html_path = atomic.write_bytes(out / "report.html", page.encode(errors="replace"))
     pdf_path = out / "report.pdf"
     if not pdf:
         pdf_path.unlink(missing_ok=True)  # an older one would pass for this report's
@@ -80,18 +79,4 @@ def render(
         pdf_path.unlink(missing_ok=True)
         advice = INSTALL if isinstance(fault, ImportError) else PRINT
         return Rendered(html_path, None, [f"PDF skipped: {fault}; {advice}"])
-    return Rendered(html_path, write_whole(pdf_path, printed), warnings)
-
-
-def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file so that readers see the old one or the new one, never a part."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path
+    return Rendered(html_path, atomic.write_bytes(pdf_path, printed), warnings)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_helpers import downloads, sources
+from cxr_helpers import atomic, downloads, sources
 from cxr_helpers.folder import DataError
 
 # a server that breaks off leaves sockets for the collector
@@ -122,7 +122,7 @@ def test_killed_in_the_middle_it_starts_again(server, tmp_path):
     assert server.stalled.wait(30)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
-    assert [name[:6] for name in left(tmp_path)] == [".part-"]
+    assert [name[:9] for name in left(tmp_path)] == [atomic.PARTIAL]
     assert fetch(server, tmp_path).read_bytes() == CONTENT
     assert left(tmp_path) == ["ChestXRay2017.zip"]
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from test_folder import LAYOUT, make
 
-from cxr_helpers import folder, images
+from cxr_helpers import atomic, folder, images
 from cxr_helpers.folder import DataError
 
 
@@ -180,11 +180,12 @@ def test_a_half_filled_entry_is_never_believed(tmp_path):
     scan = films(tmp_path / "d")
     images.decode_all(scan, 16, cache_dir=tmp_path / "c")
     (entry,) = (tmp_path / "c").iterdir()
-    left = tmp_path / "c" / ".filling-abc"
+    left = tmp_path / "c" / f"{atomic.PARTIAL}999999999-abc"
     entry.rename(left)  # as a run that was killed leaves it
     (left / "table.csv").unlink()
     pixels, *_ = images.decode_all(scan, 16, cache_dir=tmp_path / "c")
     assert len(pixels) == len(scan.files) and entry.is_dir()
+    assert not left.exists()
 
 
 def test_two_runs_may_fill_the_cache_at_once(tmp_path):

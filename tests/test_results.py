@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from cxr_helpers import results, scores
-from cxr_helpers.stages import Stage, write_json
+from cxr_helpers.atomic import write_json
+from cxr_helpers.stages import Stage
 
 
 @pytest.fixture

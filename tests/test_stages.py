@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_helpers import stages
+from cxr_helpers import atomic, stages
 from cxr_helpers.stages import MissingArtifact, Stage
 
 
@@ -101,7 +101,7 @@ def test_half_written_declaration_counts_as_none(tmp_path):
 
 def test_json_is_written_whole(tmp_path):
     path = tmp_path / "x.json"
-    stages.write_json(path, {"ü": 1})
+    atomic.write_json(path, {"ü": 1})
     assert json.loads(path.read_text(encoding="utf-8")) == {"ü": 1}
     assert list(tmp_path.iterdir()) == [path]
 

@@ -1,0 +1,44 @@
+"""Ctrl-C, SIGTERM and SIGHUP end a run in one way: everything is cleaned up, then it exits."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the program to end; ``code`` is the shell's exit code for it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.code = 128 + number
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Raise ``Stopped`` where the program is when one of the signals arrives.
+
+    A second signal, during the clean-up, ends the program at once. A signal that was ignored
+    before stays so: SIGHUP under ``nohup``, SIGINT of a shell's background job.
+    """
+
+    def stop(number: int, _: FrameType | None) -> None:
+        for other in SIGNALS:
+            if signal.getsignal(other) is stop:
+                signal.signal(other, lambda again, _: os._exit(128 + again))
+        raise Stopped(number)
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

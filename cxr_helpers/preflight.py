@@ -1,0 +1,98 @@
+"""What a run needs, looked at in its first second: packages, permissions, disk, sole use."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+
+from cxr_helpers import atomic
+from cxr_helpers.commands import Refused, short
+
+KERNEL = ("ipykernel", "papermill", "nbconvert", "tensorflow", "keras", "sklearn", "seaborn")
+PDF = ("typst", "pypandoc")
+BYTES_PER_PIXEL = 8  # decoded twice (cache, run), and a code of as many bytes as four pixels
+SPARE_BYTES = 150 * 2**20  # weights, checkpoints, executed notebooks, report
+
+
+def check(folder: Path, *, films: int, image_size: int, pdf: bool) -> list[str]:
+    """Refuse a run that could not end well.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the run writes; made where it is missing.
+    films, image_size : int
+        Their number and side in pixels: decides how much disk is needed.
+    pdf : bool
+        Whether a PDF is wanted.
+
+    Returns
+    -------
+    list of str
+        What will be missing from the result, a line each.
+
+    Raises
+    ------
+    Refused
+        With exit code 6, naming what to do.
+    """
+    if lacking := _lacking(KERNEL):
+        raise Refused(6, f"not installed: {', '.join(lacking)}; `uv sync` installs what is needed")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic.write_text(folder / ".writable", "").unlink()
+    except OSError as error:
+        raise Refused(
+            6,
+            f"{short(folder)} cannot be written to ({error.strerror}): "
+            "change its permissions or free some disk, or work in another clone",
+        ) from error
+    needed = SPARE_BYTES + films * image_size**2 * BYTES_PER_PIXEL
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise Refused(
+            6,
+            f"{short(folder)}: {free / 2**20:,.0f} MiB of disk are free and about "
+            f"{needed / 2**20:,.0f} are needed: free some, or set a smaller image_size",
+        )
+    if pdf and (lacking := _lacking(PDF)):
+        return [f"there will be no PDF: {', '.join(lacking)} not installed"]
+    return []
+
+
+def _lacking(packages: tuple[str, ...]) -> list[str]:
+    return [name for name in packages if importlib.util.find_spec(name) is None]
+
+
+@contextmanager
+def sole_use(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock; the system frees it whenever this process ends, however it ends.
+
+    Raises
+    ------
+    Refused
+        With exit code 5, naming the process that has it.
+    """
+    lock, owner = filelock.FileLock(folder / ".lock"), folder / ".owner"
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        holder = owner.read_text(encoding="utf-8") if owner.is_file() else "another process"
+        raise Refused(
+            5,
+            f"{short(folder)} is in use by {holder}: wait for it, or give this run "
+            "a name of its own with --run",
+        ) from None
+    try:
+        atomic.write_text(owner, f"process {os.getpid()}")
+        atomic.sweep(folder)
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()

@@ -1,0 +1,108 @@
+"""OUT-02 and OUT-03: a full disk, a kill and an exception leave the old file as it was."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cxr_helpers import atomic
+
+ROOT = Path(atomic.__file__).parent.parent
+
+
+def run(code, *arguments, **options):
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, **options)
+
+
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = atomic.write_text(tmp_path / "x.txt", "old")
+    with pytest.raises(RuntimeError), atomic.replacing(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_json_is_written_whole_and_refuses_nan(tmp_path):
+    path = atomic.write_json(tmp_path / "x.json", {"ü": 1})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"ü": 1}
+    with pytest.raises(ValueError, match="JSON"):
+        atomic.write_json(path, {"x": float("nan")})
+    assert atomic.read_json(path) == {"ü": 1} and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_no_json_reads_as_nothing(tmp_path):
+    (tmp_path / "x.json").write_text('{"half": ')
+    assert atomic.read_json(tmp_path / "x.json") is None
+    assert atomic.read_json(tmp_path / "none.json") is None
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="no limit on file sizes here")
+def test_a_limit_on_file_sizes_leaves_the_old_file(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, np.arange(3))
+    code = (
+        "import resource, sys; import numpy as np; from pathlib import Path\n"
+        "from cxr_helpers import atomic\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
+        "with atomic.replacing(Path(sys.argv[1])) as partial: np.save(partial, np.zeros(10_000))"
+    )
+    child = run(code, path, stderr=subprocess.PIPE)
+    assert "OSError" in child.communicate(timeout=60)[1].decode() and child.returncode
+    assert np.load(path).tolist() == [0, 1, 2] and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("a small tmpfs cannot be mounted here")
+    try:
+        path = atomic.write_text(tmp_path / "x.txt", "old")
+        with pytest.raises(OSError, match="No space left"):
+            atomic.write_bytes(path, bytes(200_000))
+        assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_kills_at_random_moments_never_show_half_a_file(tmp_path):
+    """Really kill a process that writes over and over; what is there is always whole."""
+    code = (
+        "import sys; from pathlib import Path; from cxr_helpers import atomic\n"
+        "path, n = Path(sys.argv[1]), 0\n"
+        "while True:\n"
+        "    n += 1; atomic.write_bytes(path, bytes([n % 256]) * 2_000_000)"
+    )
+    path = tmp_path / "x.bin"
+    draw, left = np.random.default_rng(0), 0
+    for _ in range(6):
+        path.unlink(missing_ok=True)
+        child = run(code, path)
+        deadline = time.monotonic() + 60
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 0.05))
+        child.kill()
+        child.wait()
+        content = path.read_bytes()
+        assert len(content) == 2_000_000 and len(set(content)) == 1
+        left += len(atomic.sweep(tmp_path))
+        assert list(tmp_path.iterdir()) == [path]
+    assert left  # at least one kill came in the middle of a write
+
+
+def test_the_sweep_spares_what_is_being_written(tmp_path):
+    mine = tmp_path / f"{atomic.PARTIAL}{os.getppid()}-x"
+    dead = tmp_path / "deep" / f"{atomic.PARTIAL}999999999-y"
+    for folder in (mine, dead):
+        folder.mkdir(parents=True)
+        (folder / "z").write_text("")
+    assert atomic.sweep(tmp_path) == [dead]
+    assert mine.is_dir() and not dead.exists()

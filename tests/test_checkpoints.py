@@ -1,0 +1,179 @@
+"""PRC-01: a training that is really killed ends with the same bits as one that is not."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from cxr_helpers import checkpoints, training
+
+ROOT = Path(training.__file__).parent.parent
+FILMS = np.random.default_rng(0).integers(0, 256, (48, 8, 8), dtype=np.uint8)
+LABELS = (FILMS[:, :, :4].mean(axis=(1, 2)) > 127).astype("float32")[:, None]
+
+
+class Killed(Exception):
+    pass
+
+
+def network(width=4):
+    """Return a model with all that has a state: dropout, batch norm, a schedule, momentum."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(width, 3, activation="relu"),
+            layers.BatchNormalization(),
+            layers.Flatten(),
+            layers.Dropout(0.5),
+            layers.Dense(1, "sigmoid"),
+        ]
+    )
+    rate = keras.optimizers.schedules.CosineDecay(0.01, 40)
+    model.compile(keras.optimizers.AdamW(rate), "binary_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def train(model, *, stop_after=None, epochs=5, **options):
+    def report(line):
+        if stop_after is not None and line.startswith(f"epoch {stop_after}/"):
+            raise Killed
+
+    return training.fit(
+        model,
+        FILMS,
+        LABELS,
+        **{"epochs": epochs, "batch_size": 8, "seed": 3, "report": report}
+        | {"augmentation": training.Augmentation(), "validation": (FILMS[:20], LABELS[:20])}
+        | options,
+    )
+
+
+def state(model):
+    return [np.asarray(v) for v in (*model.variables, *model.optimizer.variables)]
+
+
+@pytest.fixture(scope="module")
+def whole():
+    model = network()
+    return model, train(model)
+
+
+def same(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("epoch", [1, 3, 5])
+def test_it_goes_on_bit_for_bit(tmp_path, whole, epoch):
+    path = tmp_path / "x.npz"
+    with pytest.raises(Killed):
+        train(network(), stop_after=epoch, checkpoint=path)
+    model, lines = network(), []
+    history = train(model, checkpoint=path, report=lines.append)
+    assert lines[0] == f"goes on after epoch {epoch}/5 of an interrupted run"
+    assert len(lines) == 1 + 5 - epoch
+    assert history.equals(whole[1])
+    assert same(state(model), state(whole[0]))
+
+
+def test_without_validation_too(tmp_path):
+    model, path = network(), tmp_path / "x.npz"
+    history = train(model, validation=None)
+    with pytest.raises(Killed):
+        train(network(), stop_after=2, checkpoint=path, validation=None)
+    again = network()
+    assert train(again, checkpoint=path, validation=None).equals(history)
+    assert same(state(again), state(model))
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 4}, {"batch_size": 4}, {"augmentation": None}, {"epochs": 6}]
+)
+def test_another_training_begins_anew(tmp_path, change):
+    path, lines = tmp_path / "x.npz", []
+    with pytest.raises(Killed):
+        train(network(), stop_after=3, checkpoint=path)
+    train(network(), checkpoint=path, report=lines.append, **change)
+    assert lines[0].startswith("epoch 1/")
+
+
+def test_the_key_tells_models_data_and_settings_apart():
+    model = network()
+    model.optimizer.build(model.trainable_variables)
+    key = checkpoints.key(model, FILMS, LABELS, seed=0)
+    assert key == checkpoints.key(model, FILMS.copy(), LABELS, seed=0)
+    assert key != checkpoints.key(model, FILMS, 1 - LABELS, seed=0)
+    assert key != checkpoints.key(model, FILMS, LABELS, seed=1)
+    changed = FILMS.copy()
+    changed[-1, -1, -1] ^= 1
+    assert key != checkpoints.key(model, changed, LABELS, seed=0)
+    model.set_weights([w + 1 for w in model.get_weights()])
+    assert key != checkpoints.key(model, FILMS, LABELS, seed=0)
+
+
+@pytest.mark.parametrize("damage", ["short", "noise", "empty", "gone"])
+def test_a_damaged_checkpoint_is_not_used(tmp_path, damage):
+    model, path = network(), tmp_path / "x.npz"
+    model.optimizer.build(model.trainable_variables)
+    checkpoints.save(path, model, key="k", progress={"x": 0.1}, extra={"best": [FILMS]})
+    progress, extra = checkpoints.restore(path, model, key="k")
+    assert progress == {"x": 0.1} and np.array_equal(extra["best"][0], FILMS)
+    assert checkpoints.restore(path, model, key="other") is None
+    content = {"short": path.read_bytes()[:-200], "noise": b"\x93" * 500, "empty": b""}
+    path.unlink() if damage == "gone" else path.write_bytes(content[damage])
+    assert checkpoints.restore(path, model, key="k") is None
+
+
+KILLED = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import numpy as np
+import test_checkpoints as t
+model = t.network()
+history = t.train(model, epochs=12, checkpoint=Path(sys.argv[1]), report=lambda s: print(s, flush=True))
+np.savez(sys.argv[2], *t.state(model))
+Path(sys.argv[3]).write_text(history.to_json(double_precision=15))
+"""
+
+
+def test_kill_9_at_several_points(tmp_path):
+    """Start, kill -9 while it trains or saves, start again: until it ends by itself."""
+    code = KILLED.format(tests=str(ROOT / "tests"))
+
+    def start(name):
+        command = [sys.executable, "-c", code]
+        command += [tmp_path / f"{name}.{kind}" for kind in ("npz", "end.npz", "json")]
+        return subprocess.Popen(
+            [str(part) for part in command], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+
+    reference = start("reference")
+    assert reference.wait(120) == 0
+    reference.stdout.close()
+    seen = []
+    for stop_at, wait in ((2, 0), (5, 0.003), (9, 0.01)):
+        child = start("killed")
+        for line in child.stdout:
+            seen.append(line)
+            if line.startswith(f"epoch {stop_at}/"):
+                time.sleep(wait)
+                break
+        child.kill()
+        child.wait()
+        child.stdout.close()
+    last = start("killed")
+    seen += last.stdout.readlines()
+    last.stdout.close()
+    assert last.wait(120) == 0
+    assert sum(line.startswith("goes on after epoch") for line in seen) == 3
+    one, other = (np.load(tmp_path / f"{n}.end.npz") for n in ("reference", "killed"))
+    assert same([one[n] for n in one.files], [other[n] for n in other.files])
+    curves = [json.loads((tmp_path / f"{n}.json").read_text()) for n in ("reference", "killed")]
+    assert curves[0] == curves[1]
