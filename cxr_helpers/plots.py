@@ -160,6 +160,35 @@ def roc_and_precision_recall(truth: np.ndarray, scores: Mapping[str, np.ndarray]
     return fig
 
 
+def reliability(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw what was so against what was predicted, a line a model; dotted: the two agree.
+
+    Parameters
+    ----------
+    curves : mapping of label to pandas.DataFrame
+        From ``calibration.reliability``. The area of a point grows with its bin's films.
+    """
+    fig, ax = plt.subplots(figsize=(3.4, 3.2))
+    ax.plot([0, 1], [0, 1], ":", color="#999999", lw=1)
+    for label, curve in curves.items():
+        x, y, share = (
+            curve["mean predicted"],
+            curve["observed share"],
+            curve["n"] / curve["n"].sum(),
+        )
+        (line,) = ax.plot(x, y, lw=1, label=f"{label} (n = {curve['n'].sum()})")
+        ax.scatter(x, y, s=6 + 150 * share, color=line.get_color(), alpha=0.7, lw=0)
+    ax.set(
+        xlabel="Predicted probability of pneumonia",
+        ylabel="Observed share of pneumonia",
+        xlim=(-0.03, 1.03),
+        ylim=(-0.03, 1.03),
+        aspect="equal",
+    )
+    ax.legend(loc="upper left")
+    return fig
+
+
 def optimizer_study(study: pd.DataFrame) -> Figure:
     """Draw the held-out AUROC of short runs by learning rate, a line an optimizer.
 

@@ -15,6 +15,8 @@ import pandas as pd
 
 from cxr_helpers import atomic, stages
 
+COLUMNS = ["row", "split", "metric", "value", "low", "high", "published", "n"]
+
 
 @dataclass(frozen=True)
 class Row:
@@ -47,7 +49,8 @@ def collect(run_dir: Path) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns ``row, split, metric, value, published, n``; one line per row and metric.
+        Columns ``row, split, metric, value, low, high, published, n``; one line per row and
+        metric. ``low`` and ``high`` are the 95 % interval, NaN where a stage wrote none.
         ``published`` is set for the test accuracy of the six published rows.
     """
     found = []
@@ -59,7 +62,7 @@ def collect(run_dir: Path) -> pd.DataFrame:
     published = {row.id: row.published for row in ROWS if row.published is not None}
     comparable = (table["metric"] == "accuracy") & (table["split"] == "test")
     table["published"] = table["row"].map(published).where(comparable)
-    return table[["row", "split", "metric", "value", "published", "n"]]
+    return table.reindex(columns=COLUMNS)
 
 
 def table_one(scores: pd.DataFrame) -> pd.DataFrame:
@@ -130,6 +133,10 @@ def write(run_dir: Path) -> tuple[pd.DataFrame, dict]:
                 "metrics": {
                     m: None if pd.isna(v) else float(v)
                     for m, v in zip(lines["metric"], lines["value"], strict=True)
+                },
+                "intervals": {
+                    line.metric: [line.low, line.high]
+                    for line in lines.dropna(subset=["low", "high"]).itertuples()
                 },
             }
             for (row, split), lines in scores.groupby(["row", "split"], sort=False)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
-from sklearn import metrics
 
-COLUMNS = ["row", "split", "metric", "value", "n"]
+from cxr_helpers import intervals, weighted
+
+COLUMNS = ["row", "split", "metric", "value", "low", "high", "n"]
 METRICS = (
     "accuracy",
     "balanced accuracy",
@@ -14,6 +17,8 @@ METRICS = (
     "specificity",
     "AUROC",
     "average precision",
+    "Brier",
+    "calibration error",
 )
 
 
@@ -24,6 +29,9 @@ def binary(
     *,
     predicted: np.ndarray,
     score: np.ndarray | None = None,
+    probability: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Score normal-or-pneumonia predictions.
 
@@ -36,29 +44,41 @@ def binary(
     predicted : array of int, shape (n,)
         The classes said.
     score : array of float, shape (n,), optional
-        Higher means pneumonia, any scale. Without it AUROC and average precision have no
-        meaning and are left out.
+        Higher means pneumonia, any scale. Without it, and without ``probability``, AUROC and
+        average precision have no meaning and are left out.
+    probability : array of float, shape (n,), range [0, 1], optional
+        Of pneumonia. Adds the Brier score and the calibration error, and stands in for
+        ``score`` where that is missing.
+    groups : array of str or int, shape (n,), optional
+        Each film's patient. Adds the intervals: whole patients are drawn, within each class.
+    seed : int
+        Of the draws. Rows with the same films and seed are scored on the same draws.
 
     Returns
     -------
     pandas.DataFrame
-        Columns ``row, split, metric, value, n``; value is NaN where only one class occurs
-        and the metric needs two.
+        Columns ``row, split, metric, value, low, high, n``. ``value`` is NaN where only one
+        class occurs and the metric needs two; ``low`` and ``high`` are the 95 % bootstrap
+        interval, NaN without groups. That of the calibration error lies high (see ``weighted``).
+
+    Raises
+    ------
+    ValueError
+        If the arrays are not of the same films, a score is not finite, or a probability is out
+        of range.
     """
-    truth, predicted = np.asarray(truth), np.asarray(predicted)
-    two = len(np.unique(truth)) == 2
-    values = {
-        "accuracy": metrics.accuracy_score(truth, predicted),
-        "balanced_accuracy": metrics.balanced_accuracy_score(truth, predicted) if two else np.nan,
-        "sensitivity": _share(predicted[truth == 1] == 1),
-        "specificity": _share(predicted[truth == 0] == 0),
+    score = probability if score is None else score
+    asked = {
+        "accuracy": (weighted.accuracy, predicted),
+        "balanced_accuracy": (weighted.balanced_accuracy, predicted),
+        "sensitivity": (weighted.sensitivity, predicted),
+        "specificity": (weighted.specificity, predicted),
+        "auroc": (weighted.auroc, score),
+        "average_precision": (weighted.average_precision, score),
+        "brier": (weighted.brier, probability),
+        "calibration_error": (weighted.calibration_error, probability),
     }
-    if score is not None:
-        values["auroc"] = metrics.roc_auc_score(truth, score) if two else np.nan
-        values["average_precision"] = (
-            metrics.average_precision_score(truth, score) if two else np.nan
-        )
-    return _lines(row, split, values, len(truth))
+    return _scored(row, split, truth, asked, groups=groups, seed=seed)
 
 
 def categorical(
@@ -68,6 +88,8 @@ def categorical(
     *,
     predicted: np.ndarray,
     probabilities: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Score three-class predictions.
 
@@ -79,27 +101,20 @@ def categorical(
         Positions in ``folder.CLASSES``.
     probabilities : array of float, shape (n, 3), optional
         Rows sum to 1. Without them AUROC is left out.
+    groups, seed : optional
+        As in ``binary``.
 
     Returns
     -------
     pandas.DataFrame
-        Columns ``row, split, metric, value, n``. AUROC is the mean of the classes' one
-        against the rest.
+        Columns as in ``binary``. AUROC is the mean of the classes' one against the rest.
     """
-    truth, predicted = np.asarray(truth), np.asarray(predicted)
-    values = {
-        "accuracy": metrics.accuracy_score(truth, predicted),
-        "balanced_accuracy": np.nanmean(
-            [_share(predicted[truth == k] == k) for k in np.unique(truth)]
-        ),
+    asked = {
+        "accuracy": (weighted.accuracy, predicted),
+        "balanced_accuracy": (weighted.balanced_accuracy, predicted),
+        "auroc": (weighted.macro_auroc, probabilities),
     }
-    if probabilities is not None:
-        values["auroc"] = (
-            metrics.roc_auc_score(truth, probabilities, multi_class="ovr", labels=[0, 1, 2])
-            if len(np.unique(truth)) == 3
-            else np.nan
-        )
-    return _lines(row, split, values, len(truth))
+    return _scored(row, split, truth, asked, groups=groups, seed=seed)
 
 
 def auroc_interval(
@@ -113,20 +128,15 @@ def auroc_interval(
         1 and 0.
     score : array of float, shape (n,)
     seed, draws : int
+        Single films are drawn, not patients.
     """
-    draw = np.random.default_rng(seed)
-    ill, well = np.flatnonzero(truth == 1), np.flatnonzero(truth == 0)
-    found = []
-    for _ in range(draws):
-        rows = np.concatenate([draw.choice(ill, len(ill)), draw.choice(well, len(well))])
-        found.append(metrics.roc_auc_score(truth[rows], score[rows]))
-    low, high = np.percentile(found, [2.5, 97.5])
-    return float(low), float(high)
+    weights = intervals.resamples(np.arange(len(truth)), truth, draws=draws, seed=seed)
+    return intervals.percentile(weighted.auroc(truth, score, weights))
 
 
 def unavailable(row: str, split: str, n: int) -> pd.DataFrame:
     """Return the line of a row that could not be scored: its accuracy is missing."""
-    return _lines(row, split, {"accuracy": np.nan}, n)
+    return pd.DataFrame([(row, split, "accuracy", np.nan, np.nan, np.nan, n)], columns=COLUMNS)
 
 
 def wide(scores: pd.DataFrame) -> pd.DataFrame:
@@ -137,11 +147,21 @@ def wide(scores: pd.DataFrame) -> pd.DataFrame:
     return table.assign(row=table["row"].str.replace("_", " "))
 
 
-def _share(hits: np.ndarray) -> float:
-    return float(np.mean(hits)) if len(hits) else np.nan
-
-
-def _lines(row: str, split: str, values: dict, n: int) -> pd.DataFrame:
-    return pd.DataFrame(
-        [(row, split, metric, float(value), n) for metric, value in values.items()], columns=COLUMNS
-    )
+def _scored(
+    row: str,
+    split: str,
+    truth: np.ndarray,
+    asked: Mapping[str, tuple[intervals.Metric, np.ndarray | None]],
+    *,
+    groups: np.ndarray | None,
+    seed: int,
+) -> pd.DataFrame:
+    """Return a line for each metric that has something to score."""
+    truth = np.asarray(truth)
+    weights = None if groups is None else intervals.resamples(groups, truth, seed=seed)
+    lines = [
+        (row, split, name, *intervals.estimate(metric, truth, said, weights=weights), len(truth))
+        for name, (metric, said) in asked.items()
+        if said is not None
+    ]
+    return pd.DataFrame(lines, columns=COLUMNS)

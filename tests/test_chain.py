@@ -80,7 +80,8 @@ def test_every_stage_declared_its_artifacts(run):
 def test_results_have_a_line_a_row_and_metric(run):
     with open(run / "results.csv", newline="") as file:
         lines = list(csv.DictReader(file))
-    assert list(lines[0]) == ["row", "split", "metric", "value", "published", "n"]
+    columns = ["row", "split", "metric", "value", "low", "high", "published", "n"]
+    assert list(lines[0]) == columns
     accuracies = {
         line["row"]: line
         for line in lines

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from cxr_helpers import dataset, films, plots
+from cxr_helpers import calibration, dataset, films, plots
 
 DRAW = np.random.default_rng(0)
 CLASSES = np.array(["normal", "bacterial", "viral"])[np.arange(60) % 3]
@@ -76,6 +76,21 @@ def test_confusion_counts_by_hand():
 def test_roc_names_its_area():
     fig = plots.roc_and_precision_recall(np.array([0, 0, 1, 1]), {"x": np.array([1, 4, 3, 9])})
     assert "x, AUROC 0.750" in [t.get_text() for t in axes_of(fig)[0].get_legend().get_texts()]
+
+
+def test_reliability_has_a_point_a_bin_and_larger_ones_for_more_films():
+    curve = calibration.reliability([0, 0, 0, 1, 1], [0.1, 0.1, 0.1, 0.9, 0.8])
+    (ax,) = axes_of(plots.reliability({"x": curve, "y": curve[:1]}))
+    diagonal, line, _ = ax.lines
+    assert diagonal.get_linestyle() == ":" and diagonal.get_xydata().tolist() == [[0, 0], [1, 1]]
+    assert line.get_xydata() == pytest.approx(np.array([[0.1, 0], [0.8, 1], [0.9, 1]]))
+    points = ax.collections[0]
+    assert np.array_equal(points.get_offsets(), line.get_xydata())
+    sizes = points.get_sizes()
+    assert sizes[0] > sizes[1] == sizes[2]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["x (n = 5)", "y (n = 3)"]
+    assert ax.get_xlabel() == "Predicted probability of pneumonia"
+    assert ax.get_ylabel() == "Observed share of pneumonia"
 
 
 def test_optimizer_study_has_a_line_each():

@@ -16,7 +16,9 @@ def run(tmp_path):
     data.finish(facts={"films": 4})
     truth = np.array([0, 0, 1, 1])
     lines = [
-        scores.binary("binary_cnn", s, truth, predicted=truth[::k], score=truth[::k])
+        scores.binary(
+            "binary_cnn", s, truth, predicted=truth[::k], score=truth[::k], groups=np.arange(4)
+        )
         for s, k in (("validation", 1), ("test", -1))
     ]
     lines.append(scores.binary("majority_binary", "test", truth, predicted=np.ones(4, int)))
@@ -26,7 +28,8 @@ def run(tmp_path):
 
 def test_published_figures_stand_beside_test_accuracies_only(run):
     table = results.collect(run)
-    assert list(table.columns) == ["row", "split", "metric", "value", "published", "n"]
+    columns = ["row", "split", "metric", "value", "low", "high", "published", "n"]
+    assert list(table.columns) == columns
     has = table[table["published"].notna()]
     assert has[["row", "split", "metric", "published"]].to_numpy().tolist() == [
         ["binary_cnn", "test", "accuracy", 0.85]
@@ -62,6 +65,32 @@ def test_files_hold_what_was_scored(run):
     assert content["facts"]["01_data"] == {"films": 4}
     row = next(r for r in content["rows"] if r["row"] == "binary_cnn" and r["split"] == "test")
     assert row["metrics"]["accuracy"] == 0.0 and row["published"] == 0.85
+    assert set(row["intervals"]) == set(row["metrics"])
+    assert row["intervals"]["accuracy"] == [0.0, 0.0]
+    bare = next(r for r in content["rows"] if r["row"] == "majority_binary")
+    assert bare["metrics"]["accuracy"] == 0.5 and bare["intervals"] == {}
+
+
+def test_a_stage_without_intervals_is_read(run):
+    path = run / "stages" / "02_binary" / "scores.csv"
+    pd.read_csv(path).drop(columns=["low", "high"]).to_csv(path, index=False)
+    table = results.collect(run)
+    assert table["low"].isna().all() and table["high"].isna().all() and table["value"].notna().all()
+
+
+def test_intervals_are_written_as_they_were_scored(run):
+    draw = np.random.default_rng(0)
+    truth, score = np.arange(60) % 2, draw.random(60)
+    said = {"predicted": (score > 0.5).astype(int), "probability": score}
+    lines = scores.binary("size_binary", "test", truth, **said, groups=np.arange(60))
+    data = Stage("01_data", run_dir=run)
+    data.save("dataset.json", write_json, {})
+    data.finish(scores=lines)
+    table, content = results.write(run)
+    row = next(r for r in content["rows"] if r["row"] == "size_binary")
+    for line in lines.itertuples():
+        assert row["intervals"][line.metric] == pytest.approx([line.low, line.high])
+    assert pd.read_csv(run / "results.csv").equals(table.reset_index(drop=True))
 
 
 def test_gaps_between_validation_and_test_by_hand(run):
