@@ -95,6 +95,8 @@ def conduct(options, schema, presets) -> int:
             if behind:
                 commands.tell(f"no report: {', '.join(behind)} not current")
             return 0
+        for seed in (options.seeds or [])[1:]:
+            log += retrain(options, values, seed, run_dir, fingerprint)
         return typeset(options, values, run_dir, log)
 
 
@@ -131,6 +133,19 @@ def update(options, values, chosen, run_dir, fingerprint) -> tuple[list, list[st
             seconds = execute(stage, notebook, values[stage], recipe, run_dir, options)
             log.append((stage, "ran", seconds))
     return log, behind
+
+
+def retrain(options, values, seed, run_dir, fingerprint) -> list:
+    """Run the stages that train again with another seed, on the same split of the same data."""
+    again = run_dir / results.SEEDS / str(seed)
+    stages.share("01_data", run_dir, again)
+    others = {
+        stage: own | {"run_dir": str(again)} | ({} if stage == "01_data" else {"seed": seed})
+        for stage, own in values.items()
+    }
+    commands.tell(f"seed {seed}")
+    log, _ = update(options, others, list(results.ROWS_FROM), again, fingerprint)
+    return [(f"{stage}, seed {seed}", what, took) for stage, what, took in log if took]
 
 
 def execute(stage, notebook, values, recipe, run_dir, options) -> float:

@@ -66,6 +66,24 @@ def threshold(
     return float(cuts[np.lexsort((-cuts, width, right))[-1]])
 
 
+def cuts(truth: np.ndarray, score: np.ndarray, *, at_least: float = 0.95) -> dict[str, float]:
+    """Return the cuts that a report compares, by name: 0.5 and, with both classes, the chosen.
+
+    Parameters
+    ----------
+    truth, score : array, shape (n,)
+        As for ``threshold``.
+    at_least : float
+        Sensitivity of the last one.
+    """
+    found = {"0.5": 0.5}
+    if len(np.unique(truth)) == 2:
+        found["most accurate"] = threshold(truth, score)
+        name = f"sensitivity {at_least:g}"
+        found[name] = threshold(truth, score, aim="sensitivity", at_least=at_least)
+    return found
+
+
 def temperature(logits: np.ndarray, truth: np.ndarray) -> float:
     """Fit the one number by which logits are to be divided (Guo et al. 2017, section 4.2).
 

@@ -55,6 +55,7 @@ def parse(
         help="a notebook's parameter; STAGE.NAME=VALUE for one stage (see --list)",
     )  # fmt: skip
     add("--seed", metavar="N", help="seed of every stage")
+    add("--seeds", metavar="N-M", help="train with each of these seeds, such as 0-4 or 0,7")
     add("--only", nargs="+", metavar="STAGE", help="run these stages, and no other")
     add("--from", dest="first", metavar="STAGE", help="run no stage before this one")
     add("--force", action="store_true", help="run stages again that are current")
@@ -72,6 +73,14 @@ def parse(
         parser.error(f"--run {options.run!r}: expected letters, digits, '.', '_' and '-' only")
     if options.timeout is not None and options.timeout < 1:
         parser.error(f"--timeout {options.timeout}: expected at least 1 second")
+    if options.seeds:
+        try:
+            options.seeds = parameters.seeds(options.seeds)
+        except ValueError as error:
+            parser.error(f"--seeds {error}")
+        if options.seed or options.weights_from or options.only or options.first:
+            parser.error("--seeds: not with --seed, --weights-from, --only or --from")
+        options.seed = str(options.seeds[0])
     if options.weights_from and (options.preset or options.settings):
         parser.error("--weights-from takes the parameters of that run: no --preset, no --set")
     options.preset = options.preset or "standard"

@@ -30,7 +30,8 @@ class Part:
         A view on the memory-mapped file: read-only.
     index : pandas.DataFrame
         A row a film: ``file``, ``split``, ``class_name``, ``group``, ``width``, ``height``,
-        ``mode`` and, for phantoms, the marker's box.
+        ``mode``, ``frame_normal``, ``frame_bacterial``, ``frame_viral`` (probabilities from the
+        frame alone) and, for phantoms, the marker's box.
     """
 
     images: np.ndarray
@@ -106,6 +107,11 @@ class Dataset:
             train.index["group"], train.index["class_name"], fraction=0.15, seed=seed
         )
         return train.where(~held), train.where(held)
+
+    @property
+    def category(self) -> np.ndarray:
+        """Of all films, as in ``Part``."""
+        return Part(self.images, self.index).category
 
     @property
     def synthetic(self) -> bool:

@@ -1,6 +1,10 @@
-"""The course report's three architectures, layer by layer, on grey images in [0, 1]."""
+"""The course report's three architectures, layer by layer, and a residual network; grey images in [0, 1]."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
 
 import keras
 import pandas as pd
@@ -125,6 +129,83 @@ def autoencoder(image_size: int) -> keras.Sequential:
         ],
         name="autoencoder",
     )
+
+
+def residual_cnn(
+    image_size: int, *, widths: Sequence[int] = (32, 64, 128, 256), classes: int = 3
+) -> keras.Model:
+    """Return an untrained residual network with batch normalisation.
+
+    He et al. (2016). Each film is first brought to mean 0 and standard deviation 1, so that
+    overall exposure does not matter. A block of two 3 × 3 convolutions for each width; all
+    after the first halve the sides, by strides in the block and by averaging beside it.
+
+    Parameters
+    ----------
+    image_size : int
+        Height and width of the input in pixels, at least 2 ** len(widths).
+    widths : sequence of int
+        Channels of each block.
+    classes : int
+
+    Returns
+    -------
+    keras.Model
+        (n, image_size, image_size, 1) float in [0, 1] to (n, classes) probabilities. The layer
+        named ``"embedding"`` is the mean of the last feature map, ``"block4"`` that map.
+    """
+    films = keras.Input((image_size, image_size, 1))
+    # one group: the mean and deviation of each film by itself
+    x = layers.GroupNormalization(
+        groups=1, center=False, scale=False, dtype="float32", name="standardise"
+    )(films)
+    x = _normalised(x, widths[0], 5, strides=2, name="stem")
+    x = layers.ReLU(name="stem_relu")(x)
+    for number, width in enumerate(widths, 1):
+        x = _residual_block(x, width, strides=1 if number == 1 else 2, name=f"block{number}")
+    x = layers.GlobalAveragePooling2D(name=EMBEDDING)(x)
+    x = layers.Dropout(0.2, name="dropout")(x)
+    x = layers.Dense(classes, activation="softmax", dtype="float32", name="category")(x)
+    return keras.Model(films, x, name="residual_cnn")
+
+
+def trained_residual_cnn(image_size: int, described: Path, weights: Path) -> keras.Model:
+    """Return the residual network of a run: rebuilt in code from its widths, weights loaded.
+
+    Parameters
+    ----------
+    image_size : int
+    described, weights : Path
+        ``ours.json`` and ``ours.weights.h5`` of ``03_categorical``.
+    """
+    widths = json.loads(described.read_text(encoding="utf-8"))["widths"]
+    model = residual_cnn(image_size, widths=widths)
+    model.load_weights(weights)
+    return model
+
+
+def _normalised(x, width: int, kernel: int, *, strides: int = 1, name: str):
+    x = layers.Conv2D(
+        width,
+        kernel,
+        strides=strides,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name=f"{name}_conv",
+    )(x)
+    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
+
+
+def _residual_block(x, width: int, *, strides: int, name: str):
+    y = _normalised(x, width, 3, strides=strides, name=f"{name}_first")
+    y = layers.ReLU(name=f"{name}_relu")(y)
+    y = _normalised(y, width, 3, name=f"{name}_second")
+    if strides > 1:
+        x = layers.AveragePooling2D(2, padding="same", name=f"{name}_pool")(x)
+    if x.shape[-1] != width:
+        x = _normalised(x, width, 1, name=f"{name}_beside")
+    return layers.ReLU(name=name)(layers.Add(name=f"{name}_sum")([x, y]))
 
 
 def describe(model: keras.Model) -> pd.DataFrame:

@@ -210,6 +210,25 @@ def resolve(
     return values
 
 
+def seeds(text: str) -> list[int]:
+    """Return the seeds that ``0-4`` or ``0,7,9`` stands for.
+
+    Raises
+    ------
+    ValueError
+        If it stands for none, for one twice, or for more than 100.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        low, dash, high = part.strip().partition("-")
+        if not low.isdecimal() or (dash and not high.isdecimal()):
+            raise ValueError(f"{text!r} is not like 0-4 or 0,7,9")
+        found += range(int(low), int(high or low) + 1)
+    if not 1 <= len(found) == len(set(found)) <= 100 or max(found) > 2**32 - 1:
+        raise ValueError(f"{text!r}: expected 1 to 100 different seeds below 2**32")
+    return found
+
+
 def presets(path: Path) -> dict[str, dict[str, dict[str, object]]]:
     """Return the presets of a TOML file: name, then stage, then parameter values."""
     return tomllib.loads(path.read_text(encoding="utf-8"))

@@ -7,13 +7,15 @@ BIU 2024), Table 1.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from cxr_helpers import atomic, stages
+from cxr_helpers import atomic, intervals, stages, weighted
+from cxr_helpers.scores import figure
 
 COLUMNS = ["row", "split", "metric", "value", "low", "high", "published", "n"]
 
@@ -28,6 +30,10 @@ class Row:
     published: float | None = None
 
 
+SEEDS = "seeds"  # folder of a run that holds the same stages, run with other seeds
+ROWS_FROM = ("02_binary", "03_categorical", "04_autoencoder", "05_knn")  # depend on a seed
+SPREAD = ["seeds", "seeds_mean", "seeds_sd"]
+
 ROWS = (
     Row("binary_cnn", "Binary CNN", 2, 0.85),
     Row("categorical_cnn", "Categorical CNN (transfer from binary)", 3, 0.76),
@@ -35,10 +41,15 @@ ROWS = (
     Row("knn_categorical", "kNN on the categorical embedding", 3, 0.70),
     Row("autoencoder", "Autoencoder, MSE threshold", 2, 0.33),
     Row("knn_autoencoder", "Autoencoder, kNN on the encoded image", 2, 0.66),
+    Row("ours_binary", "Ours: residual network", 2),
+    Row("ours_categorical", "Ours: residual network", 3),
+    Row("knn_ours", "kNN on our network's embedding", 2),
     Row("majority_binary", "Baseline: training films' majority class", 2),
     Row("majority_categorical", "Baseline: training films' majority class", 3),
     Row("size_binary", "Baseline: stored film size alone", 2),
     Row("size_categorical", "Baseline: stored film size alone", 3),
+    Row("frame_binary", "Baseline: frame of the film alone", 2),
+    Row("frame_categorical", "Baseline: frame of the film alone", 3),
     Row("autoencoder_corrected", "Autoencoder, direction from held-out films", 2),
 )
 
@@ -51,47 +62,119 @@ def collect(run_dir: Path) -> pd.DataFrame:
     pandas.DataFrame
         Columns ``row, split, metric, value, low, high, published, n``; one line per row and
         metric. ``low`` and ``high`` are the 95 % interval, NaN where a stage wrote none.
-        ``published`` is set for the test accuracy of the six published rows.
+        ``published`` is set for the test accuracy of the six published rows. Where other seeds
+        were run too, ``seeds`` (how many, this one included), ``seeds_mean`` and ``seeds_sd``.
     """
-    found = []
-    for stage in stages.STAGES:
-        path = stages.stage_folder(run_dir, stage) / "scores.csv"
-        if path.is_file():
-            found.append(pd.read_csv(path))
-    table = pd.concat(found, ignore_index=True)
+    table = _lines_of(run_dir)
+    seeds = [_lines_of(path) for path in sorted((run_dir / SEEDS).glob("[0-9]*"))]
+    if seeds:
+        keys = ["row", "split", "metric"]
+        spread = pd.concat([table, *seeds]).groupby(keys)["value"].agg(["count", "mean", "std"])
+        spread = spread.rename(columns={"count": "seeds", "mean": "seeds_mean", "std": "seeds_sd"})
+        table = table.merge(spread.reset_index(), on=keys, how="left", validate="one_to_one")
     published = {row.id: row.published for row in ROWS if row.published is not None}
     comparable = (table["metric"] == "accuracy") & (table["split"] == "test")
     table["published"] = table["row"].map(published).where(comparable)
-    return table.reindex(columns=COLUMNS)
+    return table.reindex(columns=[*COLUMNS, *SPREAD] if seeds else COLUMNS)
 
 
-def table_one(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return Table 1 from ``collect``'s lines: the test scores, a line a row.
+def _lines_of(run_dir: Path) -> pd.DataFrame:
+    """Return the scores of a run's stages, one after the other."""
+    paths = [stages.stage_folder(run_dir, stage) / "scores.csv" for stage in stages.STAGES]
+    return pd.concat([pd.read_csv(path) for path in paths if path.is_file()], ignore_index=True)
 
-    Columns ``Row``, ``Classes``, ``Published``, ``Accuracy``, ``Balanced accuracy``, ``AUROC``,
-    ``n``; NaN where a score has no meaning.
+
+SHOWN = {
+    "Accuracy": "accuracy",
+    "Balanced accuracy": "balanced_accuracy",
+    "AUROC": "auroc",
+    "Worst group": "worst_group_accuracy",
+}
+MORE = {
+    "Sensitivity": "sensitivity",
+    "Specificity": "specificity",
+    "Average precision": "average_precision",
+    "Brier": "brier",
+    "Calibration error": "calibration_error",
+}
+
+
+def table_one(
+    scores: pd.DataFrame, columns: Mapping[str, str] = SHOWN, *, split: str = "test"
+) -> pd.DataFrame:
+    """Return Table 1 from ``collect``'s lines: a line a row, in the order of ``ROWS``.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        From ``collect``.
+    columns : mapping of heading to metric
+        ``SHOWN``, or ``MORE`` for the table after it.
+    split : str
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``Row``, ``Classes``, ``Published``, one text column a metric (the figure with its 95 %
+        interval, a dash where it has no meaning), ``n`` and, where several seeds were run,
+        ``Accuracy over seeds``. Rows without any of the metrics are left out.
     """
-    test = scores[scores["split"] == "test"]
-    values = test.pivot(index="row", columns="metric", values="value")
-    n = test.groupby("row")["n"].first()
+    own = scores[scores["split"] == split].set_index(["row", "metric"])
     lines = []
     for row in ROWS:
-        if row.id not in values.index:
+        if row.id not in own.index or not set(columns.values()) & set(own.loc[row.id].index):
             continue
-        get = values.loc[row.id].get
-        lines.append(
-            (
-                row.label,
-                row.classes,
-                np.nan if row.published is None else row.published,
-                get("accuracy", np.nan),
-                get("balanced_accuracy", np.nan),
-                get("auroc", np.nan),
-                int(n[row.id]),
+        metrics = own.loc[row.id]
+        line = {"Row": row.label, "Classes": row.classes}
+        if columns is SHOWN:
+            line["Published"] = np.nan if row.published is None else row.published
+        for heading, metric in columns.items():
+            found = metrics.loc[metric] if metric in metrics.index else None
+            line[heading] = "–" if found is None else figure(found.value, found.low, found.high)
+        line["n"] = int(metrics["n"].iloc[0])
+        if columns is SHOWN and "seeds" in metrics and (metrics["seeds"] > 1).any():
+            spread = metrics.loc["accuracy"]
+            line["Accuracy over seeds"] = (
+                f"{spread.seeds_mean:.3f} ± {spread.seeds_sd:.3f} ({spread.seeds:.0f})"
+                if spread.seeds > 1
+                else "–"
             )
-        )
-    columns = ["Row", "Classes", "Published", "Accuracy", "Balanced accuracy", "AUROC", "n"]
-    return pd.DataFrame(lines, columns=columns)
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def compare(run_dir: Path, first: str, second: str, *, seed: int = 0) -> dict[str, float]:
+    """Compare the test accuracy of two rows film by film.
+
+    Parameters
+    ----------
+    run_dir : Path
+    first, second : str
+        Ids of rows that were scored on the same films.
+    seed : int
+        Of the bootstrap's draws.
+
+    Returns
+    -------
+    dict
+        ``gain`` (first minus second), ``low`` and ``high`` (its paired 95 % bootstrap interval,
+        whole patient groups drawn), ``p`` (McNemar's exact test), ``n``.
+    """
+    found = [
+        pd.read_csv(path)
+        for path in sorted((run_dir / "stages").glob("*/predictions.csv"))
+        if path.is_file()
+    ]
+    said = pd.concat(found, ignore_index=True).query("split == 'test'")
+    one, other = (said[said["row"] == row].set_index("film") for row in (first, second))
+    both = one.join(other.add_suffix("_other"), how="inner")
+    index = pd.read_csv(run_dir / "stages" / "01_data" / "index.csv", keep_default_na=False)
+    truth = both["truth"].to_numpy(dtype=int)
+    answers = [both[name].to_numpy(dtype=int) for name in ("predicted", "predicted_other")]
+    weights = intervals.resamples(index["group"].iloc[both.index], truth, seed=seed)
+    gain, low, high = intervals.difference(weighted.accuracy, truth, *answers, weights=weights)
+    p = intervals.mcnemar(answers[0] == truth, answers[1] == truth)
+    return {"gain": gain, "low": low, "high": high, "p": p, "n": len(both)}
 
 
 def validation_gaps(scores: pd.DataFrame) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,8 @@ METRICS = (
     "average precision",
     "Brier",
     "calibration error",
+    "worst group accuracy",
+    "contradicted AUROC",
 )
 
 
@@ -139,12 +141,25 @@ def unavailable(row: str, split: str, n: int) -> pd.DataFrame:
     return pd.DataFrame([(row, split, "accuracy", np.nan, np.nan, np.nan, n)], columns=COLUMNS)
 
 
-def wide(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return scores with a line a row and split, and a column a metric, for a table."""
-    table = scores.pivot(index=["row", "split", "n"], columns="metric", values="value")
+def wide(scores: pd.DataFrame, metrics: Sequence[str] = METRICS[:5]) -> pd.DataFrame:
+    """Return scores for a table: a line a row and split, a column a metric, as text.
+
+    A figure with its interval reads ``0.912 [0.88, 0.94]``; a missing one is a dash.
+    """
+    shown = scores.assign(text=[figure(*line) for line in scores[["value", "low", "high"]].values])
+    table = shown.pivot(index=["row", "split", "n"], columns="metric", values="text")
     table = table.rename(columns={m.replace(" ", "_").lower(): m for m in METRICS})
-    table = table[[m for m in METRICS if m in table]].reset_index().rename_axis(columns=None)
-    return table.assign(row=table["row"].str.replace("_", " "))
+    order = scores[["row", "split", "n"]].drop_duplicates()
+    table = table.reindex(pd.MultiIndex.from_frame(order))
+    table = table[[m for m in metrics if m in table]].fillna("–").reset_index()
+    return table.rename_axis(columns=None).assign(row=table["row"].str.replace("_", " "))
+
+
+def figure(value: float, low: float = np.nan, high: float = np.nan) -> str:
+    """Return a figure and its interval as text."""
+    if np.isnan(value):
+        return "–"
+    return f"{value:.3f}" + ("" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]")
 
 
 def _scored(

@@ -7,6 +7,7 @@ by the notebook itself; a stage without it did not finish.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import sys
 import time
@@ -136,7 +137,11 @@ class Stage:
         return path
 
     def finish(
-        self, *, scores: pd.DataFrame | None = None, facts: Mapping[str, object] | None = None
+        self,
+        *,
+        scores: pd.DataFrame | None = None,
+        predictions: pd.DataFrame | None = None,
+        facts: Mapping[str, object] | None = None,
     ) -> None:
         """Declare the stage complete: its scores, its facts and a digest of each artifact.
 
@@ -144,11 +149,14 @@ class Stage:
         ----------
         scores : pandas.DataFrame, optional
             As ``cxr_helpers.scores`` makes them; lands as ``scores.csv``.
+        predictions : pandas.DataFrame, optional
+            As ``cxr_helpers.scorecard`` makes them; lands as ``predictions.csv``.
         facts : mapping, optional
             Named numbers and words that the report's prose looks up; must be plain JSON.
         """
-        if scores is not None:
-            self.save("scores.csv", _write_table, scores)
+        for name, frame in (("scores.csv", scores), ("predictions.csv", predictions)):
+            if frame is not None:
+                self.save(name, _write_table, frame)
         declared = {
             "stage": self.name,
             "facts": dict(facts or {}),
@@ -171,6 +179,21 @@ def upstream(names: Iterable[str]) -> set[str]:
 def stage_folder(run_dir: Path, name: str) -> Path:
     """Return the folder of a stage's artifacts."""
     return run_dir / "stages" / name
+
+
+def share(name: str, run_dir: Path, other: Path) -> None:
+    """Give another run a finished stage of this one: hard links where possible, else copies."""
+    for source in (stage_folder(run_dir, name), run_dir / "notebooks" / f"{name}.ipynb"):
+        target = other / source.relative_to(run_dir)
+        files = [p for p in source.rglob("*") if p.is_file()] if source.is_dir() else [source]
+        for path in files:
+            there = target / path.relative_to(source) if source.is_dir() else target
+            there.parent.mkdir(parents=True, exist_ok=True)
+            with atomic.replacing(there) as partial:
+                try:
+                    os.link(path, partial)
+                except OSError:
+                    shutil.copyfile(path, partial)
 
 
 def declared(run_dir: Path, name: str) -> dict | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,45 +14,10 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from cxr_helpers import augmentation as aug
 from cxr_helpers import checkpoints
+from cxr_helpers.augmentation import Augmentation, StrongAugmentation
 from cxr_helpers.stages import file_digest
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Random rotation, horizontal flip and shift, as in the course report.
-
-    Attributes
-    ----------
-    rotation : float
-        Largest rotation to either side, in degrees, 0 to 180.
-    shift : float
-        Largest shift along each axis, as a share of the image's side, 0 to 1.
-    flip : bool
-        Whether half of the images are mirrored left to right.
-    """
-
-    rotation: float = 10.0
-    shift: float = 0.1
-    flip: bool = True
-
-    def draw(self, seed: int) -> Callable:
-        """Return a function that changes batches at random, each call anew.
-
-        It takes and returns (n, size, size, 1) floats; what leaves the frame turns black.
-        """
-        black = {"fill_mode": "constant", "fill_value": 0.0, "dtype": "float32"}
-        steps: list[keras.Layer] = []
-        if self.flip:
-            steps.append(keras.layers.RandomFlip("horizontal", seed=seed, dtype="float32"))
-        if self.rotation:
-            steps.append(keras.layers.RandomRotation(self.rotation / 360, seed=seed + 1, **black))
-        if self.shift:
-            steps.append(
-                keras.layers.RandomTranslation(self.shift, self.shift, seed=seed + 2, **black)
-            )
-        change = keras.Sequential(steps or [keras.layers.Identity()])
-        return tf.function(lambda pictures: change(pictures, training=True), reduce_retracing=True)
 
 
 def batches(
@@ -77,7 +44,7 @@ def batches(
     order : ndarray of int, optional
         The images to feed, in this order; all of them in their own order by default.
     augment : callable, optional
-        Applied to each batch of floats.
+        Takes and returns a batch of floats and what is wanted of it.
 
     Yields
     ------
@@ -88,16 +55,46 @@ def batches(
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         pictures = images[rows][..., None] / np.float32(255)
+        wanted = None if targets is None else targets[rows]
         if augment is not None:
-            pictures = augment(pictures)
-        yield pictures, pictures if targets is None else targets[rows]
+            pictures, wanted = augment(pictures, wanted)
+        yield pictures, pictures if wanted is None else wanted
 
 
-def predict(model: keras.Model, images: np.ndarray, *, batch_size: int = 128) -> np.ndarray:
-    """Return a model's output for 8-bit images, shape (n, ...), a batch at a time."""
-    return np.concatenate(
-        [model.predict_on_batch(pictures) for pictures, _ in batches(images, batch_size=batch_size)]
+def predict(
+    model: keras.Model, images: np.ndarray, *, batch_size: int = 128, mirrored: bool = False
+) -> np.ndarray:
+    """Return a model's output for 8-bit images, shape (n, ...), a batch at a time.
+
+    With ``mirrored`` it is the mean of the outputs for the film and for its mirror image.
+    """
+    outputs = []
+    for pictures, _ in batches(images, batch_size=batch_size):
+        output = model.predict_on_batch(pictures)
+        if mirrored:
+            output = (output + model.predict_on_batch(pictures[:, :, ::-1])) / 2
+        outputs.append(output)
+    return np.concatenate(outputs)
+
+
+def adamw(
+    *, steps: int, warmup: int, learning_rate: float, weight_decay: float
+) -> keras.optimizers.AdamW:
+    """Return AdamW whose rate rises for ``warmup`` steps and falls as a cosine until ``steps``.
+
+    Loshchilov and Hutter (2017, 2019). Gradients are clipped to norm 1; biases and the weights
+    of normalisations do not decay.
+    """
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0,
+        max(1, steps - warmup),
+        alpha=0.01,
+        warmup_target=learning_rate,
+        warmup_steps=max(1, warmup),
     )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay, clipnorm=1.0)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
 
 
 def fit(
@@ -108,7 +105,9 @@ def fit(
     epochs: int,
     batch_size: int,
     seed: int,
-    augmentation: Augmentation | None = None,
+    augmentation: Augmentation | StrongAugmentation | None = None,
+    chances: np.ndarray | None = None,
+    average: float = 0.0,
     validation: tuple[np.ndarray, np.ndarray | None] | None = None,
     report: Callable[[str], None] | None = None,
     checkpoint: Path | None = None,
@@ -118,6 +117,8 @@ def fit(
     The order of the images and their augmentation depend only on ``seed`` and the number
     of the epoch. With ``validation``, the weights of the epoch with the lowest validation
     loss are restored at the end; without it the last epoch's stay, as in the course report.
+    With ``average``, the averaged weights of the last epoch are what the model has at the end,
+    whatever the validation loss was.
 
     Parameters
     ----------
@@ -131,8 +132,14 @@ def fit(
         At least 1.
     seed : int
         Of the order and the augmentation.
-    augmentation : Augmentation, optional
+    augmentation : Augmentation or StrongAugmentation, optional
         None: the images as they are.
+    chances : ndarray of float, shape (n,), optional
+        How often an image is drawn, in proportion. An epoch is n draws, spread so that an
+        image comes as often as its chance says or once more. Without it each comes once.
+    average : float
+        Decay of an exponential moving average of all weights, a step; validation scores it,
+        and the model has it at the end. 0 averages nothing. Polyak and Juditsky (1992).
     validation : (images, targets), optional
         Scored after each epoch, never augmented.
     report : callable, optional
@@ -165,16 +172,17 @@ def fit(
         tf.function(lambda *batch, step=step: step(batch), reduce_retracing=True)
         for step in (model.train_step, model.test_step)
     )
+    averaged = _Average(model, decay=average) if average else None
     done = _Progress()
     if checkpoint is not None:
         key = checkpoints.key(
             model,
-            *(images, targets, *(validation or ())),
-            settings=(epochs, batch_size, seed, augmentation),
-            code=file_digest(Path(__file__)),
+            *(images, targets, *(validation or ()), chances),
+            settings=(epochs, batch_size, seed, augmentation, average),
+            code=[file_digest(Path(module.__file__)) for module in (sys.modules[__name__], aug)],
             tensorflow=tf.__version__,
         )
-        done = _Progress.restored(checkpoint, model, key=key)
+        done = _Progress.restored(checkpoint, model, averaged, key=key)
         if done.rows and report is not None:
             report(f"goes on after epoch {len(done.rows)}/{epochs} of an interrupted run")
     start, first = time.monotonic(), len(done.rows)
@@ -184,30 +192,73 @@ def fit(
             images,
             targets,
             batch_size=batch_size,
-            order=np.random.default_rng(seeds[0]).permutation(len(images)),
+            order=_order(len(images), chances, draw=np.random.default_rng(seeds[0])),
             augment=augmentation.draw(int(seeds[1] >> 2)) if augmentation else None,
         )
-        row = {"epoch": epoch + 1} | _pass(model, train_step, feed)
+        row = {"epoch": epoch + 1} | _pass(model, train_step, feed, after=averaged)
         if validation is not None:
-            scored = _pass(model, test_step, batches(*validation))
+            with averaged.in_place() if averaged else nullcontext():
+                scored = _pass(model, test_step, batches(*validation))
             row |= {f"val_{name}": value for name, value in scored.items()}
         if not np.isfinite(row["loss"]):
             raise FloatingPointError(
                 f"the loss of epoch {epoch + 1} is {row['loss']}: "
                 "lower the learning rate, or look for broken images in 01_data"
             )
-        done.add(row, model)
+        done.add(row, model, choose=averaged is None)
         if checkpoint is not None:
-            done.save(checkpoint, model, key=key)
+            done.save(checkpoint, model, averaged, key=key)
         if report is not None:
             pace = (time.monotonic() - start) / (epoch + 1 - first)
             report(_line(row, epochs=epochs, left=pace * (epochs - epoch - 1)))
     history = pd.DataFrame(done.rows)
     history["best"] = history["epoch"] == epochs
-    if done.best_weights:
+    if averaged:
+        averaged.keep()
+    elif done.best_weights:
         model.set_weights(done.best_weights)
         history["best"] = history["val_loss"] == done.best
     return history
+
+
+def _order(n: int, chances: np.ndarray | None, *, draw: np.random.Generator) -> np.ndarray:
+    """Return which images an epoch feeds, in which order."""
+    order = draw.permutation(n)
+    if chances is None:
+        return order
+    ends = np.cumsum(chances[order] / np.sum(chances))  # a comb of n teeth over the shares
+    picked = order[np.searchsorted(ends, (np.arange(n) + draw.random()) / n).clip(0, n - 1)]
+    return draw.permutation(picked)
+
+
+class _Average:
+    """An exponential moving average of all of a model's weights, in float32."""
+
+    def __init__(self, model: keras.Model, *, decay: float) -> None:
+        self.model, self.decay, self.steps = model, decay, 0
+        self.weights = [tf.Variable(w) for w in model.get_weights()]
+        self._move = tf.function(self._follow)
+
+    def _follow(self, decay: tf.Tensor) -> None:
+        for mean, now in zip(self.weights, self.model.weights, strict=True):
+            mean.assign(decay * mean + (1 - decay) * tf.cast(now.value, mean.dtype))
+
+    def __call__(self) -> None:
+        self.steps += 1  # early on a short memory: the first weights mean nothing
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        self._move(tf.constant(decay, tf.float32))
+
+    def keep(self) -> None:
+        self.model.set_weights([mean.numpy() for mean in self.weights])
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        now = self.model.get_weights()
+        self.keep()
+        try:
+            yield
+        finally:
+            self.model.set_weights(now)
 
 
 @dataclass
@@ -218,29 +269,43 @@ class _Progress:
     best: float = np.inf
     best_weights: list[np.ndarray] = field(default_factory=list)
 
-    def add(self, row: dict, model: keras.Model) -> None:
+    def add(self, row: dict, model: keras.Model, *, choose: bool) -> None:
         self.rows.append(row)
-        if row.get("val_loss", np.inf) < self.best:
+        if choose and row.get("val_loss", np.inf) < self.best:
             self.best, self.best_weights = row["val_loss"], model.get_weights()
 
-    def save(self, path: Path, model: keras.Model, *, key: str) -> None:
+    def save(self, path: Path, model: keras.Model, averaged: _Average | None, *, key: str) -> None:
         progress = {"rows": self.rows, "best": self.best}
-        checkpoints.save(path, model, key=key, progress=progress, extra={"best": self.best_weights})
+        progress["steps"] = averaged.steps if averaged else 0
+        means = [mean.numpy() for mean in averaged.weights] if averaged else []
+        extra = {"best": self.best_weights, "average": means}
+        checkpoints.save(path, model, key=key, progress=progress, extra=extra)
 
     @classmethod
-    def restored(cls, path: Path, model: keras.Model, *, key: str) -> _Progress:
+    def restored(
+        cls, path: Path, model: keras.Model, averaged: _Average | None, *, key: str
+    ) -> _Progress:
         found = checkpoints.restore(path, model, key=key)
         if found is None:
             return cls()
         progress, extra = found
+        steps = progress.pop("steps")
+        if averaged:
+            averaged.steps = steps
+            for mean, saved in zip(averaged.weights, extra["average"], strict=True):
+                mean.assign(saved)
         return cls(**progress, best_weights=extra.get("best", []))
 
 
-def _pass(model: keras.Model, step: Callable, feed: Iterator) -> dict[str, float]:
+def _pass(
+    model: keras.Model, step: Callable, feed: Iterator, *, after: Callable[[], None] | None = None
+) -> dict[str, float]:
     """Take all batches through one compiled step; return loss and metrics over all of them."""
     model.reset_metrics()
     for pictures, wanted in feed:
         step(tf.constant(pictures), tf.constant(wanted))
+        if after is not None:
+            after()
     return {name: float(value) for name, value in model.get_metrics_result().items()}
 
 

@@ -71,7 +71,7 @@ def compose(
         "opening": [
             Prose(_prose("abstract.md", lookup)),
             Prose("# Results"),
-            _table_one(scores, synthetic=data["synthetic"]),
+            *_tables(scores, synthetic=data["synthetic"]),
         ],
         "closing": [Prose(_prose("discussion.md", lookup)), Prose(_prose("references.md", {}))],
         "appendix": _appendix(run_dir, values=values, data=data),
@@ -99,7 +99,8 @@ def _lookup(run_dir: Path, *, scores: pd.DataFrame, data: Mapping, index: pd.Dat
     gaps = results.validation_gaps(scores)
     for row, own in scores[scores["split"] == "test"].groupby("row"):
         named = dict(zip(own["metric"], own["value"], strict=True))
-        lines[row] = SimpleNamespace(**named, n=int(own["n"].iloc[0]))
+        said = {line.metric: _percent(line.value, line.low, line.high) for line in own.itertuples()}
+        lines[row] = SimpleNamespace(**named, n=int(own["n"].iloc[0]), said=SimpleNamespace(**said))
     compared = [
         SimpleNamespace(
             label=row.label,
@@ -114,7 +115,6 @@ def _lookup(run_dir: Path, *, scores: pd.DataFrame, data: Mapping, index: pd.Dat
         2: lines["majority_binary"].accuracy,
         3: lines["majority_categorical"].accuracy,
     }
-    accuracy, n = lines["binary_cnn"].accuracy, lines["binary_cnn"].n
     test = index.loc[index["split"] == "test", "class_name"].value_counts()
     declared = {stage: stages.declared(run_dir, stage)["facts"] for stage in stages.STAGES}
     return {
@@ -128,7 +128,12 @@ def _lookup(run_dir: Path, *, scores: pd.DataFrame, data: Mapping, index: pd.Dat
         "close": [row for row in compared if abs(row.accuracy - row.published) <= 0.05],
         "farthest": max(compared, key=lambda row: abs(row.accuracy - row.published)),
         "below": [row.label for row in compared if row.accuracy <= majority[row.classes]],
-        "sampling_error": 1.96 * math.sqrt(accuracy * (1 - accuracy) / n),
+        "compare": {
+            "ours": results.compare(run_dir, "ours_binary", "binary_cnn"),
+            "ours_three": results.compare(run_dir, "ours_categorical", "categorical_cnn"),
+            "knn": results.compare(run_dir, "knn_binary", "binary_cnn"),
+        },
+        "seeds": int(scores["seeds"].max()) if "seeds" in scores else 1,
         "published_test_split": all(
             test.get(name, 0) == count for name, count in published.COUNTS["test"].items()
         ),
@@ -145,7 +150,9 @@ def _prose(name: str, lookup: Mapping) -> str:
         loader=jinja2.FileSystemLoader(HERE), undefined=jinja2.StrictUndefined, autoescape=False
     )
     environment.filters |= {
-        "percent": lambda share: f"{share:.1%}",
+        "percent": lambda share: "no figure" if math.isnan(share) else f"{share:.1%}",
+        "signed": lambda share: f"{100 * share:+.1f}",
+        "p": lambda p: f"{p:.2g}" if p >= 0.001 else "less than 0.001",
         "three": lambda number: f"{number:.3f}",
         "points": lambda share: f"{100 * share:.1f}",
         "whole": lambda number: f"{number:g}",
@@ -153,22 +160,45 @@ def _prose(name: str, lookup: Mapping) -> str:
     return environment.get_template(name).render(lookup)
 
 
-def _table_one(scores: pd.DataFrame, *, synthetic: bool) -> Table:
-    table = results.table_one(scores)
-    content = publish.table_content(
-        table,
-        formats={"Published": ".2f", "Accuracy": ".3f", "Balanced accuracy": ".3f", "AUROC": ".3f"},
-    )
+def _percent(value: float, low: float, high: float) -> str:
+    """Return a share and its interval in words of the prose."""
+    if math.isnan(low):
+        return f"{value:.1%}"
+    return f"{value:.1%} (95% interval {100 * low:.1f} to {100 * high:.1f})"
+
+
+def _tables(scores: pd.DataFrame, *, synthetic: bool) -> list[Table]:
+    """Return Table 1 and the table of the other scores."""
     caption = (
-        "Scores on the test films beside the published accuracies of the course report. Balanced "
+        "Scores on the test films beside the published accuracies of the course report, with 95% "
+        "bootstrap intervals in brackets (whole patient groups drawn within each class). Balanced "
         "accuracy is the mean of the classes' recalls; AUROC is the area under the ROC curve, for "
-        "three classes the mean of one against the rest; n is the number of test films. A dash "
-        "marks what was not published or has no meaning."
+        "three classes the mean of one against the rest; worst group is the lowest accuracy of "
+        "normal or pneumonia with the frame speaking for or against the class; n is the number of "
+        "test films. A dash marks what was not published or has no meaning."
     )
-    if table["Accuracy"].isna().any():
-        caption += " Film size alone is not available: all films are stored in one size."
-    caption = publish.labelled(caption, synthetic=synthetic)
-    return Table("tab-results", content["columns"], content["rows"], caption)
+    table = results.table_one(scores)
+    if "Accuracy over seeds" in table:
+        caption += (
+            " Over seeds: mean ± standard deviation of the accuracy over trainings (their number)."
+        )
+    size = scores[(scores["row"] == "size_binary") & (scores["metric"] == "accuracy")]
+    if size["value"].isna().any():
+        caption += " Film size alone is not available: all films it could learn from have one size."
+    more = results.table_one(scores, results.MORE)
+    return [
+        _table(table, "tab-results", publish.labelled(caption, synthetic=synthetic)),
+        _table(
+            more,
+            "tab-more-results",
+            publish.labelled(
+                "More scores on the test films, with the same intervals. Brier score and "
+                "calibration error need a probability; that of the calibration error lies high, "
+                "because resampling itself adds to the error.",
+                synthetic=synthetic,
+            ),
+        ),
+    ]
 
 
 def _appendix(run_dir: Path, *, values: Mapping, data: Mapping) -> list:
@@ -218,6 +248,10 @@ def _appendix(run_dir: Path, *, values: Mapping, data: Mapping) -> list:
 
 
 def _table(frame: pd.DataFrame, id: str, caption: str) -> Table:
-    formats = {name: ".0f" if "memory" in name else ".1f" for name in frame.select_dtypes("number")}
+    whole = ("memory", "Classes", "n")
+    formats = {
+        name: ".2f" if name == "Published" else ".0f" if any(w in name for w in whole) else ".1f"
+        for name in frame.select_dtypes("number")
+    }
     content = publish.table_content(frame, formats=formats)
     return Table(id, content["columns"], content["rows"], caption)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from cxr_helpers import atomic, manifests, provenance, stages
+from cxr_helpers import atomic, manifests, provenance, results, stages
 
 MANIFEST = "report.manifest.json"
 TYPESETTERS = ("nbconvert", "jinja2", "matplotlib", "fonttools", "typst", "pypandoc-binary")
@@ -29,6 +29,10 @@ def recipe(run_dir: Path, *, options: Mapping[str, object]) -> dict:
     files += (here.parent / "cxr_helpers").glob("*.py")
     return {
         "stages": {s: manifests.digest_of(manifests.read(s, run_dir)) for s in stages.STAGES},
+        "seeds": {
+            str(path.relative_to(run_dir)): stages.file_digest(path)
+            for path in sorted((run_dir / results.SEEDS).glob("*/stages/*/scores.csv"))
+        },
         "sources": {
             str(path.relative_to(here.parent)): stages.file_digest(path)
             for path in sorted(files)

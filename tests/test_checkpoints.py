@@ -12,6 +12,7 @@ import pytest
 from keras import layers
 
 from cxr_helpers import checkpoints, training
+from cxr_helpers.augmentation import Augmentation
 
 ROOT = Path(training.__file__).parent.parent
 FILMS = np.random.default_rng(0).integers(0, 256, (48, 8, 8), dtype=np.uint8)
@@ -50,7 +51,7 @@ def train(model, *, stop_after=None, epochs=5, **options):
         FILMS,
         LABELS,
         **{"epochs": epochs, "batch_size": 8, "seed": 3, "report": report}
-        | {"augmentation": training.Augmentation(), "validation": (FILMS[:20], LABELS[:20])}
+        | {"augmentation": Augmentation(), "validation": (FILMS[:20], LABELS[:20])}
         | options,
     )
 

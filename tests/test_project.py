@@ -10,7 +10,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-NEED_TENSORFLOW = {"anomaly", "checkpoints", "embeddings", "gradcam", "models", "training"}
+NEED_TENSORFLOW = {
+    "anomaly",
+    "augmentation",
+    "checkpoints",
+    "frame",
+    "embeddings",
+    "gradcam",
+    "models",
+    "training",
+}
 MODULES = sorted(p.stem for p in (ROOT / "cxr_helpers").glob("[a-z]*.py"))
 SOURCES = [
     p

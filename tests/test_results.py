@@ -39,10 +39,10 @@ def test_published_figures_stand_beside_test_accuracies_only(run):
 def test_table_one_has_the_test_scores(run):
     table = results.table_one(results.collect(run)).set_index("Row")
     line = table.loc["Binary CNN"]
-    assert line["Published"] == 0.85 and line["Accuracy"] == 0.0 and line["n"] == 4
-    assert line["AUROC"] == 0.0
+    assert line["Published"] == 0.85 and line["n"] == 4
+    assert line["Accuracy"] == "0.000 [0.00, 0.00]" and line["AUROC"] == "0.000 [0.00, 0.00]"
     majority = table.loc["Baseline: training films' majority class"]
-    assert majority["Accuracy"] == 0.5 and np.isnan(majority["AUROC"])
+    assert majority["Accuracy"] == "0.500" and majority["AUROC"] == "–"
     assert np.isnan(majority["Published"])
 
 
@@ -102,4 +102,42 @@ def test_gaps_between_validation_and_test_by_hand(run):
 def test_a_row_that_cannot_be_scored_is_shown_without_a_number():
     line = scores.unavailable("size_binary", "test", 9)
     table = results.table_one(line).iloc[0]
-    assert np.isnan(table["Accuracy"]) and table["n"] == 9
+    assert table["Accuracy"] == "–" and table["n"] == 9
+
+
+def test_the_second_table_has_the_other_scores(run):
+    table = results.table_one(results.collect(run), results.MORE).set_index("Row")
+    assert list(table.columns) == ["Classes", *results.MORE, "n"]
+    assert table.loc["Binary CNN", "Specificity"] == "0.000 [0.00, 0.00]"
+    assert table.loc["Baseline: training films' majority class", "Sensitivity"] == "1.000"
+
+
+def test_other_seeds_give_mean_and_spread(run):
+    truth = np.array([0, 0, 1, 1])
+    for seed, said in ((1, truth), (2, 1 - truth)):
+        again = run / results.SEEDS / str(seed)
+        Stage("01_data", run_dir=again).finish()
+        line = scores.binary("binary_cnn", "test", truth, predicted=said)
+        Stage("02_binary", run_dir=again).finish(scores=line)
+    table = results.collect(run).set_index(["row", "split", "metric"])
+    line = table.loc[("binary_cnn", "test", "accuracy")]
+    assert line["value"] == 0 and line["seeds"] == 3  # of 0, 1 and 0
+    assert line["seeds_mean"] == pytest.approx(1 / 3)
+    assert line["seeds_sd"] == pytest.approx(np.sqrt(1 / 3))
+    shown = results.table_one(results.collect(run)).set_index("Row")
+    assert shown.loc["Binary CNN", "Accuracy over seeds"] == "0.333 ± 0.577 (3)"
+
+
+def test_rows_are_compared_on_the_same_films(tmp_path):
+    data = Stage("01_data", run_dir=tmp_path)
+    groups = [f"normal {i}" for i in range(10)]
+    data.save("index.csv", pd.DataFrame({"group": groups}).to_csv, index=False)
+    data.finish()
+    said = pd.DataFrame({"film": range(10), "split": "test", "truth": [0, 1] * 5})
+    first = said.assign(row="a", predicted=said["truth"])
+    second = said.assign(row="b", predicted=0)  # wrong in five films
+    both = pd.concat([first, second.sample(frac=1, random_state=0)])
+    Stage("02_binary", run_dir=tmp_path).finish(predictions=both)
+    found = results.compare(tmp_path, "a", "b")
+    assert found["gain"] == found["low"] == found["high"] == 0.5  # in every draw, by strata
+    assert found["p"] == pytest.approx(2 * 0.5**5) and found["n"] == 10

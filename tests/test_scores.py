@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn import metrics
 
@@ -143,11 +144,14 @@ def test_what_is_unavailable_has_the_same_columns():
     assert line.loc[0, ["value", "low", "high"]].isna().all() and line.loc[0, "n"] == 7
 
 
-def test_a_wide_table_shows_values_alone():
+def test_a_wide_table_shows_figures_with_their_intervals():
     truth = np.array([0, 1, 1, 0])
     found = scores.binary(
         "a_row", "test", truth, predicted=truth, probability=truth, groups=np.arange(4)
     )
-    table = scores.wide(found)
-    assert list(table) == ["row", "split", "n", *scores.METRICS]
-    assert table.loc[0, "row"] == "a row" and table.loc[0, "Brier"] == 0
+    table = scores.wide(found, scores.METRICS)
+    assert list(table) == ["row", "split", "n", *scores.METRICS[:8]]
+    assert table.loc[0, "row"] == "a row" and table.loc[0, "Brier"] == "0.000 [0.00, 0.00]"
+    assert list(scores.wide(found, ("AUROC",))) == ["row", "split", "n", "AUROC"]
+    bare = scores.binary("a_row", "test", truth, predicted=truth)
+    assert scores.wide(pd.concat([found.assign(row="b"), bare])).loc[1, "accuracy"] == "1.000"

@@ -4,6 +4,7 @@ import pytest
 from keras import layers
 
 from cxr_helpers import training
+from cxr_helpers.augmentation import Augmentation
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_an_autoencoder_is_asked_for_its_input(films):
 
 
 def test_same_seed_same_weights(films, bright):
-    augmentation = training.Augmentation()
+    augmentation = Augmentation()
     one, two, other = network(), network(), network()
     train(one, films, bright, augmentation=augmentation)
     train(two, films, bright, augmentation=augmentation)
@@ -105,30 +106,47 @@ def test_training_learns(films, bright):
 
 def test_images_are_left_as_they_were(films, bright):
     before = films.copy()
-    train(network(), films, bright, augmentation=training.Augmentation())
+    train(network(), films, bright, augmentation=Augmentation())
     assert np.array_equal(films, before)
 
 
-def test_augmentation_off_changes_nothing(films):
-    layer = training.Augmentation(rotation=0, shift=0, flip=False).draw(0)
-    pictures = films[..., None].astype("float32")
-    assert np.array_equal(layer(pictures), pictures)
+def test_chances_decide_how_often_an_image_is_drawn():
+    draw = np.random.default_rng(0)
+    order = training._order(8, np.array([4, 4, 0, 0, 0, 0, 4, 4.0]), draw=draw)
+    assert sorted(order) == [0, 0, 1, 1, 6, 6, 7, 7]
+    assert sorted(training._order(8, None, draw=draw)) == list(range(8))
 
 
-def test_flip_mirrors_left_and_right_only(films):
-    pictures = films[..., None].astype("float32")
-    flipped = np.asarray(training.Augmentation(rotation=0, shift=0).draw(0)(pictures))
-    same = (flipped == pictures).all(axis=(1, 2, 3))
-    mirrored = (flipped == pictures[:, :, ::-1]).all(axis=(1, 2, 3))
-    assert (same | mirrored).all() and same.any() and mirrored.any()
+def test_the_average_is_what_validation_and_the_end_see(films, bright):
+    model = network()
+    history = train(model, films, bright, average=0.5, validation=(films, bright))
+    scored = model.evaluate(films[..., None] / 255, bright, verbose=0, return_dict=True)
+    assert scored["loss"] == pytest.approx(history["val_loss"].iloc[-1], rel=1e-5)
+    assert history["best"].tolist() == [False, False, True]
+    plain = network()
+    train(plain, films, bright)
+    assert not np.array_equal(model.get_weights()[0], plain.get_weights()[0])
 
 
-def test_shift_stays_within_its_bound():
-    dot = np.zeros((64, 20, 20, 1), "float32")
-    dot[:, 10, 10] = 1
-    moved = np.asarray(training.Augmentation(rotation=0, flip=False, shift=0.2).draw(0)(dot))
-    rows, columns = np.nonzero(moved.max(axis=0)[..., 0])
-    assert 5 <= rows.min() < 10 < rows.max() <= 15 and 5 <= columns.min() < 10 < columns.max() <= 15
+def test_an_average_without_memory_is_the_last_step(films, bright):
+    one, two = network(), network()
+    train(one, films, bright, average=1e-9)
+    train(two, films, bright)
+    assert np.allclose(one.get_weights()[0], two.get_weights()[0], atol=1e-6)
+
+
+def test_mirrored_predictions_do_not_tell_left_from_right(films):
+    model = network()
+    there = training.predict(model, films, mirrored=True)
+    back = training.predict(model, films[:, :, ::-1], mirrored=True)
+    assert np.allclose(there, back, atol=1e-6)
+    assert not np.allclose(there, training.predict(model, films), atol=1e-6)
+
+
+def test_the_rate_warms_up_and_falls_to_nearly_nothing():
+    rate = training.adamw(steps=100, warmup=10, learning_rate=0.5, weight_decay=0.1)._learning_rate
+    assert float(rate(0)) == 0 and float(rate(10)) == pytest.approx(0.5)
+    assert float(rate(100)) == pytest.approx(0.005)
 
 
 def test_one_line_an_epoch_with_the_time_left(films, bright):

@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from cxr_helpers import frame
+
+
+def test_the_centre_is_black_and_the_frame_as_it_was():
+    films = np.full((2, 100, 100), 7, np.uint8)
+    framed = frame.black_out(films, 0.68)
+    assert (framed[:, 16:84, 16:84] == 0).all()
+    assert framed.astype(bool).sum() == 2 * (100**2 - 68**2)
+    assert (films == 7).all()
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_share_out_of_range_is_refused(share):
+    with pytest.raises(ValueError, match=f"share {share}"):
+        frame.black_out(np.zeros((1, 8, 8), np.uint8), share)
+
+
+def test_balanced_chances_give_every_class_the_same():
+    category = np.array([0, 1, 1, 2, 2, 2])
+    chances = frame.balanced(category)
+    assert np.allclose([chances[category == c].sum() for c in range(3)], 1 / 3)
+    weighted = frame.balanced(category, np.array([1, 1, 3, 1, 1, 1]))
+    assert np.allclose(weighted[1:3], [1 / 12, 3 / 12]) and weighted.sum() == pytest.approx(1)
+
+
+def planted(n, *, where):
+    """Return films whose class is the brightness of some rows, and noise elsewhere."""
+    draw = np.random.default_rng(0)
+    category = np.arange(n) % 3
+    films = draw.integers(0, 60, (n, 64, 64), dtype=np.uint8)
+    films[:, where, 12:52] = (category * 80 + 40)[:, None, None]
+    return films, category, np.array([f"g {i // 2}" for i in range(n)])
+
+
+def test_a_mark_in_the_frame_is_found_and_one_in_the_centre_is_not():
+    for where, seen in ((slice(0, 10), True), (slice(12, 52), False)):
+        films, category, groups = planted(300, where=where)
+        own, networks = frame.cross_fit(
+            films, category, groups, share=0.68, epochs=8, seed=0, folds=2
+        )
+        assert own.shape == (300, 3) and np.allclose(own.sum(axis=1), 1, atol=1e-5)
+        assert len(networks) == 2
+        right = (own.argmax(axis=1) == category).mean()
+        assert right > 0.8 if seen else right < 0.55
+        others = frame.judge(networks, films[:10], share=0.68)
+        assert others.shape == (10, 3)
