@@ -171,14 +171,14 @@ def typeset(options, values, run_dir, log) -> int:
     """Write results and report; show what was done."""
     from report import contents, currency, render
 
-    start = time.monotonic()
+    start, others = time.monotonic(), (options.seeds or [])[1:]
     recipe = currency.recipe(run_dir, options=vars(options))
     made = [run_dir / name for name in commands.REPORT_FILES]
     if currency.is_current(recipe, run_dir):
         log.append(("report", "current", 0.0))
-        scores, warnings = results.collect(run_dir), []
+        scores, warnings = results.collect(run_dir, seeds=others), []
     else:
-        scores, _ = results.write(run_dir)
+        scores, _ = results.write(run_dir, seeds=others)
         executed = [run_dir / "notebooks" / f"{stage}.ipynb" for stage in stages.STAGES]
         try:
             pages = contents.compose(run_dir, scores=scores, values=values, options=vars(options))

@@ -181,13 +181,15 @@ def show_log(log: Sequence[tuple[str, str, float]], *, title: str) -> None:
 
 
 def show_results(results: pd.DataFrame) -> None:
-    """Show Table 1."""
+    """Show Table 1, the columns that fit a terminal."""
     table = Table(title="Table 1", title_justify="left")
-    for name in results:
-        numeric = pd.api.types.is_numeric_dtype(results[name])
-        table.add_column(name, justify="right" if numeric else "left")
-    for line in results.itertuples(index=False):
-        cells = ["–" if pd.isna(v) else f"{v:.3f}" if isinstance(v, float) else v for v in line]
+    wanted = ("Row", "Classes", "Published", "Accuracy", "AUROC", "Accuracy over seeds", "n")
+    shown = results[[name for name in wanted if name in results]]
+    for name in shown:
+        left = {"justify": "left", "ratio": 1} if name == "Row" else {"no_wrap": True}
+        table.add_column(name, **({"justify": "right"} | left))
+    for line in shown.itertuples(index=False):
+        cells = ["–" if pd.isna(v) else f"{v:.2f}" if isinstance(v, float) else v for v in line]
         table.add_row(*map(str, cells))
     _console.print(table, markup=False)
 

@@ -7,7 +7,7 @@ BIU 2024), Table 1.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,11 +51,20 @@ ROWS = (
     Row("frame_binary", "Baseline: frame of the film alone", 2),
     Row("frame_categorical", "Baseline: frame of the film alone", 3),
     Row("autoencoder_corrected", "Autoencoder, direction from held-out films", 2),
+    Row("anomaly_detail", "Distance from normal films, detail", 2),
+    Row("anomaly_edges", "Distance from normal films, edges", 2),
+    Row("anomaly_both", "Distance from normal films, both", 2),
 )
 
 
-def collect(run_dir: Path) -> pd.DataFrame:
+def collect(run_dir: Path, *, seeds: Iterable[int] = ()) -> pd.DataFrame:
     """Return every stage's scores with the published figures beside them.
+
+    Parameters
+    ----------
+    run_dir : Path
+    seeds : iterable of int
+        Other seeds that were run now, below ``SEEDS``; what lies there of others is not read.
 
     Returns
     -------
@@ -66,16 +75,16 @@ def collect(run_dir: Path) -> pd.DataFrame:
         were run too, ``seeds`` (how many, this one included), ``seeds_mean`` and ``seeds_sd``.
     """
     table = _lines_of(run_dir)
-    seeds = [_lines_of(path) for path in sorted((run_dir / SEEDS).glob("[0-9]*"))]
-    if seeds:
+    others = [_lines_of(run_dir / SEEDS / str(seed)) for seed in seeds]
+    if others:
         keys = ["row", "split", "metric"]
-        spread = pd.concat([table, *seeds]).groupby(keys)["value"].agg(["count", "mean", "std"])
+        spread = pd.concat([table, *others]).groupby(keys)["value"].agg(["count", "mean", "std"])
         spread = spread.rename(columns={"count": "seeds", "mean": "seeds_mean", "std": "seeds_sd"})
         table = table.merge(spread.reset_index(), on=keys, how="left", validate="one_to_one")
     published = {row.id: row.published for row in ROWS if row.published is not None}
     comparable = (table["metric"] == "accuracy") & (table["split"] == "test")
     table["published"] = table["row"].map(published).where(comparable)
-    return table.reindex(columns=[*COLUMNS, *SPREAD] if seeds else COLUMNS)
+    return table.reindex(columns=[*COLUMNS, *SPREAD] if others else COLUMNS)
 
 
 def _lines_of(run_dir: Path) -> pd.DataFrame:
@@ -199,9 +208,9 @@ def validation_gaps(scores: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def write(run_dir: Path) -> tuple[pd.DataFrame, dict]:
+def write(run_dir: Path, *, seeds: Iterable[int] = ()) -> tuple[pd.DataFrame, dict]:
     """Write ``results.csv`` and ``results.json`` into the run's folder; return both contents."""
-    scores = collect(run_dir)
+    scores = collect(run_dir, seeds=seeds)
     atomic.write_text(run_dir / "results.csv", scores.to_csv(index=False, lineterminator="\n"))
     content = {
         "dataset": json.loads(

@@ -30,8 +30,11 @@ def recipe(run_dir: Path, *, options: Mapping[str, object]) -> dict:
     return {
         "stages": {s: manifests.digest_of(manifests.read(s, run_dir)) for s in stages.STAGES},
         "seeds": {
-            str(path.relative_to(run_dir)): stages.file_digest(path)
-            for path in sorted((run_dir / results.SEEDS).glob("*/stages/*/scores.csv"))
+            seed: [
+                manifests.digest_of(manifests.read(stage, run_dir / results.SEEDS / str(seed)))
+                for stage in results.ROWS_FROM
+            ]
+            for seed in (options.get("seeds") or [])[1:]
         },
         "sources": {
             str(path.relative_to(here.parent)): stages.file_digest(path)
