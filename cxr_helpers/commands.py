@@ -19,7 +19,9 @@ from cxr_helpers import manifests, parameters, stages
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 REPORT_FILES = ("report.html", "report.pdf", "results.csv", "results.json")
-_console = Console(stderr=True, highlight=False, soft_wrap=True)
+_console = Console(
+    stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else 110
+)
 
 
 class Refused(RuntimeError):
