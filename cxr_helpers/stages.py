@@ -175,7 +175,8 @@ def stage_folder(run_dir: Path, name: str) -> Path:
 
 def declared(run_dir: Path, name: str) -> dict | None:
     """Return what a finished stage declared, or None where it did not finish."""
-    return atomic.read_json(stage_folder(run_dir, name) / DECLARED)
+    found = atomic.read_json(stage_folder(run_dir, name) / DECLARED)
+    return found if found and "outputs" in found else None
 
 
 def damaged_output(run_dir: Path, name: str) -> str | None:
