@@ -88,6 +88,7 @@ def conduct(options, schema, presets) -> int:
             run_dir, films=films, image_size=first["image_size"], pdf=not options.no_pdf
         ):
             commands.tell(f"warning: {warning}")
+            options.no_pdf = True
     with nullcontext() if options.dry_run else preflight.sole_use(run_dir):
         log, behind = update(options, values, chosen, run_dir, fingerprint)
         if options.dry_run or behind:
@@ -163,6 +164,8 @@ def execute(stage, notebook, values, recipe, run_dir, options) -> float:
         timeout=options.timeout,
     )
     seconds = time.monotonic() - start
+    if changed := manifests.changed_input(stage, recipe, run_dir):
+        raise commands.Refused(4, f"{stage}: {changed} changed while it ran: run it again")
     manifests.write(stage, recipe, run_dir, seconds=seconds)
     return seconds
 

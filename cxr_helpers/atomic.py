@@ -62,9 +62,10 @@ def write_json(path: Path, content: object) -> Path:
 def read_json(path: Path) -> dict | None:
     """Return what ``write_json`` wrote, or None where there is no such file or it is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # no JSON, or no UTF-8
         return None
+    return content if isinstance(content, dict) else None
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -108,7 +109,7 @@ def earlier_run(options: argparse.Namespace, build: Path) -> Path | None:
             2, f"--weights-from {named!r} is no run: there are {', '.join(known) or 'none'}{hint}"
         )
     for stage in stages.STAGES:
-        if manifests.read(stage, found) is None or stages.damaged_output(found, stage):
+        if not manifests.is_whole(stage, found):
             raise Refused(2, f"--weights-from {named!r}: its {stage} is not whole, run it again")
     return found
 
@@ -160,7 +161,8 @@ def fail(code: int, message: str, *, debug: bool = False) -> int:
     if debug:
         traceback.print_exc()
     first_line = message.strip().split("\n")[0]
-    _console.print(f"error: {first_line}", style="bold red", markup=False)
+    with suppress(OSError):  # the terminal may have gone, as after SIGHUP
+        _console.print(f"error: {first_line}", style="bold red", markup=False)
     return code
 
 

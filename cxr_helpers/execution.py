@@ -58,7 +58,7 @@ _ENVIRONMENT = {
         (errno.EROFS, "work in a folder that can be written to"),
         (errno.EACCES, "change the permissions, or work in another folder"),
     )
-}
+} | {" requested and ": "free some disk"}  # NumPy's words for an array cut short
 
 
 class NotebookFailed(Refused):
@@ -73,9 +73,13 @@ class NotebookFailed(Refused):
     """
 
     def __init__(self, message: str, *, error: str = "") -> None:
-        advice = next((a for words, a in _ENVIRONMENT.items() if words in message), None)
-        code = 3 if error == DataError.__name__ else 6 if advice else 4
-        super().__init__(code, f"{message}: {advice}" if advice else message)
+        words = next((words for words in _ENVIRONMENT if words in message), None)
+        code = 3 if error == DataError.__name__ else 6 if words else 4
+        if words:
+            first = message.split("\n")[0]  # HDF5 says what went wrong on its second line
+            said = first if words in first else f"{first} … {words}"
+            message = f"{said}: {_ENVIRONMENT[words]}"
+        super().__init__(code, message)
         self.error = error
 
 
@@ -127,6 +131,7 @@ def run(
                 running,
                 parameters=dict(parameters),
                 kernel_name=KERNEL,
+                language="python",
                 cwd=source.parent,
                 progress_bar=False,
                 log_output=True,
@@ -185,6 +190,9 @@ def _own_kernel(*, log: Path) -> Iterator[None]:
     """Offer a kernel that is this interpreter, whatever kernels the machine has."""
     with tempfile.TemporaryDirectory(prefix="cxr-kernel-") as folder:
         spec = Path(folder) / "kernels" / KERNEL / "kernel.json"
+        helpers = [str(Path(__file__).resolve().parent.parent)]  # those that this process imports
+        if os.environ.get("PYTHONPATH"):
+            helpers.append(os.environ["PYTHONPATH"])
         spec.parent.mkdir(parents=True)
         content = {
             "argv": [sys.executable, "-c", _LAUNCH, "-f", "{connection_file}"],
@@ -193,6 +201,7 @@ def _own_kernel(*, log: Path) -> Iterator[None]:
             "env": {
                 "CXR_KERNEL_LOG": str(log),
                 "CXR_KERNEL_PID": str(Path(folder) / "pid"),
+                "PYTHONPATH": os.pathsep.join(helpers),
                 "TF_CPP_MIN_LOG_LEVEL": "2",
             },
         }

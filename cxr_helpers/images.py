@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -138,12 +139,18 @@ def decode_all(
     sha256 = digests(scan)
     recipe = "\n".join([*(scan.files["file"] + " " + sha256), f"{size} {framing} {DECODER}"])
     entry = Path(cache_dir) / hashlib.sha256(os.fsencode(recipe)).hexdigest()[:32]
-    if not entry.is_dir():
-        _fill(entry, scan.files.assign(sha256=sha256), scan.root, size, framing)
+    if entry.is_dir():
+        try:
+            return _read(entry)
+        except (OSError, ValueError, EOFError):  # damaged since it was made
+            shutil.rmtree(entry)
+    _fill(entry, scan.files.assign(sha256=sha256), scan.root, size, framing)
+    return _read(entry)
+
+
+def _read(entry: Path) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
     pixels = np.load(entry / "pixels.npy", mmap_mode="r")
-    table = pd.read_csv(entry / "table.csv")
-    unreadable = pd.read_csv(entry / "unreadable.csv")
-    return pixels, table, unreadable
+    return pixels, pd.read_csv(entry / "table.csv"), pd.read_csv(entry / "unreadable.csv")
 
 
 def _fill(entry: Path, files: pd.DataFrame, root: Path, size: int, framing: str) -> None:

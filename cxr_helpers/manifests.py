@@ -145,6 +145,27 @@ def _executed(run_dir: Path, stage: str) -> str | None:
     return stages.file_digest(path) if path.is_file() else None
 
 
+def is_whole(stage: str, run_dir: Path) -> bool:
+    """Return whether a stage finished under the conductor and all that it wrote is as it was."""
+    stored = read(stage, run_dir)
+    return (
+        stored is not None
+        and stages.declared(run_dir, stage) is not None
+        and stored["declared"] == _outputs_of(run_dir, stage)
+        and stages.damaged_output(run_dir, stage) is None
+    )
+
+
+def changed_input(stage: str, recipe: Mapping, run_dir: Path) -> str | None:
+    """Return what of a stage's inputs is not as it was when the recipe was taken, if anything."""
+    for earlier in stages.STAGES[stage]:
+        if recipe["inputs"][earlier] != _outputs_of(run_dir, earlier):
+            return earlier
+        if damaged := stages.damaged_output(run_dir, earlier):
+            return f"{earlier}/{damaged}"
+    return None
+
+
 def parameters_of(run_dir: Path, known: Mapping[str, Iterable[str]]) -> dict[str, dict]:
     """Return the parameters of a finished run by stage, those that are still known."""
     return {
@@ -162,4 +183,5 @@ def forget(stage: str, run_dir: Path) -> None:
 
 def read(stage: str, run_dir: Path) -> dict | None:
     """Return a stage's manifest, or None where it never finished under the conductor."""
-    return atomic.read_json(stages.stage_folder(run_dir, stage) / MANIFEST)
+    found = atomic.read_json(stages.stage_folder(run_dir, stage) / MANIFEST)
+    return found if found and {"recipe", "declared", "executed"} <= found.keys() else None

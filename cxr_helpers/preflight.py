@@ -14,8 +14,11 @@ import filelock
 from cxr_helpers import atomic
 from cxr_helpers.commands import Refused, short
 
-KERNEL = ("ipykernel", "papermill", "nbconvert", "tensorflow", "keras", "sklearn", "seaborn")
-PDF = ("typst", "pypandoc")
+NEEDED = (
+    *("ipykernel", "papermill", "nbconvert", "pypandoc"),
+    *("tensorflow", "keras", "sklearn", "seaborn"),
+)
+PDF = ("typst",)
 BYTES_PER_PIXEL = 8  # decoded twice (cache, run), and a code of as many bytes as four pixels
 SPARE_BYTES = 150 * 2**20  # weights, checkpoints, executed notebooks, report
 
@@ -42,7 +45,7 @@ def check(folder: Path, *, films: int, image_size: int, pdf: bool) -> list[str]:
     Refused
         With exit code 6, naming what to do.
     """
-    if lacking := _lacking(KERNEL):
+    if lacking := _lacking(NEEDED):
         raise Refused(6, f"not installed: {', '.join(lacking)}; `uv sync` installs what is needed")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +65,8 @@ def check(folder: Path, *, films: int, image_size: int, pdf: bool) -> list[str]:
             f"{needed / 2**20:,.0f} are needed: free some, or set a smaller image_size",
         )
     if pdf and (lacking := _lacking(PDF)):
-        return [f"there will be no PDF: {', '.join(lacking)} not installed"]
+        names = " ".join(lacking)
+        return [f"there will be no PDF: {names} is not installed (pip install {names})"]
     return []
 
 
@@ -94,5 +98,6 @@ def sole_use(folder: Path) -> Iterator[None]:
         atomic.sweep(folder)
         yield
     finally:
+        atomic.sweep(folder)
         owner.unlink(missing_ok=True)
         lock.release()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr_helpers import archives, downloads, folder, images, parameters, phantoms, splits
+from cxr_helpers import archives, downloads, folder, images, parameters, splits
 from cxr_helpers.dataset import Dataset
 
 TEST_FRACTION = 0.25  # of a folder that has no test of its own
@@ -133,6 +133,8 @@ def read(
     """
     nothing = pd.DataFrame(columns=["file", "reason"])
     if data == PHANTOM:
+        from cxr_helpers import phantoms  # SciPy: a second that no other source needs
+
         drawn = phantoms.phantoms(size=size, **phantom_options)
         index = drawn.index.assign(
             group=drawn.index["class_name"] + " " + drawn.index["patient"].astype(str),

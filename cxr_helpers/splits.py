@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold
 
 
 def validation_mask(
@@ -50,6 +49,8 @@ def validation_mask(
             f"no class has {folds} patient groups in train, which a validation share of "
             f"{fraction:g} needs; the most is {max(counts.values())}"
         )
+    from sklearn.model_selection import StratifiedGroupKFold  # takes a second to import
+
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     _, chosen = next(splitter.split(common, classes[common], groups[common]))
     mask[common[chosen]] = True

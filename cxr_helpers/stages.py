@@ -198,7 +198,8 @@ def share(name: str, run_dir: Path, other: Path) -> None:
 
 def declared(run_dir: Path, name: str) -> dict | None:
     """Return what a finished stage declared, or None where it did not finish."""
-    return atomic.read_json(stage_folder(run_dir, name) / DECLARED)
+    found = atomic.read_json(stage_folder(run_dir, name) / DECLARED)
+    return found if found and "outputs" in found else None
 
 
 def damaged_output(run_dir: Path, name: str) -> str | None:

@@ -52,7 +52,7 @@ def is_current(recipe: Mapping, run_dir: Path) -> bool:
     stored = atomic.read_json(run_dir / MANIFEST)
     return (
         stored is not None
-        and stored["recipe"] == json.loads(json.dumps(recipe))
+        and stored.get("recipe") == json.loads(json.dumps(recipe))
         and all(
             (run_dir / name).is_file() and stages.file_digest(run_dir / name) == digest
             for name, digest in stored["files"].items()

@@ -67,16 +67,18 @@ def render(
     matter = Matter(front, tuple(opening), tuple(closing), tuple(appendix))
     page, _ = HtmlExporter().from_notebook_node(merged, {"matter": matter})
     out.mkdir(parents=True, exist_ok=True)
-    html_path = atomic.write_bytes(out / "report.html", page.encode(errors="replace"))
+    printed, warnings = None, []
+    if pdf:
+        try:
+            source, resources = TypstExporter().from_notebook_node(merged, {"matter": matter})
+            printed, warnings = typeset(source, resources["outputs"], date=front.date)
+        except (ImportError, OSError, RuntimeError) as fault:
+            advice = INSTALL if isinstance(fault, ImportError) else PRINT
+            warnings = [f"PDF skipped: {fault}; {advice}"]
+    # both are ready: an interruption leaves both old ones, or none
     pdf_path = out / "report.pdf"
-    if not pdf:
-        pdf_path.unlink(missing_ok=True)  # an older one would pass for this report's
-        return Rendered(html_path, None)
-    try:
-        source, resources = TypstExporter().from_notebook_node(merged, {"matter": matter})
-        printed, warnings = typeset(source, resources["outputs"], date=front.date)
-    except (ImportError, OSError, RuntimeError) as fault:
-        pdf_path.unlink(missing_ok=True)
-        advice = INSTALL if isinstance(fault, ImportError) else PRINT
-        return Rendered(html_path, None, [f"PDF skipped: {fault}; {advice}"])
+    pdf_path.unlink(missing_ok=True)  # an older one would pass for this report's
+    html_path = atomic.write_bytes(out / "report.html", page.encode(errors="replace"))
+    if printed is None:
+        return Rendered(html_path, None, warnings)
     return Rendered(html_path, atomic.write_bytes(pdf_path, printed), warnings)

@@ -39,6 +39,9 @@ def test_json_is_written_whole_and_refuses_nan(tmp_path):
 def test_what_is_no_json_reads_as_nothing(tmp_path):
     (tmp_path / "x.json").write_text('{"half": ')
     assert atomic.read_json(tmp_path / "x.json") is None
+    for content in (b"\xff\xfe{}", b"[1]", b"", b"null"):
+        (tmp_path / "x.json").write_bytes(content)
+        assert atomic.read_json(tmp_path / "x.json") is None
     assert atomic.read_json(tmp_path / "none.json") is None
 
 

@@ -74,6 +74,35 @@ def test_a_training_film_of_a_group_in_test_goes(films):
     assert np.flatnonzero(leaking).tolist() == [40]
 
 
+def test_a_test_film_that_the_models_learnt_from_goes_with_its_group(films):
+    """For models of an earlier run: it is test that gives way, for every kind of learning film."""
+    images, index = films
+    learnt = index.index[index["split"] == "train"][0]
+    twin, other = films[0][learnt], np.random.default_rng(0).integers(0, 256, (96, 96), np.uint8)
+    images, index = with_copy(films, reencoded(twin, quality=70), split="test", group="new 7")
+    images, index = with_copy((images, index), other, split="test", group=index["group"][learnt])
+    images, index = with_copy((images, index), other.T, split="test", group="new 8")
+    for kind in ("train", "validation", "serial"):
+        index.loc[learnt, "split"] = kind
+        leaking = audit.leaks(index, audit.duplicates(images, index), drop="test")
+        shared = index["group"].isin(index.loc[index["split"] != "test", "group"])
+        wanted = (index["split"] == "test") & (shared | (np.arange(43) == 40))
+        assert np.array_equal(leaking, wanted) and leaking[40] and leaking[41] and not leaking[42]
+
+
+def test_equal_group_numbers_of_another_collection_are_no_leak(films):
+    group = films[1].loc[films[1]["split"] == "train", "group"].iloc[0]
+    index = films[1].copy()
+    index.loc[index["split"] == "test", "group"] = group
+    assert not audit.leaks(index, audit.duplicates(films[0], index), drop="test").any()
+    assert audit.leaks(index, audit.duplicates(films[0], index)).any()
+
+
+def test_the_side_to_drop_must_be_known(films):
+    with pytest.raises(ValueError, match="drop 'validation' is neither"):
+        audit.leaks(films[1], audit.duplicates(*films), drop="validation")
+
+
 def test_duplicates_within_train_stay(films):
     row = films[1].index[films[1]["split"] == "train"][0]
     images, index = with_copy(films, films[0][row], split="train")

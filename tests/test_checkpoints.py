@@ -131,6 +131,24 @@ def test_a_damaged_checkpoint_is_not_used(tmp_path, damage):
     assert checkpoints.restore(path, model, key="k") is None
 
 
+def test_a_checkpoint_that_holds_objects_is_not_unpickled(tmp_path):
+    """SEC-03"""
+
+    class Evil:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "PWNED",)
+
+    model, path = network(), tmp_path / "x.npz"
+    model.optimizer.build(model.trainable_variables)
+    checkpoints.save(path, model, key="k", progress={}, extra={})
+    before = state(model)
+    for name in ("key", "progress", "model-0"):
+        arrays = dict(np.load(path)) | {name: np.array([Evil()], dtype=object)}
+        np.savez(tmp_path / "evil.npz", allow_pickle=True, **arrays)
+        assert checkpoints.restore(tmp_path / "evil.npz", model, key="k") is None
+        assert not (tmp_path / "PWNED").exists() and same(state(model), before)
+
+
 KILLED = """
 import json, sys
 from pathlib import Path

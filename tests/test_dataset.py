@@ -95,3 +95,17 @@ def test_one_validation_split_chooses_and_all_are_scored(stage, choose_by, split
     data = dataset.save(stage, *films(), {"synthetic": True, "choose_by": choose_by})
     assert (data.chooser.index["split"] == split).all()
     assert data.scored() == ["validation", "serial", "test"]
+
+
+def test_films_that_hold_objects_are_not_unpickled(stage, tmp_path):
+    """SEC-03"""
+
+    class Evil:
+        def __reduce__(self):
+            return (tmp_path / "PWNED").touch, ()
+
+    dataset.save(stage, *films(9), {"synthetic": True})
+    np.save(stage.folder / "images.npy", np.array([Evil()], dtype=object))
+    with pytest.raises(ValueError, match="objects"):
+        dataset.read(stage.folder)
+    assert not (tmp_path / "PWNED").exists()

@@ -1,9 +1,13 @@
 """Tiny fixture notebooks, really executed: what papermill calls completed is not believed."""
 
 import os
+import signal
 import sys
+import time
+from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -96,6 +100,66 @@ def test_a_dead_kernel_points_to_memory(tmp_path):
 def test_an_endless_cell_is_stopped(tmp_path):
     error = failure(tmp_path, "while True: pass", "stage.finish()", timeout=2)
     assert "longer than 2 s" in str(error)
+
+
+def test_a_cell_that_asks_a_question_is_no_endless_wait(tmp_path):
+    error = failure(tmp_path, "input('name?')", "stage.finish()")
+    assert "StdinNotImplementedError" in str(error) and "cell 3" in str(error)
+
+
+def test_the_children_of_a_cell_end_with_the_notebook(tmp_path):
+    cell = "import subprocess; print(subprocess.Popen(['sleep', '1000']).pid); stage.finish()"
+    done, *_ = run(tmp_path, cell)
+    book = nbformat.read(done, as_version=4)
+    child = int(book.cells[-1].outputs[0].text)
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not psutil.pid_exists(child)
+
+
+LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="no limit on file sizes here")
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        ("np.save('x.npy', np.zeros(10**5))", "requested and"),
+        ("np.savez('x.npz', x=np.zeros(10**5))", "File too large"),
+        ("h5py.File('x.h5', 'w').create_dataset('x', data=np.zeros(10**5))", "File too large"),
+    ],
+)
+def test_a_full_disk_is_no_fault_of_the_notebook(tmp_path, write, words):
+    """OUT-02: NumPy hides the system's words, HDF5 says them on its second line."""
+    error = failure(tmp_path, "import h5py\nimport numpy as np", LIMIT, write, "stage.finish()")
+    assert error.code == 6
+    (line,) = str(error).splitlines()
+    assert "01_data.ipynb, cell 5: OSError" in line and words in line
+    assert line.endswith((": free some disk", ": raise the limit on file sizes"))
+
+
+def test_a_notebook_whose_language_is_not_said(tmp_path):
+    """Programs that strip outputs strip this too."""
+    book = new_notebook(
+        cells=[
+            new_code_cell(BEGIN.replace("run_dir=run_dir", f"run_dir={str(tmp_path)!r}")),
+            new_code_cell("stage.finish()"),
+        ]
+    )
+    nbformat.write(book, tmp_path / "01_data.ipynb")
+    done = execution.run(
+        tmp_path / "01_data.ipynb", run_dir=tmp_path, parameters={}, tell=lambda line: None
+    )
+    assert done == tmp_path / "notebooks" / "01_data.ipynb"
+
+
+def test_the_kernel_has_the_helpers_of_this_process(tmp_path):
+    """Not those of another checkout that happens to be installed."""
+    _, lines, _ = run(
+        tmp_path, "import cxr_helpers; stage.say(cxr_helpers.__file__)", "stage.finish()"
+    )
+    assert lines == [str(Path(execution.__file__).with_name("__init__.py"))]
 
 
 def test_the_environment_is_left_as_it_was(tmp_path):

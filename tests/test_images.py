@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from test_folder import LAYOUT, make
+from test_preflight import small_disk
 
 from cxr_helpers import atomic, folder, images
 from cxr_helpers.folder import DataError
@@ -88,6 +89,16 @@ def test_a_picture_bomb_is_refused_from_its_header(tmp_path):
     path = saved(tmp_path / "a.png", Image.new("1", (30000, 30000)), optimize=True)
     with pytest.raises(OSError, match=r"too large|bomb"):
         images.decode(path, 20)
+
+
+class Evil:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
 
 
 def films(root, broken=0, copies=1):
@@ -203,3 +214,37 @@ def test_two_runs_may_fill_the_cache_at_once(tmp_path):
     pixels, *_ = images.decode_all(scan, 64, cache_dir=tmp_path / "c")
     assert int(pixels.sum(dtype="int64")) == int(sums.pop())
     assert len(list((tmp_path / "c").iterdir())) == 1
+
+
+@pytest.mark.parametrize("damage", ["short", "empty", "gone", "objects"])
+def test_a_damaged_entry_is_made_again(tmp_path, damage):
+    scan = films(tmp_path / "d")
+    first = np.array(images.decode_all(scan, 16, cache_dir=tmp_path / "c")[0])
+    (entry,) = (tmp_path / "c").iterdir()
+    path = entry / "pixels.npy"
+    content = {"short": path.read_bytes()[:-9], "empty": b""}
+    if damage == "gone":
+        path.unlink()
+    elif damage == "objects":
+        np.save(path, np.array([Evil(tmp_path / "PWNED")], dtype=object))
+    else:
+        path.write_bytes(content[damage])
+    again, *_ = images.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    assert np.array_equal(first, again) and not (tmp_path / "PWNED").exists()
+
+
+def test_a_full_disk_is_an_error_not_the_end_of_the_process(tmp_path):
+    """OUT-02: without reserved space the mapped write would be answered with SIGBUS."""
+    films(tmp_path / "d", copies=40)
+    code = (
+        "import sys; from cxr_helpers import folder, images\n"
+        "try: images.decode_all(folder.scan(sys.argv[1]), 128, cache_dir=sys.argv[2])\n"
+        "except OSError as error: sys.exit(str(error))"
+    )
+    with small_disk(tmp_path / "c", 1_000_000) as disk:
+        command = [sys.executable, "-c", code, str(tmp_path / "d"), str(disk)]
+        root = Path(images.__file__).parent.parent
+        done = subprocess.run(command, cwd=root, stderr=subprocess.PIPE, text=True, timeout=60)
+        left = list(disk.iterdir())
+    assert done.returncode == 1 and "No space left on device" in done.stderr
+    assert left == []

@@ -1,16 +1,15 @@
 """The command line as a user meets it: exit codes, last lines, nothing started in vain."""
 
-import signal
+import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from test_folder import make
 
 import run_all
-from cxr_helpers import commands, stages
+from cxr_helpers import commands, manifests, stages
 
 ROOT = Path(run_all.__file__).parent
 
@@ -26,6 +25,7 @@ def build(tmp_path, monkeypatch):
     [
         (["--set", "epochs=-3"], 2, "epochs = -3 is out of range: 1 to 500"),
         (["--set", "epochs=0"], 2, "out of range"),
+        (["--set", "batch_size=0"], 2, "batch_size = 0 is out of range: 1 to 1024"),
         (["--set", "learning_rate=inf"], 2, "out of range"),
         (["--set", "epoch=3"], 2, "did you mean 'epochs'?"),
         (["--set", "image_size=130"], 2, "in steps of 4"),
@@ -35,7 +35,8 @@ def build(tmp_path, monkeypatch):
         (["--set", 'x=1;open("PWNED","w").close()'], 2, "no notebook has a parameter 'x'"),
         (["--seed", "-1"], 2, "seed = -1 is out of range"),
         (["--only", "08"], 2, "no stage '08'"),
-        (["--from", "binarry"], 2, "no stage 'binarry'"),
+        (["--from", "binarry"], 2, "expected one of 01_data, 02_binary, 03_categorical"),
+        (["--from", "binarry"], 2, "did you mean '02_binary'?"),
         (["--only", "07"], 2, "01_data is not current (never finished)"),
         (["--data", "no/such/folder"], 3, "'no/such/folder' does not exist"),
         (["--data", "kagle"], 3, "did you mean 'kaggle'?"),
@@ -57,6 +58,8 @@ def test_a_mistake_is_one_line_and_an_exit_code(build, capsys, arguments, code, 
         (["--run", "/tmp/x"], "expected letters"),
         (["--preset", "fast"], "invalid choice: 'fast'"),
         (["--timeout", "0"], "expected at least 1 second"),
+        (["--weights-from", "x", "--preset", "quick"], "no --preset, no --set"),
+        (["--weights-from", "x", "--set", "epochs=3"], "no --preset, no --set"),
         (["--unknown"], "unrecognized arguments"),
     ],
 )
@@ -149,40 +152,69 @@ def test_an_output_folder_that_cannot_be_made_is_exit_code_6(tmp_path, monkeypat
     )
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_run_and_its_kernel(tmp_path, number, code):
-    """Really start a run, really send the signal, and look for orphans."""
-    # a shell's background job inherits an ignored SIGINT: what a terminal would send must arrive
-    start = "import signal, sys, pathlib; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    start += f"; import run_all; run_all.BUILD = pathlib.Path({str(tmp_path)!r})"
-    child = subprocess.Popen(
-        [sys.executable, "-c", f"{start}; sys.exit(run_all.main(['--preset', 'quick']))"],
-        cwd=ROOT,
-        stderr=subprocess.DEVNULL,
+def test_a_notebook_without_its_parameters_cell_is_exit_code_4(
+    build, tmp_path, monkeypatch, capsys
+):
+    """CLI-04: papermill would inject at the top, and the notebook's own values would win."""
+    book = json.loads(run_all.NOTEBOOKS["05_knn"].read_text(encoding="utf-8"))
+    for cell in book["cells"]:
+        cell["metadata"].pop("tags", None)
+    (tmp_path / "05_knn.ipynb").write_text(json.dumps(book))
+    monkeypatch.setitem(run_all.NOTEBOOKS, "05_knn", tmp_path / "05_knn.ipynb")
+    assert run_all.main([]) == 4
+    assert capsys.readouterr().err.strip() == (
+        "error: 05_knn.ipynb has 0 cells tagged 'parameters'; expected exactly one"
     )
-    log = tmp_path / "phantom-quick" / "notebooks" / "01_data.log"
-    deadline = time.monotonic() + 60
-    while not log.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    child.send_signal(number)
-    try:
-        assert child.wait(60) == code
-    finally:
-        child.kill()
-        child.wait()
-    assert not (tmp_path / "phantom-quick" / "report.html").exists()
-    deadline = time.monotonic() + 10
-    while any(str(log) in p for p in kernels()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(str(log) in p for p in kernels())
+    assert not build.exists()
 
 
-def kernels():
-    """Return the environments of all Python processes, where the system shows them."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            found.append(path.read_bytes().decode(errors="replace"))
-        except OSError:
-            continue
-    return found
+@pytest.fixture
+def earlier(build):
+    """Return a run whose stages all ended, or seem to."""
+    folder = build / "phantom-quick"
+    (folder / "notebooks").mkdir(parents=True)
+    for name in stages.STAGES:
+        stage = stages.Stage(name, run_dir=folder)
+        stage.save("x.txt", Path.write_text, "x")
+        stage.finish()
+        manifests.write(name, {"parameters": {}}, folder, seconds=0.0)
+    return folder
+
+
+@pytest.mark.parametrize("broken", [None, "declared.json", "manifest.json", "x.txt"])
+def test_only_a_whole_earlier_run_lends_its_weights(earlier, capsys, broken):
+    if broken:
+        (earlier / "stages" / "05_knn" / broken).write_text("edited")
+    code = run_all.main(["--weights-from", "phantom-quick", "--dry-run"])
+    said = capsys.readouterr().err
+    if broken:
+        assert code == 2
+        assert "--weights-from 'phantom-quick': its 05_knn is not whole, run it again" in said
+    else:
+        assert code == 0
+        assert "phantom, models of phantom-quick → " in said and "phantom-by-phantom-quick" in said
+
+
+def test_an_unknown_earlier_run_is_named_with_the_nearest(earlier, capsys):
+    assert run_all.main(["--weights-from", "phantom-quik"]) == 2
+    last = capsys.readouterr().err.strip()
+    assert last.startswith(
+        "error: --weights-from 'phantom-quik' is no run: there are phantom-quick"
+    )
+    assert last.endswith("did you mean 'phantom-quick'?")
+
+
+@pytest.mark.parametrize("named", ["phantom-quick", "by path"])
+def test_a_run_is_not_scored_by_itself(earlier, capsys, named):
+    named = str(earlier) if named == "by path" else named
+    assert run_all.main(["--weights-from", named, "--run", "phantom-quick"]) == 2
+    assert "is the run that --weights-from names" in capsys.readouterr().err
+
+
+def test_starting_up_imports_nothing_large():
+    """What is refused is refused within the second."""
+    code = (
+        "import sys, run_all; print(*{'sklearn', 'scipy', 'papermill', 'keras'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "" and done.returncode == 0

@@ -1,0 +1,301 @@
+"""Whole runs of the tiny project, really stopped, starved and tampered with.
+
+The names in brackets are those of the list of faults that the project is tested against.
+"""
+
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import time
+
+import pytest
+import tiny
+from test_preflight import powerless
+from tiny import HOLD, ended, family, is_gone, kill, wait_for
+
+from cxr_helpers import manifests
+
+AGAIN = "the same command goes on from here"
+posix = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
+
+
+def reports(project):
+    """Return the files of the report as they are now."""
+    return {p.name: p.read_bytes() for p in project.run_dir.glob("re*.*") if p.is_file()}
+
+
+# --- stopped ---
+
+
+@posix
+def test_kill_9_leaves_no_process_and_the_next_run_goes_on(finished):
+    """[PRC-01, PRC-04] The driver is killed while a cell writes and has a child process."""
+    run = finished.start("--only", "02", planted={"02_binary": HOLD})
+    processes = [finished.held(), *family(run)]
+    kill(run)
+    wait_for(lambda: all(map(is_gone, processes)), within=20)
+    assert finished.partial() and not (finished.stage("02_binary") / "half.txt").exists()
+    finished.take_log()
+    again = finished.run("--only", "02")
+    assert again.code == 0 and "02_binary: never finished" in again.said
+    assert finished.take_log() == ["02_binary"] and finished.partial() == []
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_in_a_cell_ends_everything(finished, number):
+    """[PRC-02, PRC-03]"""
+    run = finished.start("--only", "02", planted={"02_binary": HOLD})
+    processes = [finished.held(), *family(run)]
+    run.send_signal(number)
+    done = ended(run)
+    assert done.code == 128 + number
+    assert done.last == f"error: stopped by {number.name}; {AGAIN}"
+    wait_for(lambda: all(map(is_gone, processes)), within=20)
+    assert finished.partial() == [] and not (finished.stage("02_binary") / "half.txt").exists()
+    assert manifests.read("02_binary", finished.run_dir) is None
+    assert not (finished.run_dir / "report.html").exists()
+
+
+@posix
+def test_a_second_ctrl_c_ends_it_at_once_and_leaves_no_process(finished):
+    """[PRC-03]"""
+    run = finished.start("--only", "02", planted={"02_binary": HOLD})
+    processes = [finished.held(), *family(run)]
+    run.send_signal(signal.SIGINT)
+    time.sleep(0.02)
+    run.send_signal(signal.SIGINT)
+    assert ended(run).code == 130
+    wait_for(lambda: all(map(is_gone, processes)), within=20)
+
+
+@posix
+@pytest.mark.skipif(shutil.which("nohup") is None, reason="no nohup here")
+def test_under_nohup_the_end_of_the_terminal_is_ignored(finished):
+    """[PRC-02]"""
+    run = finished.start(
+        "--only",
+        "02",
+        planted={"02_binary": HOLD},
+        prefix=["nohup"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    finished.held()
+    run.send_signal(signal.SIGHUP)
+    time.sleep(1)
+    assert run.poll() is None
+    run.send_signal(signal.SIGTERM)
+    assert ended(run).code == 143
+
+
+@posix
+def test_a_terminal_that_is_closed_ends_the_run(finished):
+    """[PRC-02] The system sends SIGHUP, and nothing can be written any more."""
+    import pty
+
+    driver, terminal = pty.openpty()
+    run = finished.start(
+        "--only",
+        "02",
+        planted={"02_binary": HOLD},
+        code="import os, fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.dup2(0, 2); "
+        "import run_all, sys; sys.exit(run_all.main())",
+        stdin=terminal,
+        start_new_session=True,
+    )
+    processes = [finished.held(), *family(run)]
+    os.close(terminal)
+    os.close(driver)
+    assert ended(run).code == 129
+    wait_for(lambda: all(map(is_gone, processes)), within=20)
+
+
+@posix
+def test_ctrl_c_between_two_notebooks(project):
+    """[PRC-03] The stage that has finished stays finished."""
+    stop = "; ".join(
+        [
+            "import os, run_all, sys",
+            "write = run_all.manifests.write",
+            "run_all.manifests.write = lambda *a, **k: (write(*a, **k), os.kill(os.getpid(), 2))",
+            "sys.exit(run_all.main())",
+        ]
+    )
+    done = project.run(code=stop)
+    assert done.code == 130 and done.last.endswith(AGAIN)
+    assert project.take_log() == ["01_data"]
+    plan = project.run("--dry-run").said
+    assert "│ 01_data           │ current" in plan and "never finished" in plan
+
+
+@posix
+def test_ctrl_c_while_the_report_is_typeset_leaves_the_old_one(finished):
+    """[PRC-03] Never a new page beside an old PDF."""
+    before = reports(finished)
+    assert set(before) >= {"report.html", "report.pdf"}
+    stop = (
+        "import os, report.output, run_all, sys; "
+        "report.output.typeset = lambda *a, **k: os.kill(os.getpid(), 2); "
+        "sys.exit(run_all.main())"
+    )
+    done = finished.run("--title", "Another", code=stop)
+    assert done.code == 130 and done.last.endswith(AGAIN)
+    assert reports(finished) == before and finished.partial() == []
+
+
+@posix
+def test_two_runs_on_one_folder(finished):
+    """[PRC-04] The second is refused and disturbs nothing."""
+    first = finished.start("--only", "02", planted={"02_binary": HOLD})
+    finished.held()
+    second = finished.run("--only", "06")
+    assert second.code == 5 and f"in use by process {first.pid}:" in second.last
+    assert "--run" in second.last and first.poll() is None
+    assert finished.take_log() == ["02_binary"]
+    kill(first)
+
+
+# --- starved ---
+
+
+@posix
+def test_a_folder_without_write_permission_is_refused_before_any_notebook(project):
+    """[OUT-01]"""
+    (project.root / "report" / "build").mkdir()
+    (project.root / "report" / "build").chmod(stat.S_IRUSR | stat.S_IXUSR)
+    done = project.run(prefix=powerless())
+    assert done.code == 6
+    assert "cannot be written to (Permission denied)" in done.last
+    assert project.take_log() == [] and "01_data" not in done.said
+
+
+@posix
+def test_a_limit_on_file_sizes_ends_with_words_and_old_artifacts(finished):
+    """[OUT-02] The kernel inherits the limit; the file that could not be written stays as it was."""
+    before = (finished.stage("02_binary") / "value.txt").read_bytes()
+    large = 'stage.save("value.txt", lambda path: path.write_bytes(bytes(2_000_000)))'
+    done = finished.run(
+        "--only",
+        "02",
+        planted={"02_binary": large},
+        code="import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000)); "
+        "import run_all, sys; sys.exit(run_all.main())",
+    )
+    assert done.code == 6
+    assert "02_binary.ipynb, cell" in done.last and "File too large" in done.last
+    assert "raise the limit" in done.last and "Traceback" not in done.said
+    assert (finished.stage("02_binary") / "value.txt").read_bytes() == before
+    assert finished.partial() == []
+
+
+# --- changed ---
+
+
+def test_an_unchanged_rerun_runs_and_typesets_nothing(finished):
+    """[OUT-06] Not even where every source was touched."""
+    for path in [*finished.root.rglob("*.py"), *finished.root.glob("notebooks/*.ipynb")]:
+        os.utime(path)
+    before = {p: p.stat().st_mtime_ns for p in finished.run_dir.glob("re*.*")}
+    done = finished.run()
+    assert done.code == 0 and finished.take_log() == []
+    assert "│ report            │ current" in done.said
+    assert {p: p.stat().st_mtime_ns for p in finished.run_dir.glob("re*.*")} == before
+
+
+def test_a_changed_notebook_and_a_changed_helper_count_from_their_stage_on(finished):
+    """[OUT-06] Then what the stage wrote decides about those that read it."""
+    more = "\nstage.save('more.txt', Path.write_text, 'more')"
+    tiny.write_notebook(finished.root / "notebooks" / "05_knn.ipynb", more=more)
+    helper = finished.root / "cxr_helpers" / "interrupts.py"  # of 07 alone
+    helper.write_text(helper.read_text() + "\n# changed\n")
+    done = finished.run()
+    assert done.code == 0
+    assert finished.take_log() == ["05_knn", "06_tsne", "07_explainability"]
+    assert "05_knn: notebook changed" in done.said
+    assert "06_tsne: input changed: 05_knn" in done.said
+    assert "07_explainability: helper changed: interrupts" in done.said
+
+
+def test_a_changed_parameter_reruns_its_stage_and_its_dependents(finished):
+    """[OUT-04]"""
+    done = finished.run("--set", "05_knn.number=2", "--no-pdf")
+    assert done.code == 0 and finished.take_log() == ["05_knn", "06_tsne"]
+    assert "05_knn: parameter changed: number 1 → 2" in done.said
+
+
+def test_a_stage_on_what_is_not_current_is_refused(finished):
+    """[OUT-04] Only 07 after a change upstream."""
+    before = finished.contents()
+    done = finished.run("--set", "02_binary.number=2", "--only", "07")
+    assert done.code == 2 and finished.take_log() == []
+    assert "02_binary is not current (parameter changed: number 1 → 2)" in done.last
+    assert finished.contents() == before
+
+
+def test_what_was_damaged_is_made_again(finished):
+    """[OUT-05] An artifact edited, one deleted, a manifest overwritten, an executed copy gone."""
+    before = finished.contents()
+    (finished.stage("03_categorical") / "manifest.json").write_bytes(b"\xff{}")
+    (finished.stage("04_autoencoder") / "value.txt").write_text("edited")
+    (finished.stage("06_tsne") / "value.txt").unlink()
+    (finished.run_dir / "notebooks" / "07_explainability.ipynb").unlink()
+    done = finished.run()
+    assert done.code == 0
+    ran = ["03_categorical", "04_autoencoder", "06_tsne", "07_explainability"]
+    assert finished.take_log() == ran
+    assert "03_categorical: never finished" in done.said
+    assert "04_autoencoder: artifact changed or missing: value.txt" in done.said
+    assert "06_tsne: artifact changed or missing: value.txt" in done.said
+    assert "07_explainability: executed notebook changed or missing" in done.said
+    after = finished.contents()
+    assert {n: c for n, c in after.items() if n.endswith("value.txt")} == {
+        n: c for n, c in before.items() if n.endswith("value.txt")
+    }
+
+
+def test_an_input_that_changes_while_a_stage_runs_is_noticed(finished):
+    """[OUT-08] Even where the input is then made again as it was."""
+    edit = '(stage.run_dir / "stages" / "01_data" / "value.txt").write_text("edited")'
+    done = finished.run("--only", "02", planted={"02_binary": edit})
+    assert done.code == 4
+    assert "02_binary: 01_data/value.txt changed while it ran" in done.last
+    finished.take_log()
+    plan = finished.run("--dry-run").said
+    assert "artifact changed or missing: value.txt" in plan and "never finished" in plan
+
+
+def test_code_that_changes_while_a_stage_runs_is_noticed_by_the_next_run(finished):
+    """[OUT-08] The recipe is taken before the notebook starts."""
+    book = finished.root / "notebooks" / "06_tsne.ipynb"
+    edit = 'p = Path("06_tsne.ipynb"); p.write_text(p.read_text().replace("STAGES", "STAGES "))'
+    assert finished.run("--only", "06", planted={"06_tsne": edit}).code == 0
+    assert json.loads(book.read_text())["cells"]
+    assert "notebook changed" in finished.run("--dry-run").said
+
+
+def test_a_report_that_was_edited_is_made_anew(finished):
+    before = reports(finished)
+    (finished.run_dir / "report.html").write_text("edited")
+    (finished.run_dir / "report.pdf").unlink()
+    done = finished.run()
+    assert done.code == 0 and finished.take_log() == []
+    assert "│ report            │ ran" in done.said
+    again = reports(finished)
+    assert again["report.html"] == before["report.html"]
+    assert again["report.pdf"] == before["report.pdf"]
+
+
+def test_without_the_pdf_tool_there_is_a_page_and_one_warning(finished):
+    """[PDF-01]"""
+    (finished.run_dir / "report.html").unlink()
+    absent = "import sys; sys.modules['typst'] = None; import run_all; sys.exit(run_all.main())"
+    done = finished.run(code=absent)
+    assert done.code == 0
+    assert (finished.run_dir / "report.html").exists()
+    assert not (finished.run_dir / "report.pdf").exists()
+    (warning,) = [line for line in done.said.splitlines() if line.startswith("warning: ")]
+    assert warning == "warning: there will be no PDF: typst is not installed (pip install typst)"

@@ -1,0 +1,222 @@
+"""A copy of the project with seven notebooks of a few lines: real runs in seconds, no TensorFlow."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import psutil
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+import run_all
+from cxr_helpers import results, stages
+
+CODE = run_all.ROOT
+PARAMETERS = """
+number: int = 1  # what the stage writes [0..9]
+n_phantoms: int = 60  # read by the preflight [60..100]
+image_size: int = 32  # read by the preflight [32..64]
+run_dir: str = ""  # where the run's artifacts are
+"""
+# What a test plants runs in the middle of the stage and is no part of its recipe.
+BODY = """
+import os
+from pathlib import Path
+from cxr_helpers.stages import STAGES, Stage
+stage = Stage({stage!r}, run_dir=run_dir)
+with open("ran.txt", "a") as log:
+    log.write(stage.name + "\\n")
+read = [stage.input(earlier, "value.txt").read_text() for earlier in STAGES[stage.name]]
+stage.save("value.txt", Path.write_text, f"{{stage.name}} {{number}} {{read}}")
+"""
+PLANTED = 'exec(os.environ.get("TINY_" + stage.name, ""))'
+DATA = """
+scores = {scores!r}
+stage.save("scores.csv", Path.write_text, scores)
+stage.save("dataset.json", Path.write_text, {dataset!r})
+stage.save("index.csv", Path.write_text, "split,class_name\\ntrain,normal\\ntest,viral\\n")
+"""
+FINISH = 'stage.finish(facts={"direction": "above"})'
+# A cell that has begun to write, with a child process of its own.
+HOLD = """
+import subprocess, time
+child = subprocess.Popen(["sleep", "1000"])
+Path("child.tmp").write_text(str(child.pid))
+def write(path):
+    path.write_text("half")
+    os.replace("child.tmp", "child.txt")
+    time.sleep(1000)
+stage.save("half.txt", write)
+"""
+
+# A grammar that jsonschema builds on import, for a format that no notebook has: two seconds a run.
+BEFORE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.modules["rfc3987_syntax"] = None
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a run ended."""
+
+    code: int
+    said: str
+
+    @property
+    def last(self) -> str:
+        """The last line that it wrote."""
+        return self.said.strip().splitlines()[-1] if self.said.strip() else ""
+
+
+@dataclass(frozen=True)
+class Project:
+    """The copy in ``root``; its runs go to ``root/report/build``."""
+
+    root: Path
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of the run that the command without options makes."""
+        return self.root / "report" / "build" / "phantom-standard"
+
+    def start(
+        self,
+        *arguments: str,
+        planted: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        code: str = "import run_all, sys; sys.exit(run_all.main())",
+        **options,
+    ) -> subprocess.Popen:
+        """Start ``run_all.py`` with some code planted in stages; SIGINT reaches it.
+
+        A shell's background job ignores SIGINT, and a child inherits that.
+        """
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        return subprocess.Popen(
+            [*prefix, sys.executable, "-c", BEFORE + code, *arguments],
+            cwd=self.root,
+            env=environment | {f"TINY_{stage}": own for stage, own in (planted or {}).items()},
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    def run(self, *arguments: str, **options) -> Done:
+        """Run to the end."""
+        return ended(self.start(*arguments, **options))
+
+    def take_log(self) -> list[str]:
+        """Return the stages whose notebooks have run since the last call."""
+        log = self.root / "notebooks" / "ran.txt"
+        ran = log.read_text().split() if log.exists() else []
+        log.unlink(missing_ok=True)
+        return ran
+
+    def held(self) -> psutil.Process:
+        """Wait for the cell that ``HOLD`` was planted in; return its child process."""
+        path = self.root / "notebooks" / "child.txt"
+        wait_for(path.exists)
+        child = psutil.Process(int(path.read_text()))
+        path.unlink()
+        return child
+
+    def stage(self, name: str) -> Path:
+        """Return the folder of a stage's artifacts."""
+        return stages.stage_folder(self.run_dir, name)
+
+    def contents(self) -> dict[str, bytes]:
+        """Return every file of the run that a user may look at, by its name."""
+        return {
+            str(path.relative_to(self.run_dir)): path.read_bytes()
+            for path in sorted(self.run_dir.rglob("*"))
+            if path.is_file() and path.name not in (".lock", ".owner")
+        }
+
+    def partial(self) -> list[str]:
+        """Return what is half written."""
+        return [path.name for path in self.run_dir.rglob(".partial-*")]
+
+
+def make(root: Path) -> Project:
+    """Copy the project's code to ``root`` and write the seven notebooks."""
+    for folder in ("cxr_helpers", "report"):
+        ignored = shutil.ignore_patterns("__pycache__", "build")
+        shutil.copytree(CODE / folder, root / folder, ignore=ignored)
+    shutil.copy2(CODE / "run_all.py", root)
+    (root / "notebooks").mkdir()
+    (root / "notebooks" / "presets.toml").write_text("[standard]\n[quick]\n")
+    for name in ("abstract.md", "discussion.md", "references.md"):
+        (root / "report" / name).write_text(f"# {name.removesuffix('.md').title()}\n\nTiny.\n")
+    for stage in stages.STAGES:
+        write_notebook(root / "notebooks" / f"{stage}.ipynb")
+    return Project(root)
+
+
+def write_notebook(path: Path, *, more: str = "") -> None:
+    """Write a stage's notebook, with ``more`` code at the end of its body."""
+    stage = path.stem
+    body = BODY.format(stage=stage) + (data() if stage == "01_data" else "") + more
+    if stage == "07_explainability":
+        body += "from cxr_helpers import interrupts\n"
+    cells = [new_code_cell(source) for source in (body, PLANTED, FINISH)]
+    parameters = new_code_cell(PARAMETERS.strip(), metadata={"tags": ["parameters"]})
+    title = new_markdown_cell(f"# Stage {stage}")
+    for position, cell in enumerate([title, parameters, *cells]):
+        cell["id"] = f"cell-{position}"  # else each copy would be another notebook
+    nbformat.write(new_notebook(cells=[title, parameters, *cells]), path)
+
+
+def data() -> str:
+    """Return the code by which 01_data writes all that a report needs."""
+    scores = "row,split,metric,value,n\n"
+    scores += "".join(f"{row.id},test,accuracy,0.5,1\n" for row in results.ROWS)
+    dataset = {"name": "tiny", "synthetic": True, "scored_only": False, "fingerprint": "none"}
+    return DATA.format(scores=scores, dataset=json.dumps(dataset))
+
+
+def ended(child: subprocess.Popen, *, within: float = 90) -> Done:
+    """Wait for a run; it is killed, and the test fails, if it takes too long."""
+    try:
+        said = child.communicate(timeout=within)[1]
+    finally:
+        child.kill()
+        child.wait()
+    return Done(child.returncode, said)
+
+
+def wait_for(condition: Callable[[], object], *, within: float = 60) -> None:
+    """Poll until something is true; fail if it takes too long."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def is_gone(process: psutil.Process) -> bool:
+    """Return whether a process has ended, be it unreaped by its parent."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def family(child: subprocess.Popen) -> list[psutil.Process]:
+    """Return all processes below one: kernel, guard and the cell's child."""
+    return psutil.Process(child.pid).children(recursive=True)
+
+
+def kill(child: subprocess.Popen) -> None:
+    """Kill -9 a run and nothing else."""
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
