@@ -156,10 +156,10 @@ def wide(scores: pd.DataFrame, metrics: Sequence[str] = METRICS[:5]) -> pd.DataF
 
 
 def figure(value: float, low: float = np.nan, high: float = np.nan) -> str:
-    """Return a figure and its interval as text."""
+    """Return a figure and its interval as text; a line may break before the interval, not in it."""
     if np.isnan(value):
         return "–"
-    return f"{value:.3f}" + ("" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]")
+    return f"{value:.3f}" + ("" if np.isnan(low) else f" [{low:.2f},\N{NO-BREAK SPACE}{high:.2f}]")
 
 
 def _scored(

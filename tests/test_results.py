@@ -40,7 +40,10 @@ def test_table_one_has_the_test_scores(run):
     table = results.table_one(results.collect(run)).set_index("Row")
     line = table.loc["Binary CNN"]
     assert line["Published"] == 0.85 and line["n"] == 4
-    assert line["Accuracy"] == "0.000 [0.00, 0.00]" and line["AUROC"] == "0.000 [0.00, 0.00]"
+    assert (
+        line["Accuracy"] == "0.000 [0.00,\N{NO-BREAK SPACE}0.00]"
+        and line["AUROC"] == "0.000 [0.00,\N{NO-BREAK SPACE}0.00]"
+    )
     majority = table.loc["Baseline: training films' majority class"]
     assert majority["Accuracy"] == "0.500" and majority["AUROC"] == "–"
     assert np.isnan(majority["Published"])
@@ -108,7 +111,7 @@ def test_a_row_that_cannot_be_scored_is_shown_without_a_number():
 def test_the_second_table_has_the_other_scores(run):
     table = results.table_one(results.collect(run), results.MORE).set_index("Row")
     assert list(table.columns) == ["Classes", *results.MORE, "n"]
-    assert table.loc["Binary CNN", "Specificity"] == "0.000 [0.00, 0.00]"
+    assert table.loc["Binary CNN", "Specificity"] == "0.000 [0.00,\N{NO-BREAK SPACE}0.00]"
     assert table.loc["Baseline: training films' majority class", "Sensitivity"] == "1.000"
 
 

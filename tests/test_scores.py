@@ -151,7 +151,10 @@ def test_a_wide_table_shows_figures_with_their_intervals():
     )
     table = scores.wide(found, scores.METRICS)
     assert list(table) == ["row", "split", "n", *scores.METRICS[:8]]
-    assert table.loc[0, "row"] == "a row" and table.loc[0, "Brier"] == "0.000 [0.00, 0.00]"
+    assert (
+        table.loc[0, "row"] == "a row"
+        and table.loc[0, "Brier"] == "0.000 [0.00,\N{NO-BREAK SPACE}0.00]"
+    )
     assert list(scores.wide(found, ("AUROC",))) == ["row", "split", "n", "AUROC"]
     bare = scores.binary("a_row", "test", truth, predicted=truth)
     assert scores.wide(pd.concat([found.assign(row="b"), bare])).loc[1, "accuracy"] == "1.000"
