@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy import stats
 
 # of (truth, said, weights), as in ``cxr_helpers.weighted``
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -138,4 +137,6 @@ def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> float:
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     if only_a + only_b == 0:
         return 1.0
+    from scipy import stats  # takes a second to import
+
     return float(stats.binomtest(only_a, only_a + only_b).pvalue)

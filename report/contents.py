@@ -186,19 +186,16 @@ def _tables(scores: pd.DataFrame, *, synthetic: bool) -> list[Table]:
     if size["value"].isna().any():
         caption += " Film size alone is not available: all films it could learn from have one size."
     more = results.table_one(scores, results.MORE)
-    return [
-        _table(table, "tab-results", publish.labelled(caption, synthetic=synthetic)),
-        _table(
-            more,
-            "tab-more-results",
-            publish.labelled(
-                "More scores on the test films, with the same intervals. Brier score and "
-                "calibration error need a probability; that of the calibration error lies high, "
-                "because resampling itself adds to the error.",
-                synthetic=synthetic,
-            ),
-        ),
-    ]
+    tables = [_table(table, "tab-results", publish.labelled(caption, synthetic=synthetic))]
+    if len(more):
+        caption = (
+            "More scores on the test films, with the same intervals. Brier score and calibration "
+            "error need a probability; the interval of the calibration error lies high, because "
+            "resampling itself adds to the error."
+        )
+        caption = publish.labelled(caption, synthetic=synthetic)
+        tables.append(_table(more, "tab-more-results", caption))
+    return tables
 
 
 def _appendix(run_dir: Path, *, values: Mapping, data: Mapping) -> list:

@@ -160,3 +160,12 @@ def test_honest_probabilities_have_a_smaller_error_than_sharpened_ones():
     sharp = said**3 / (said**3 + (1 - said) ** 3)
     assert calibration.calibration_error(truth, said) < 0.03
     assert calibration.calibration_error(truth, sharp) > 0.08
+
+
+def test_cuts_are_half_and_those_chosen_where_both_classes_are_seen():
+    truth, score = np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.3, 0.9])
+    found = calibration.cuts(truth, score, at_least=0.5)
+    assert list(found) == ["0.5", "most accurate", "sensitivity 0.5"]
+    assert found["0.5"] == 0.5 and 0.2 < found["most accurate"] < 0.3
+    assert 0.3 < found["sensitivity 0.5"] <= 0.9
+    assert calibration.cuts(truth[:2], score[:2]) == {"0.5": 0.5}

@@ -106,3 +106,30 @@ def test_layers_are_described_in_order():
     table = models.describe(models.binary_cnn(32))
     assert table["layer"].tolist()[:2] == ["conv1", "conv2"]
     assert table["output"][0] == "30×30×16" and table["weights"][0] == 16 * 9 + 16
+
+
+def test_the_residual_network_does_not_see_exposure():
+    keras.utils.set_random_seed(0)
+    model = models.residual_cnn(32, widths=(8, 16))
+    films = np.random.default_rng(0).random((3, 32, 32, 1)).astype("float32")
+    said = model.predict(films, verbose=0)
+    assert said.shape == (3, 3) and np.allclose(said.sum(axis=1), 1, atol=1e-6)
+    assert np.allclose(model.predict(films * 0.5 + 0.2, verbose=0), said, atol=0.01)
+    assert not np.allclose(model.predict(films[:, ::-1], verbose=0), said, atol=0.01)
+
+
+def test_the_residual_network_has_a_block_a_width_and_halves_the_sides():
+    model = models.residual_cnn(64, widths=(4, 8, 16), classes=2)
+    shapes = [model.get_layer(f"block{i}").output.shape[1:] for i in (1, 2, 3)]
+    assert shapes == [(32, 32, 4), (16, 16, 8), (8, 8, 16)]
+    assert model.get_layer(models.EMBEDDING).output.shape[1:] == (16,)
+    assert model.output.shape[1:] == (2,)
+
+
+def test_the_trained_residual_network_is_rebuilt_in_code(tmp_path):
+    model = models.residual_cnn(32, widths=(4, 8))
+    model.save_weights(tmp_path / "ours.weights.h5")
+    (tmp_path / "ours.json").write_text('{"widths": [4, 8]}')
+    again = models.trained_residual_cnn(32, tmp_path / "ours.json", tmp_path / "ours.weights.h5")
+    for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
+        assert np.array_equal(one, other)

@@ -122,3 +122,17 @@ def test_only_typed_literals_are_parameters(tmp_path, line):
     path.write_text(notebook(line))
     with pytest.raises(ValueError, match=r"n\.ipynb, parameters cell: .* is not 'name: type"):
         parameters.read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("0-4", [0, 1, 2, 3, 4]), ("0,7, 9", [0, 7, 9]), ("3", [3]), ("1-2,8", [1, 2, 8])],
+)
+def test_seeds_are_read(text, found):
+    assert parameters.seeds(text) == found
+
+
+@pytest.mark.parametrize("text", ["", "a", "4-0", "0,0", "-1", "0-500", "1.5", "4294967296"])
+def test_seeds_that_make_no_sense_are_refused(text):
+    with pytest.raises(ValueError, match=r"expected|is not like"):
+        parameters.seeds(text)

@@ -61,6 +61,8 @@ def test_a_mistake_is_one_line_and_an_exit_code(build, capsys, arguments, code, 
         (["--weights-from", "x", "--preset", "quick"], "no --preset, no --set"),
         (["--weights-from", "x", "--set", "epochs=3"], "no --preset, no --set"),
         (["--unknown"], "unrecognized arguments"),
+        (["--seeds", "4-0"], "expected 1 to 100 different seeds"),
+        (["--seeds", "0-1", "--seed", "3"], "--seeds: not with --seed"),
     ],
 )
 def test_a_bad_option_is_refused(capsys, arguments, words):

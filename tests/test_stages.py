@@ -109,3 +109,18 @@ def test_json_is_written_whole(tmp_path):
 def test_upstream_is_transitive():
     assert stages.upstream(["06_tsne"]) == set(stages.STAGES) - {"06_tsne", "07_explainability"}
     assert stages.upstream(["01_data"]) == set()
+
+
+def test_a_shared_stage_is_whole_and_the_original_safe(tmp_path):
+    stage = finished(tmp_path / "one")
+    (tmp_path / "one" / "notebooks").mkdir()
+    (tmp_path / "one" / "notebooks" / "01_data.ipynb").write_text("{}")
+    stages.share("01_data", tmp_path / "one", tmp_path / "two")
+    assert stages.declared(tmp_path / "two", "01_data") == stages.declared(
+        tmp_path / "one", "01_data"
+    )
+    assert stages.damaged_output(tmp_path / "two", "01_data") is None
+    assert (tmp_path / "two" / "notebooks" / "01_data.ipynb").read_text() == "{}"
+    Stage("01_data", run_dir=tmp_path / "two").save("numbers.npy", np.save, np.zeros(9))
+    assert stages.damaged_output(tmp_path / "one", "01_data") is None
+    assert np.load(stage.folder / "numbers.npy").tolist() == [0, 1, 2]

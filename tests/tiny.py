@@ -43,7 +43,9 @@ DATA = """
 scores = {scores!r}
 stage.save("scores.csv", Path.write_text, scores)
 stage.save("dataset.json", Path.write_text, {dataset!r})
-stage.save("index.csv", Path.write_text, "split,class_name\\ntrain,normal\\ntest,viral\\n")
+stage.save("predictions.csv", Path.write_text, {predictions!r})
+index = "split,class_name,group\\ntrain,normal,normal 1\\ntest,viral,viral 1\\n"
+stage.save("index.csv", Path.write_text, index)
 """
 FINISH = 'stage.finish(facts={"direction": "above"})'
 # A cell that has begun to write, with a child process of its own.
@@ -181,8 +183,10 @@ def data() -> str:
     """Return the code by which 01_data writes all that a report needs."""
     scores = "row,split,metric,value,n\n"
     scores += "".join(f"{row.id},test,accuracy,0.5,1\n" for row in results.ROWS)
+    predictions = "row,split,film,truth,predicted,score\n"
+    predictions += "".join(f"{row.id},test,1,1,1,\n" for row in results.ROWS)
     dataset = {"name": "tiny", "synthetic": True, "scored_only": False, "fingerprint": "none"}
-    return DATA.format(scores=scores, dataset=json.dumps(dataset))
+    return DATA.format(scores=scores, predictions=predictions, dataset=json.dumps(dataset))
 
 
 def ended(child: subprocess.Popen, *, within: float = 90) -> Done:
