@@ -135,6 +135,10 @@ class Stage:
         self._outputs[name] = file_digest(path)
         return path
 
+    def adopt(self, name: str) -> Path:
+        """Copy an artifact of the earlier run, byte for byte; return where it now is."""
+        return self.save(name, lambda path: shutil.copyfile(self.earlier / name, path))
+
     def finish(
         self, *, scores: pd.DataFrame | None = None, facts: Mapping[str, object] | None = None
     ) -> None:
