@@ -47,7 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
     except commands.Refused as error:
         return commands.fail(error.code, str(error), debug=options.debug)
     except (OSError, ImportError) as error:
-        return commands.fail(6, f"{type(error).__name__}: {error}", debug=options.debug)
+        message = commands.advised(f"{type(error).__name__}: {error}")
+        return commands.fail(6, message, debug=options.debug)
     except Stopped as stop:
         return commands.fail(stop.code, f"stopped by {stop}; the same command goes on from here")
 
@@ -159,8 +160,7 @@ def typeset(options, values, run_dir, log) -> int:
     """Write results and report; show what was done."""
     from report import contents, currency, render
 
-    start = time.monotonic()
-    recipe = currency.recipe(run_dir, options=vars(options))
+    start, recipe = time.monotonic(), currency.recipe(run_dir, options=vars(options))
     made = [run_dir / name for name in commands.REPORT_FILES]
     if currency.is_current(recipe, run_dir):
         log.append(("report", "current", 0.0))
