@@ -47,7 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
     except commands.Refused as error:
         return commands.fail(error.code, str(error), debug=options.debug)
     except (OSError, ImportError) as error:
-        return commands.fail(6, f"{type(error).__name__}: {error}", debug=options.debug)
+        message = commands.advised(f"{type(error).__name__}: {error}")
+        return commands.fail(6, message, debug=options.debug)
     except Stopped as stop:
         return commands.fail(stop.code, f"stopped by {stop}; the same command goes on from here")
 

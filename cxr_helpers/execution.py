@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -17,7 +16,7 @@ import nbformat
 import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-from cxr_helpers import atomic, stages
+from cxr_helpers import atomic, commands, stages
 from cxr_helpers.commands import Refused
 from cxr_helpers.folder import DataError
 
@@ -48,17 +47,6 @@ if hasattr(os, "fork") and os.fork() == 0:
 from ipykernel.kernelapp import launch_new_instance
 launch_new_instance()
 """
-# The system's words for what is no fault of a notebook.
-_ENVIRONMENT = {
-    os.strerror(number): advice
-    for number, advice in (
-        (errno.ENOSPC, "free some disk"),
-        (errno.EDQUOT, "free some of your disk quota"),
-        (errno.EFBIG, "raise the limit on file sizes"),
-        (errno.EROFS, "work in a folder that can be written to"),
-        (errno.EACCES, "change the permissions, or work in another folder"),
-    )
-} | {" requested and ": "free some disk"}  # NumPy's words for an array cut short
 
 
 class NotebookFailed(Refused):
@@ -73,13 +61,9 @@ class NotebookFailed(Refused):
     """
 
     def __init__(self, message: str, *, error: str = "") -> None:
-        words = next((words for words in _ENVIRONMENT if words in message), None)
-        code = 3 if error == DataError.__name__ else 6 if words else 4
-        if words:
-            first = message.split("\n")[0]  # HDF5 says what went wrong on its second line
-            said = first if words in first else f"{first} … {words}"
-            message = f"{said}: {_ENVIRONMENT[words]}"
-        super().__init__(code, message)
+        advised = commands.advised(message)
+        code = 3 if error == DataError.__name__ else 4 if advised == message else 6
+        super().__init__(code, advised)
         self.error = error
 
 

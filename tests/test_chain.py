@@ -25,8 +25,9 @@ HOSTILE = "<img src=x onerror=alert(1)> $x$.txt"
 def finished(build, *arguments):
     """Run the conductor into ``build``; return its exit code."""
     before, run_all.BUILD = run_all.BUILD, build
+    preset = [] if "--weights-from" in arguments else ["--preset", "quick"]
     try:
-        return run_all.main(["--preset", "quick", *arguments])
+        return run_all.main([*preset, *arguments])
     finally:
         run_all.BUILD = before
 
@@ -39,8 +40,8 @@ def on_phantoms(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def on_films(tmp_path_factory):
-    """Run on a folder of JPEGs in Kaggle's layout, without validation, as published."""
+def folder_of_films(tmp_path_factory):
+    """Make a folder of JPEGs in Kaggle's layout."""
     root = tmp_path_factory.mktemp("data") / "chest_xray"
     drawn = phantoms.phantoms(n=90, size=64)
     cause = {"bacterial": "bacteria", "viral": "virus"}
@@ -51,8 +52,14 @@ def on_films(tmp_path_factory):
         name = f"IM-{i:04d}-0001" if normal else f"person{i}_{cause[row.class_name]}_{i}"
         Image.fromarray(film[: 64 - i % 9]).save(place / f"{name}.jpeg")
     (place / HOSTILE).write_text("no film")
+    return root.parent
+
+
+@pytest.fixture(scope="module")
+def on_films(folder_of_films, tmp_path_factory):
+    """Run on the folder without validation, as published."""
     build = tmp_path_factory.mktemp("build")
-    assert finished(build, "--data", str(root.parent), *NO_VALIDATION) == 0
+    assert finished(build, "--data", str(folder_of_films), *NO_VALIDATION) == 0
     return build / "chest_xray-quick"
 
 
@@ -207,3 +214,48 @@ def test_a_failing_notebook_stops_the_run_and_hides_the_old_report(
     assert not (tmp_path / "again" / "report.html").exists()
     assert (tmp_path / "again" / "previous" / "report.html").exists()
     assert (tmp_path / "again" / "notebooks" / "06_tsne.failed.ipynb").exists()
+
+
+def test_other_films_are_scored_by_a_finished_run_without_training(
+    on_phantoms, folder_of_films, capfd
+):
+    """The weights stay those of the earlier run, byte for byte; only test is new."""
+    build, name = on_phantoms.parent, on_phantoms.name
+    earlier = (on_phantoms / "results.csv").read_bytes()
+    assert finished(build, "--weights-from", name, "--data", str(folder_of_films)) == 0
+    said = capfd.readouterr().err
+    assert "epoch" not in said and "optimizer study" not in said
+    run = build / "chest_xray-by-phantom-quick"
+    weights = sorted(on_phantoms.glob("stages/*/*.weights.h5"))
+    assert len(weights) == 6  # two for frames, three of the report's, ours
+    for path in weights:
+        assert (run / path.relative_to(on_phantoms)).read_bytes() == path.read_bytes()
+    both = [pd.read_csv(r / "stages" / "01_data" / "index.csv") for r in (on_phantoms, run)]
+    learnt, scored = (index[index["split"] != "test"].reset_index(drop=True) for index in both)
+    assert scored["file"].equals(learnt["file"]) and scored["split"].equals(learnt["split"])
+    test = both[1][both[1]["split"] == "test"]
+    assert test["file"].str.endswith(".jpeg").all() and len(test)
+    accuracy = pd.read_csv(run / "results.csv").query("split == 'test' and metric == 'accuracy'")
+    assert set(accuracy["row"]) == {row.id for row in results.ROWS}
+    assert accuracy.loc[accuracy["row"] == "binary_cnn", "n"].item() == len(test)
+    html = (run / "report.html").read_text(encoding="utf-8")
+    for text in (re.sub(r"<[^>]+>|\s+", " ", html), pdf_text(run)):
+        assert "chest_xray, scored by the models of phantoms" in text
+        assert f"{run.name} trains no model" in re.sub(" +", " ", text)
+        assert f"those of the run {name}" in re.sub(" +", " ", text)
+    assert (on_phantoms / "results.csv").read_bytes() == earlier
+    assert finished(build, "--weights-from", name, "--data", str(folder_of_films)) == 0
+    assert "never finished" not in capfd.readouterr().err
+
+
+def test_a_run_is_not_scored_on_the_films_that_it_learnt_from(
+    on_films, folder_of_films, tmp_path, capsys
+):
+    """Planted: the training films again, this time as test."""
+    learnt = folder_of_films / "chest_xray" / "train"
+    for split in ("train", "test"):
+        shutil.copytree(learnt, tmp_path / "again" / split)
+    arguments = ["--weights-from", on_films.name, "--data", str(tmp_path / "again")]
+    assert finished(on_films.parent, *arguments) == 3
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "01_data.ipynb" in last and "training has all that were given" in last

@@ -124,3 +124,25 @@ def test_a_shared_stage_is_whole_and_the_original_safe(tmp_path):
     Stage("01_data", run_dir=tmp_path / "two").save("numbers.npy", np.save, np.zeros(9))
     assert stages.damaged_output(tmp_path / "one", "01_data") is None
     assert np.load(stage.folder / "numbers.npy").tolist() == [0, 1, 2]
+
+
+def test_an_artifact_of_an_earlier_run_is_adopted_as_it_is(tmp_path):
+    earlier = Stage("01_data", run_dir=tmp_path / "old")
+    wrote = earlier.save("x.bin", lambda path: path.write_bytes(b"\x00\x01"))
+    earlier.finish()
+    stage = Stage("01_data", run_dir=tmp_path / "new", weights_from=tmp_path / "old")
+    path = stage.adopt("x.bin")
+    assert path == stage.folder / "x.bin" and path.read_bytes() == wrote.read_bytes()
+    stage.finish()
+    outputs = [stages.declared(tmp_path / run, "01_data")["outputs"] for run in ("old", "new")]
+    assert outputs[0] == outputs[1]
+
+
+@pytest.mark.parametrize("damage", ["x.bin", stages.DECLARED])
+def test_an_earlier_run_that_is_not_whole_lends_nothing(tmp_path, damage):
+    earlier = Stage("01_data", run_dir=tmp_path / "old")
+    earlier.save("x.bin", lambda path: path.write_bytes(b"\x00\x01"))
+    earlier.finish()
+    (earlier.folder / damage).write_text("edited")
+    with pytest.raises(MissingArtifact, match="has no whole 01_data"):
+        Stage("01_data", run_dir=tmp_path / "new", weights_from=tmp_path / "old")

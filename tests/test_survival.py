@@ -192,6 +192,20 @@ def test_a_limit_on_file_sizes_ends_with_words_and_old_artifacts(finished):
     assert finished.partial() == []
 
 
+@posix
+def test_the_conductor_itself_out_of_disk_ends_with_words(finished):
+    """[OUT-02] It is the conductor that writes what a notebook has shown."""
+    done = finished.run(
+        "--only",
+        "02",
+        planted={"02_binary": "print('x' * 2_000_000)"},
+        code="import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000)); "
+        "import run_all, sys; sys.exit(run_all.main())",
+    )
+    assert done.code == 6 and "File too large: raise the limit" in done.last
+    assert manifests.read("02_binary", finished.run_dir) is None and finished.partial() == []
+
+
 # --- changed ---
 
 
