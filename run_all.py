@@ -96,6 +96,8 @@ def conduct(options, schema, presets) -> int:
             commands.show_log(log, title="would run" if options.dry_run else "done")
             if behind:
                 commands.tell(f"no report: {', '.join(behind)} not current")
+            if options.seeds:
+                commands.tell(f"then again, where not current, seeds {options.seeds[1:]}")
             return 0
         for seed in (options.seeds or [])[1:]:
             log += retrain(options, values, seed, run_dir, fingerprint)

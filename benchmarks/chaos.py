@@ -34,9 +34,9 @@ from cxr_helpers import results, stages
 ROOT = Path(__file__).resolve().parent.parent
 RUN = "chaos"
 SETTINGS = (
-    *("n_phantoms=200", "image_size=48", "02_binary.epochs=16", "03_categorical.epochs=16"),
-    *("03_categorical.ours_epochs=8", "03_categorical.ours_widths=8,16", "frame_epochs=1"),
-    *("04_autoencoder.epochs=16", "study_rates=0.001", "study_epochs=1", "study_images=64"),
+    *("n_phantoms=100", "image_size=32", "frame_epochs=1", "02_binary.epochs=10"),
+    *("03_categorical.epochs=8", "03_categorical.ours_epochs=6", "03_categorical.ours_widths=8,16"),
+    *("04_autoencoder.epochs=8", "study_rates=0.001", "study_epochs=1", "study_images=64"),
 )
 # the conductor itself, on the first stages, with its folder elsewhere and no report at the end
 DRIVER = """

@@ -313,3 +313,16 @@ def test_without_the_pdf_tool_there_is_a_page_and_one_warning(finished):
     assert not (finished.run_dir / "report.pdf").exists()
     (warning,) = [line for line in done.said.splitlines() if line.startswith("warning: ")]
     assert warning == "warning: there will be no PDF: typst is not installed (pip install typst)"
+
+
+def test_other_seeds_train_again_on_the_same_data_and_are_kept(project):
+    """The tiny stages have no seed: what counts is which run, where, and what the report reads."""
+    assert project.run("--seeds", "0-1").code == 0
+    ran = project.take_log()
+    assert ran == [*tiny.stages.STAGES, *tiny.results.ROWS_FROM]
+    again = project.run_dir / tiny.results.SEEDS / "1" / "stages"
+    assert (again / "01_data" / "value.txt").samefile(project.stage("01_data") / "value.txt")
+    assert "seeds_mean" in (project.run_dir / "results.csv").read_text()
+    assert project.run("--seeds", "0-1").code == 0 and project.take_log() == []
+    assert project.run().code == 0 and project.take_log() == []
+    assert "seeds_mean" not in (project.run_dir / "results.csv").read_text()

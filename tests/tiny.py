@@ -25,6 +25,7 @@ PARAMETERS = """
 number: int = 1  # what the stage writes [0..9]
 n_phantoms: int = 60  # read by the preflight [60..100]
 image_size: int = 32  # read by the preflight [32..64]
+seed: int = 0  # of nothing [0..9]
 run_dir: str = ""  # where the run's artifacts are
 """
 # What a test plants runs in the middle of the stage and is no part of its recipe.
