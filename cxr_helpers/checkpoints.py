@@ -33,7 +33,7 @@ def key(model: keras.Model, *arrays: np.ndarray | None, **settings: object) -> s
     """
     digest = hashlib.sha256(keras.__version__.encode())
     settings = {name: repr(value) for name, value in settings.items()}
-    digest.update(json.dumps([_architecture(model), str(model.loss), settings]).encode())
+    digest.update(json.dumps([_architecture(model), settings]).encode())
     for array in [*_state(model).values(), *arrays]:
         if array is not None:
             array = np.ascontiguousarray(array)
@@ -43,7 +43,7 @@ def key(model: keras.Model, *arrays: np.ndarray | None, **settings: object) -> s
 
 
 def _architecture(model: keras.Model) -> str:
-    """Return layers and optimizer as text, without the names that Keras counts up in a process."""
+    """Return layers, loss and optimizer as text, without the names that Keras counts up in a process."""
     text = model.to_json()
     layers = [layer["config"]["name"] for layer in json.loads(text)["config"]["layers"]]
     text += json.dumps(keras.saving.serialize_keras_object(model.optimizer))

@@ -37,7 +37,8 @@ def network(width=4):
         ]
     )
     rate = keras.optimizers.schedules.CosineDecay(0.01, 40)
-    model.compile(keras.optimizers.AdamW(rate), "binary_crossentropy", metrics=["accuracy"])
+    loss = keras.losses.BinaryCrossentropy(label_smoothing=0.05)
+    model.compile(keras.optimizers.AdamW(rate), loss, metrics=["accuracy"])
     return model
 
 
