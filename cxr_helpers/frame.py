@@ -118,6 +118,8 @@ def cross_fit(
 
 def judge(networks: Sequence[keras.Model], films: np.ndarray, *, share: float) -> np.ndarray:
     """Return the mean of what some networks say of films' frames, shape (n, 3)."""
+    if not len(films):
+        return np.zeros((0, 3), np.float32)
     framed = black_out(images.shrink(films, SIZE), share)
     return np.mean([training.predict(network, framed) for network in networks], axis=0)
 

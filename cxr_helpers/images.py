@@ -204,5 +204,7 @@ def _reserve(path: Path) -> None:
 
 def shrink(films: np.ndarray, size: int) -> np.ndarray:
     """Return films averaged down to (n, size, size), uint8."""
-    small = [Image.fromarray(film).resize((size, size), Image.Resampling.BOX) for film in films]
-    return np.stack([np.asarray(film) for film in small])
+    small = np.empty((len(films), size, size), np.uint8)
+    for number, film in enumerate(films):
+        small[number] = Image.fromarray(film).resize((size, size), Image.Resampling.BOX)
+    return small

@@ -47,3 +47,7 @@ def test_a_mark_in_the_frame_is_found_and_one_in_the_centre_is_not():
         assert right > 0.8 if seen else right < 0.55
         others = frame.judge(networks, films[:10], share=0.68)
         assert others.shape == (10, 3)
+
+
+def test_no_film_is_judged_as_no_film():
+    assert frame.judge([], np.zeros((0, 64, 64), np.uint8), share=0.68).shape == (0, 3)

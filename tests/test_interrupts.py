@@ -16,10 +16,13 @@ ROOT = Path(interrupts.__file__).parent.parent
 
 @pytest.fixture(autouse=True)
 def listening():
-    """Undo what a shell does to its background jobs: they ignore SIGINT."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Undo what a shell does to its background jobs, and nohup: they ignore some signals."""
+    handlers = dict.fromkeys(interrupts.SIGNALS, signal.SIG_DFL)
+    handlers[signal.SIGINT] = signal.default_int_handler
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", interrupts.SIGNALS)

@@ -67,6 +67,8 @@ import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.modules["rfc3987_syntax"] = None
 """
+# Under nohup the tests' own processes would ignore the end of a terminal.
+LISTEN = 'getattr(signal, "SIGHUP", None) and signal.signal(signal.SIGHUP, signal.SIG_DFL)\n'
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,10 @@ class Project:
 
         A shell's background job ignores SIGINT, and a child inherits that.
         """
+        before = BEFORE if "nohup" in prefix else BEFORE + LISTEN
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         return subprocess.Popen(
-            [*prefix, sys.executable, "-c", BEFORE + code, *arguments],
+            [*prefix, sys.executable, "-c", before + code, *arguments],
             cwd=self.root,
             env=environment | {f"TINY_{stage}": own for stage, own in (planted or {}).items()},
             stderr=subprocess.PIPE,
