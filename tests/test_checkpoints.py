@@ -197,3 +197,16 @@ def test_kill_9_at_several_points(tmp_path):
     assert same([one[n] for n in one.files], [other[n] for n in other.files])
     curves = [json.loads((tmp_path / f"{n}.json").read_text()) for n in ("reference", "killed")]
     assert curves[0] == curves[1]
+
+
+def test_averaged_weights_and_chances_go_on_bit_for_bit(tmp_path):
+    """As our network is trained."""
+    path = tmp_path / "x.npz"
+    options = {"average": 0.9, "chances": np.linspace(1, 2, len(FILMS))}
+    model = network()
+    history = train(model, **options)
+    with pytest.raises(Killed):
+        train(network(), stop_after=3, checkpoint=path, **options)
+    again = network()
+    assert train(again, checkpoint=path, **options).equals(history)
+    assert same(state(again), state(model))
