@@ -19,9 +19,19 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
-from cxr_helpers import commands, manifests, parameters, preflight, results, sources, stages
+from cxr_helpers import (
+    chain,
+    commands,
+    manifests,
+    parameters,
+    preflight,
+    results,
+    sources,
+    stages,
+)
 from cxr_helpers.folder import DataError
 from cxr_helpers.interrupts import Stopped, stoppable
 
@@ -91,7 +101,8 @@ def conduct(options, schema, presets) -> int:
             commands.tell(f"warning: {warning}")
             options.no_pdf = True
     with nullcontext() if options.dry_run else preflight.sole_use(run_dir):
-        log, behind = update(options, values, chosen, run_dir, fingerprint)
+        bring = partial(chain.update, NOTEBOOKS, options=options, fingerprint=fingerprint)
+        log, behind = bring(values=values, chosen=chosen, run_dir=run_dir)
         if options.dry_run or behind:
             commands.show_log(log, title="would run" if options.dry_run else "done")
             if behind:
@@ -100,77 +111,8 @@ def conduct(options, schema, presets) -> int:
                 commands.tell(f"then again, where not current, seeds {options.seeds[1:]}")
             return 0
         for seed in (options.seeds or [])[1:]:
-            log += retrain(options, values, seed, run_dir, fingerprint)
+            log += chain.retrain(bring, seed, values=values, run_dir=run_dir)
         return typeset(options, values, run_dir, log)
-
-
-def update(options, values, chosen, run_dir, fingerprint) -> tuple[list, list[str]]:
-    """Run the stages that are not current; return what was done and what is left behind."""
-    needed = stages.upstream(chosen)
-    log: list[tuple[str, str, float]] = []
-    behind: list[str] = []
-    for stage, notebook in NOTEBOOKS.items():
-        recipe = manifests.recipe(
-            stage,
-            notebook=notebook,
-            parameters=values[stage],
-            run_dir=run_dir,
-            data_fingerprint=fingerprint,
-        )
-        reason = manifests.why_stale(stage, recipe, run_dir)
-        if options.dry_run and reason is None:
-            waiting = [s for s, what, _ in log if what != "current" and s in stages.STAGES[stage]]
-            reason = f"only if {' or '.join(waiting)} changes" if waiting else None
-        if reason is None and stage in chosen and (options.force or options.only):
-            reason = "asked for"
-        if reason is None:
-            log.append((stage, "current", 0.0))
-        elif stage in needed - set(chosen):
-            raise commands.Refused(2, f"{stage} is not current ({reason}): include it in the run")
-        elif stage not in chosen:
-            behind.append(stage)
-            log.append((stage, f"left: {reason}", 0.0))
-        elif options.dry_run:
-            log.append((stage, reason, 0.0))
-        else:
-            commands.tell(f"{stage}: {reason}")
-            seconds = execute(stage, notebook, values[stage], recipe, run_dir, options)
-            log.append((stage, "ran", seconds))
-    return log, behind
-
-
-def retrain(options, values, seed, run_dir, fingerprint) -> list:
-    """Run the stages that train again with another seed, on the same split of the same data."""
-    again = run_dir / results.SEEDS / str(seed)
-    stages.share("01_data", run_dir, again)
-    others = {
-        stage: own | {"run_dir": str(again)} | ({} if stage == "01_data" else {"seed": seed})
-        for stage, own in values.items()
-    }
-    commands.tell(f"seed {seed}")
-    log, _ = update(options, others, list(results.ROWS_FROM), again, fingerprint)
-    return [(f"{stage}, seed {seed}", what, took) for stage, what, took in log if took]
-
-
-def execute(stage, notebook, values, recipe, run_dir, options) -> float:
-    """Run one stage's notebook; return its seconds."""
-    from cxr_helpers import execution  # papermill takes a second to import
-
-    commands.retire_report(run_dir)
-    manifests.forget(stage, run_dir)
-    start = time.monotonic()
-    execution.run(
-        notebook,
-        run_dir=run_dir,
-        parameters=values,
-        tell=lambda line: commands.tell(f"{stage} · {line}"),
-        timeout=options.timeout,
-    )
-    seconds = time.monotonic() - start
-    if changed := manifests.changed_input(stage, recipe, run_dir):
-        raise commands.Refused(4, f"{stage}: {changed} changed while it ran: run it again")
-    manifests.write(stage, recipe, run_dir, seconds=seconds)
-    return seconds
 
 
 def typeset(options, values, run_dir, log) -> int:
