@@ -25,6 +25,8 @@ from pathlib import Path
 from cxr_helpers import (
     chain,
     commands,
+    digests,
+    housekeeping,
     manifests,
     parameters,
     preflight,
@@ -52,7 +54,12 @@ def main(arguments: list[str] | None = None) -> int:
         if options.list:
             commands.show_parameters(schema)
             return 0
-        with stoppable():
+        with (
+            stoppable(),
+            digests.remembered(BUILD / ".cache", write=not options.dry_run),
+        ):
+            if options.clean:
+                return clean(options)
             return conduct(options, schema, presets)
     except commands.Refused as error:
         return commands.fail(error.code, str(error), debug=options.debug)
@@ -101,7 +108,13 @@ def conduct(options, schema, presets) -> int:
             commands.tell(f"warning: {warning}")
             options.no_pdf = True
     with nullcontext() if options.dry_run else preflight.sole_use(run_dir):
-        bring = partial(chain.update, NOTEBOOKS, options=options, fingerprint=fingerprint)
+        bring = partial(
+            chain.update,
+            NOTEBOOKS,
+            options=options,
+            fingerprint=fingerprint,
+            store=BUILD / stages.STORE,
+        )
         log, behind = bring(values=values, chosen=chosen, run_dir=run_dir)
         if options.dry_run or behind:
             commands.show_log(log, title="would run" if options.dry_run else "done")
@@ -113,6 +126,14 @@ def conduct(options, schema, presets) -> int:
         for seed in (options.seeds or [])[1:]:
             log += chain.retrain(bring, seed, values=values, run_dir=run_dir)
         return typeset(options, values, run_dir, log)
+
+
+def clean(options) -> int:
+    """Remove what no run refers to; say how much it was."""
+    for folder, freed in housekeeping.clean(BUILD, dry_run=options.dry_run).items():
+        done = "would free" if options.dry_run else "freed"
+        commands.tell(f"{commands.short(folder)}: {done} {freed / 2**20:,.1f} MiB")
+    return 0
 
 
 def typeset(options, values, run_dir, log) -> int:

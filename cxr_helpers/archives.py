@@ -10,8 +10,8 @@ import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
+from cxr_helpers import digests
 from cxr_helpers.folder import SUFFIXES, DataError, is_clutter
-from cxr_helpers.stages import file_digest
 
 MAXIMUM_ENTRIES = 50_000
 MAXIMUM_BYTES = 8 * 2**30  # unpacked; the published archive holds 1.2 GB
@@ -39,7 +39,7 @@ def unpack(archive: Path, *, cache_dir: str | Path) -> Path:
     """
     if not zipfile.is_zipfile(archive):
         raise DataError(f"{archive.name} is not a zip archive; give a folder or a .zip file")
-    target = Path(cache_dir) / "unpacked" / file_digest(archive)[:32]
+    target = Path(cache_dir) / "unpacked" / digests.of_file(archive)[:32]
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -20,8 +20,9 @@ def update(
     chosen: Sequence[str],
     run_dir: Path,
     fingerprint: str,
+    store: Path,
 ) -> tuple[Log, list[str]]:
-    """Run the chosen stages that are not current.
+    """Run the chosen stages that are not current; where only Markdown has changed, copy it.
 
     Parameters
     ----------
@@ -36,6 +37,8 @@ def update(
     run_dir : Path
     fingerprint : str
         Of the films.
+    store : Path
+        Folder of the results that are computed once; with ``force`` they are computed anew.
 
     Returns
     -------
@@ -65,7 +68,15 @@ def update(
             reason = f"only if {' or '.join(waiting)} changes" if waiting else None
         if reason is None and stage in chosen and (options.force or options.only):
             reason = "asked for"
-        if reason is None:
+        behind_in_prose = reason is None and manifests.prose_is_behind(stage, recipe, run_dir)
+        if behind_in_prose and stage not in chosen:
+            behind.append(stage)
+            log.append((stage, "left: text changed", 0.0))
+        elif behind_in_prose:
+            log.append((stage, "text changed", 0.0))
+            if not options.dry_run:
+                _renew_prose(notebook, recipe, run_dir)
+        elif reason is None:
             log.append((stage, "current", 0.0))
         elif stage in needed - set(chosen):
             raise commands.Refused(2, f"{stage} is not current ({reason}): include it in the run")
@@ -76,7 +87,15 @@ def update(
             log.append((stage, reason, 0.0))
         else:
             commands.tell(f"{stage}: {reason}")
-            seconds = _execute(notebook, values[stage], recipe, run_dir, timeout=options.timeout)
+            seconds = _execute(
+                notebook,
+                values[stage],
+                recipe,
+                run_dir,
+                store=store,
+                anew=options.force,
+                timeout=options.timeout,
+            )
             log.append((stage, "ran", seconds))
     return log, behind
 
@@ -116,7 +135,17 @@ def retrain(
     return [(f"{stage}, seed {seed}", what, took) for stage, what, took in log if took]
 
 
-def _execute(notebook: Path, values, recipe, run_dir: Path, *, timeout: int | None) -> float:
+def _renew_prose(notebook: Path, recipe, run_dir: Path) -> None:
+    """Bring the Markdown of a stage's executed notebook up to date, without a kernel."""
+    from cxr_helpers import execution  # papermill takes a second to import
+
+    stage = notebook.stem
+    seconds = manifests.read(stage, run_dir)["seconds"]
+    execution.renew_prose(notebook, run_dir / "notebooks" / notebook.name)
+    manifests.write(stage, recipe, run_dir, seconds=seconds)
+
+
+def _execute(notebook: Path, values, recipe, run_dir: Path, **options) -> float:
     """Run one stage's notebook; return its seconds."""
     from cxr_helpers import execution  # papermill takes a second to import
 
@@ -129,7 +158,7 @@ def _execute(notebook: Path, values, recipe, run_dir: Path, *, timeout: int | No
         run_dir=run_dir,
         parameters=values,
         tell=lambda line: commands.tell(f"{stage} · {line}"),
-        timeout=timeout,
+        **options,
     )
     seconds = time.monotonic() - start
     if changed := manifests.changed_input(stage, recipe, run_dir):

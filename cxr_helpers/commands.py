@@ -76,6 +76,7 @@ def parse(
     add("--force", action="store_true", help="run stages again that are current")
     add("--run", metavar="NAME", help="name of the run's folder under report/build")
     add("--dry-run", action="store_true", help="say what would run, and why; run nothing")
+    add("--clean", action="store_true", help="remove kept results that no run refers to")
     add("--list", action="store_true", help="list stages and their parameters")
     add("--no-pdf", action="store_true", help="make the HTML report only")
     add("--timeout", type=int, metavar="SECONDS", help="longest time that a cell may take")

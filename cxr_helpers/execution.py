@@ -73,6 +73,8 @@ def run(
     run_dir: Path,
     parameters: Mapping[str, object],
     tell: Callable[[str], None],
+    store: Path | None = None,
+    anew: bool = False,
     timeout: int | None = None,
 ) -> Path:
     """Execute a stage's notebook in a fresh kernel of this interpreter.
@@ -88,6 +90,10 @@ def run(
         Injected after the cell tagged ``parameters``.
     tell : callable
         Gets each line of progress that the notebook prints.
+    store : Path, optional
+        Folder of the results that are computed once; beside the runs by default.
+    anew : bool
+        Whether they are computed again all the same.
     timeout : int, optional
         Seconds that a single cell may take.
 
@@ -109,7 +115,10 @@ def run(
     failed, done = folder / f"{stage}.failed.ipynb", folder / source.name
     failed.unlink(missing_ok=True)
     try:
-        with _own_kernel(log=folder / f"{stage}.log"), _progress(tell):
+        environment = {stages.RUNNER: str(store or run_dir.parent / stages.STORE)}
+        environment |= {stages.ANEW: "1"} if anew else {}
+        log = folder / f"{stage}.log"
+        with _own_kernel(log=log, environment=environment), _progress(tell):
             papermill.execute_notebook(
                 source,
                 running,
@@ -169,8 +178,29 @@ def check_complete(executed: Path, *, stage: str, run_dir: Path) -> None:
         raise NotebookFailed(f"{stage}.ipynb ended without declaring its artifacts")
 
 
+def renew_prose(source: Path, executed: Path) -> None:
+    """Give an executed notebook the Markdown of its source; what ran stays as it is.
+
+    Parameters
+    ----------
+    source : Path
+        Its code cells must be those of the executed notebook.
+    executed : Path
+        Written anew, whole or not at all.
+    """
+    book = nbformat.read(executed, as_version=4)
+    ran = [cell for cell in book.cells if cell.cell_type == "code"]
+    cells = []
+    for cell in nbformat.read(source, as_version=4).cells:
+        cells.append(ran.pop(0) if cell.cell_type == "code" else cell)
+        while ran and "injected-parameters" in ran[0].metadata.get("tags", []):
+            cells.append(ran.pop(0))  # papermill's, below the cell of the parameters
+    book.cells = cells
+    atomic.write_text(executed, nbformat.writes(book))
+
+
 @contextmanager
-def _own_kernel(*, log: Path) -> Iterator[None]:
+def _own_kernel(*, log: Path, environment: Mapping[str, str]) -> Iterator[None]:
     """Offer a kernel that is this interpreter, whatever kernels the machine has."""
     with tempfile.TemporaryDirectory(prefix="cxr-kernel-") as folder:
         spec = Path(folder) / "kernels" / KERNEL / "kernel.json"
@@ -183,6 +213,7 @@ def _own_kernel(*, log: Path) -> Iterator[None]:
             "display_name": "Python 3",
             "language": "python",
             "env": {
+                **environment,
                 "CXR_KERNEL_LOG": str(log),
                 "CXR_KERNEL_PID": str(Path(folder) / "pid"),
                 "PYTHONPATH": os.pathsep.join(helpers),

@@ -8,6 +8,7 @@ where a network that leans on style fails (see ``frame_groups``).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -57,6 +58,7 @@ def cross_fit(
     seed: int,
     folds: int = 4,
     report: Callable[[str], None] | None = None,
+    checkpoint: Callable[[str], Path] | None = None,
 ) -> tuple[np.ndarray, list[keras.Model]]:
     """Return what the frame alone says of training films, each judged by a network new to it.
 
@@ -75,6 +77,8 @@ def cross_fit(
         Fewer are made where a class has fewer groups.
     report : callable, optional
         Gets a line of text a fold.
+    checkpoint : callable, optional
+        As for ``training.fit``.
 
     Returns
     -------
@@ -109,6 +113,7 @@ def cross_fit(
             augmentation=Augmentation(rotation=4, shift=0.03),
             chances=balanced(category[learn]),
             average=0.99,
+            checkpoint=checkpoint,
         )
         found[held] = training.predict(networks[-1], framed[held])
         if report is not None:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps, UnidentifiedImageError
+import PIL
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
-from cxr_helpers import atomic
+from cxr_helpers import atomic, digests
 from cxr_helpers.folder import DataError, Scan
-from cxr_helpers.stages import file_digest
 
 DECODER = 1  # raise it when the same file would give other pixels
 FRAMINGS = ("squeeze", "pad")
@@ -90,11 +90,11 @@ def _to_grey(image: Image.Image) -> Image.Image:
     return image.convert("L")
 
 
-def digests(scan: Scan) -> pd.Series:
+def digest_each(scan: Scan) -> pd.Series:
     """Return the SHA-256 of each file of a scan, in its order."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         paths = [scan.root / name for name in scan.files["file"]]
-        return pd.Series(list(pool.map(file_digest, paths)), name="sha256", dtype=object)
+        return pd.Series(list(pool.map(digests.of_file, paths)), name="sha256", dtype=object)
 
 
 def fingerprint(sha256: pd.Series) -> str:
@@ -107,8 +107,8 @@ def decode_all(
 ) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
     """Return all films of a scan from the cache, decoding them there first if need be.
 
-    The cache entry's name is made of the files' contents, the size and the decoder, and it
-    appears under that name only when it is complete: two runs may make it at once.
+    The cache entry's name is made of the files' contents, the size, and the decoder with its
+    libraries' versions, and it appears under that name only when it is complete: two runs may make it at once.
 
     Parameters
     ----------
@@ -136,8 +136,9 @@ def decode_all(
     DataError
         If more than 1 % of the files cannot be read.
     """
-    sha256 = digests(scan)
-    recipe = "\n".join([*(scan.files["file"] + " " + sha256), f"{size} {framing} {DECODER}"])
+    sha256 = digest_each(scan)
+    settings = f"{size} {framing} {DECODER} {_library()}"
+    recipe = "\n".join([*(scan.files["file"] + " " + sha256), settings])
     entry = Path(cache_dir) / hashlib.sha256(os.fsencode(recipe)).hexdigest()[:32]
     if entry.is_dir():
         try:
@@ -146,6 +147,13 @@ def decode_all(
             shutil.rmtree(entry)
     _fill(entry, scan.files.assign(sha256=sha256), scan.root, size, framing)
     return _read(entry)
+
+
+def _library() -> str:
+    """Return the versions of what decodes: another may give other pixels."""
+    return (
+        f"pillow {PIL.__version__} jpeg {features.version('jpg')} zlib {features.version('zlib')}"
+    )
 
 
 def _read(entry: Path) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:

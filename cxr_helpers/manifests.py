@@ -1,16 +1,19 @@
-"""Why a stage has to run: its recipe (code, parameters, inputs, versions) now and then."""
+"""Why a stage has to run: its recipe (code, parameters, inputs, versions) now and then.
+
+Whether a *training* is repeated is decided by its own key, see ``store``: a stage that runs again
+because a figure has changed finds what it computed before.
+"""
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from cxr_helpers import atomic, provenance, stages
+from cxr_helpers import atomic, digests, imports, provenance, stages
 
 MANIFEST = "manifest.json"
+STYLE = Path(__file__).parent / "report.mplstyle"
 # where things are; contents are tracked instead
 UNTRACKED = ("run_dir", "cache_dir", "data", "weights_from")
 
@@ -30,7 +33,8 @@ def recipe(
     stage : str
         A key of ``stages.STAGES``.
     notebook : Path
-        Its source; the helper modules that it imports, and those they import, count too.
+        Its code cells count, the helper modules that they import, and those these import.
+        Markdown is kept apart, as ``prose``: it needs no kernel to be brought up to date.
     parameters : mapping
         As they will be injected.
     run_dir : Path
@@ -38,57 +42,26 @@ def recipe(
     data_fingerprint : str
         Of the images' contents; counts for stages that read no other stage.
     """
-    inputs = {earlier: _outputs_of(run_dir, earlier) for earlier in stages.STAGES[stage]}
+    inputs = {earlier: stages.outputs_digest(run_dir, earlier) for earlier in stages.STAGES[stage]}
     inputs = inputs or {"data": data_fingerprint}
     if trained := parameters.get("weights_from"):
-        inputs["weights"] = _outputs_of(Path(str(trained)), stage)
+        inputs["weights"] = stages.outputs_digest(Path(str(trained)), stage)
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    sources = [[c["cell_type"], "".join(c["source"])] for c in cells]
-    package = Path(__file__).parent
-    helpers = imported_helpers([s for kind, s in sources if kind == "code"])
-    files = [package / f"{name}.py" for name in helpers]
-    files += [package / "report.mplstyle"] if "plots" in helpers else []
+    code = [_text_and_tags(cell) for cell in cells if cell["cell_type"] == "code"]
+    helpers = imports.helpers_of([text for text, _ in code])
+    style = {"report.mplstyle": digests.of_file(STYLE)} if "plots" in helpers else {}
     return {
-        "notebook": digest_of(sources),
-        "helpers": {path.stem: stages.file_digest(path) for path in files},
+        "code": digests.of(code),
+        "prose": digests.of([[cell["cell_type"], *_text_and_tags(cell)] for cell in cells]),
+        "helpers": imports.digest_each(helpers) | style,
         "parameters": {k: v for k, v in parameters.items() if k not in UNTRACKED},
         "inputs": inputs,
         "versions": provenance.versions(),
     }
 
 
-def _outputs_of(run_dir: Path, stage: str) -> str | None:
-    """Return a digest of all that a finished stage wrote."""
-    declared = stages.declared(run_dir, stage)
-    return declared and digest_of(declared["outputs"])
-
-
-def imported_helpers(sources: list[str]) -> list[str]:
-    """Return the modules of this package that some code imports, directly or through others."""
-    package = Path(__file__).parent
-    found: set[str] = set()
-    waiting = list(sources)
-    while waiting:
-        new = _helpers_of(waiting.pop()) - found
-        found |= new
-        waiting += [(package / f"{name}.py").read_text(encoding="utf-8") for name in new]
-    return sorted(found)
-
-
-def _helpers_of(source: str) -> set[str]:
-    plain = "\n".join(line for line in source.splitlines() if not line.lstrip().startswith("%"))
-    names = set()
-    for node in ast.walk(ast.parse(plain)):
-        if isinstance(node, ast.ImportFrom) and node.module == "cxr_helpers":
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cxr_helpers."):
-            names.add(node.module.split(".")[1])
-    return names
-
-
-def digest_of(content: object) -> str:
-    """Return the SHA-256 of plain data, the same for equal data."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def _text_and_tags(cell: Mapping) -> tuple[str, list[str]]:
+    return "".join(cell["source"]), cell.get("metadata", {}).get("tags", [])
 
 
 def why_stale(stage: str, wanted: Mapping, run_dir: Path) -> str | None:
@@ -96,6 +69,8 @@ def why_stale(stage: str, wanted: Mapping, run_dir: Path) -> str | None:
     stored = read(stage, run_dir)
     if stored is None or stages.declared(run_dir, stage) is None:
         return "never finished"
+    if set(stored["recipe"]) != set(wanted):
+        return "recorded by another version of this project"
     for part, words in (
         ("parameters", "parameter"),
         ("inputs", "input"),
@@ -104,15 +79,20 @@ def why_stale(stage: str, wanted: Mapping, run_dir: Path) -> str | None:
     ):
         if changed := _changed(stored["recipe"][part], wanted[part]):
             return f"{words} changed: {changed}"
-    if stored["recipe"]["notebook"] != wanted["notebook"]:
-        return "notebook changed"
+    if stored["recipe"]["code"] != wanted["code"]:
+        return "code of the notebook changed"
     if stored["executed"] != _executed(run_dir, stage):
         return "executed notebook changed or missing"
-    if stored["declared"] != _outputs_of(run_dir, stage):
-        return "run by hand since"
+    if stored["declared"] != stages.outputs_digest(run_dir, stage):
+        return "declaration changed"
     if damaged := stages.damaged_output(run_dir, stage):
         return f"artifact changed or missing: {damaged}"
     return None
+
+
+def prose_is_behind(stage: str, wanted: Mapping, run_dir: Path) -> bool:
+    """Return whether only the Markdown of a current stage's notebook has changed."""
+    return read(stage, run_dir)["recipe"]["prose"] != wanted["prose"]
 
 
 def _changed(old: Mapping, new: Mapping) -> str:
@@ -132,7 +112,7 @@ def write(stage: str, recipe: Mapping, run_dir: Path, *, seconds: float) -> None
         stages.stage_folder(run_dir, stage) / MANIFEST,
         {
             "recipe": dict(recipe),
-            "declared": _outputs_of(run_dir, stage),
+            "declared": stages.outputs_digest(run_dir, stage),
             "executed": _executed(run_dir, stage),
             "seconds": round(seconds, 1),
             "machine": provenance.machine(),
@@ -142,7 +122,7 @@ def write(stage: str, recipe: Mapping, run_dir: Path, *, seconds: float) -> None
 
 def _executed(run_dir: Path, stage: str) -> str | None:
     path = run_dir / "notebooks" / f"{stage}.ipynb"
-    return stages.file_digest(path) if path.is_file() else None
+    return digests.of_file(path) if path.is_file() else None
 
 
 def is_whole(stage: str, run_dir: Path) -> bool:
@@ -151,7 +131,7 @@ def is_whole(stage: str, run_dir: Path) -> bool:
     return (
         stored is not None
         and stages.declared(run_dir, stage) is not None
-        and stored["declared"] == _outputs_of(run_dir, stage)
+        and stored["declared"] == stages.outputs_digest(run_dir, stage)
         and stages.damaged_output(run_dir, stage) is None
     )
 
@@ -159,7 +139,7 @@ def is_whole(stage: str, run_dir: Path) -> bool:
 def changed_input(stage: str, recipe: Mapping, run_dir: Path) -> str | None:
     """Return what of a stage's inputs is not as it was when the recipe was taken, if anything."""
     for earlier in stages.STAGES[stage]:
-        if recipe["inputs"][earlier] != _outputs_of(run_dir, earlier):
+        if recipe["inputs"][earlier] != stages.outputs_digest(run_dir, earlier):
             return earlier
         if damaged := stages.damaged_output(run_dir, earlier):
             return f"{earlier}/{damaged}"

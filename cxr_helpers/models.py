@@ -31,7 +31,7 @@ def binary_cnn(image_size: int) -> keras.Sequential:
     """
     return keras.Sequential(
         [
-            keras.Input((image_size, image_size, 1)),
+            keras.Input((image_size, image_size, 1), name="image"),
             layers.Conv2D(16, 3, activation="relu", name="conv1"),
             layers.Conv2D(16, 3, activation="relu", name="conv2"),
             layers.MaxPooling2D(2, name="pool1"),
@@ -69,7 +69,7 @@ def categorical_cnn(image_size: int, *, source: keras.Model | None = None) -> ke
     """
     model = keras.Sequential(
         [
-            keras.Input((image_size, image_size, 1)),
+            keras.Input((image_size, image_size, 1), name="image"),
             layers.Conv2D(16, 3, activation="relu", name="conv1"),
             layers.Conv2D(16, 3, activation="relu", name="conv2"),
             layers.MaxPooling2D(2, name="pool1"),
@@ -112,7 +112,7 @@ def autoencoder(image_size: int) -> keras.Sequential:
         raise ValueError(f"image_size {image_size} of the autoencoder is not a multiple of 4")
     return keras.Sequential(
         [
-            keras.Input((image_size, image_size, 1)),
+            keras.Input((image_size, image_size, 1), name="image"),
             layers.Conv2D(32, 3, padding="same", activation="relu", name="encode1"),
             layers.MaxPooling2D(2, name="pool1"),
             layers.Conv2D(16, 3, padding="same", activation="relu", name="encode2"),
@@ -154,7 +154,7 @@ def residual_cnn(
         (n, image_size, image_size, 1) float in [0, 1] to (n, classes) probabilities. The layer
         named ``"embedding"`` is the mean of the last feature map, ``"block4"`` that map.
     """
-    films = keras.Input((image_size, image_size, 1))
+    films = keras.Input((image_size, image_size, 1), name="image")
     # one group: the mean and deviation of each film by itself
     x = layers.GroupNormalization(
         groups=1, center=False, scale=False, dtype="float32", name="standardise"

@@ -88,3 +88,28 @@ def occlusion_map(
             fall[top : top + patch, left : left + patch] += reference - value
             covers[top : top + patch, left : left + patch] += 1
     return (fall / covers).astype(np.float32)
+
+
+def occlusion_maps(
+    model, images: np.ndarray, *, patch: int, stride: int, fill: float | None = None
+) -> np.ndarray:
+    """Return the occlusion maps of several images for a network's first output.
+
+    Parameters
+    ----------
+    model : keras.Model
+        (m, height, width, 1) float32 in [0, 1] to (m, outputs).
+    images : ndarray of uint8, shape (n, height, width)
+    patch, stride, fill
+        As for ``occlusion_map``.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, height, width)
+    """
+
+    def score(copies: np.ndarray) -> np.ndarray:
+        return model.predict(copies, batch_size=256, verbose=0)[:, 0]
+
+    maps = [occlusion_map(score, image, patch=patch, stride=stride, fill=fill) for image in images]
+    return np.array(maps, dtype=np.float32).reshape(images.shape)

@@ -15,7 +15,7 @@ import math
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from types import MappingProxyType, SimpleNamespace
 
@@ -130,6 +130,12 @@ def phantoms(
             facts.append(fact)
     index = pd.concat([index, pd.DataFrame(facts)], axis=1)
     return Phantoms(images=images, lesion_masks=lesions, lung_masks=fields, index=index)
+
+
+def drawn(**options: object) -> dict[str, np.ndarray | pd.DataFrame]:
+    """Return what ``phantoms`` returns for the same options, by attribute."""
+    made = phantoms(**options)
+    return {field.name: getattr(made, field.name) for field in fields(made)}
 
 
 def _check(n, size, seed, lesion_contrast, marker_bias, splits, threads) -> None:

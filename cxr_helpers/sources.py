@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from cxr_helpers import archives, downloads, folder, images, parameters, splits
+from cxr_helpers import archives, digests, downloads, folder, images, parameters, splits
 from cxr_helpers.dataset import Dataset
 
+DECODED = "decoded"  # folder of the cache
 TEST_FRACTION = 0.25  # of a folder that has no test of its own
 PHANTOM, KAGGLE, MENDELEY = "phantom", "kaggle", "mendeley"
 
@@ -40,6 +42,9 @@ class Source:
     cut_test : bool
         Whether there was no test folder, so that a quarter of the films, in whole patient
         groups, was cut from train for it, the same for every seed.
+    decoded : str
+        Name of the entry, below ``DECODED`` in the cache, that holds the images; empty where they
+        were drawn.
     """
 
     name: str
@@ -51,6 +56,7 @@ class Source:
     unreadable: pd.DataFrame
     truth: Mapping[str, np.ndarray] = field(default_factory=dict)
     cut_test: bool = False
+    decoded: str = ""
 
 
 def locate(data: str, *, cache_dir: str | Path) -> str:
@@ -99,7 +105,7 @@ def identify(located: str) -> tuple[str, str, int | None]:
     if located == PHANTOM:
         return PHANTOM, PHANTOM, None
     scan = folder.scan(located)
-    fingerprint = images.fingerprint(images.digests(scan) + scan.files["file"])
+    fingerprint = images.fingerprint(images.digest_each(scan) + scan.files["file"])
     return scan.root.name, fingerprint, len(scan.files)
 
 
@@ -110,6 +116,7 @@ def read(
     framing: str,
     cache_dir: str | Path,
     phantom_options: Mapping[str, object],
+    cached: Callable | None = None,
 ) -> Source:
     """Return the films of a source at the working size.
 
@@ -125,6 +132,9 @@ def read(
         Where decoded films are kept between runs.
     phantom_options : mapping
         Passed to ``phantoms.phantoms`` where phantoms are drawn.
+    cached : callable, optional
+        Takes a function and its arguments, returns what it returns, such as ``Stage.cached``: so
+        that phantoms are not drawn twice.
 
     Raises
     ------
@@ -135,19 +145,22 @@ def read(
     if data == PHANTOM:
         from cxr_helpers import phantoms  # SciPy: a second that no other source needs
 
-        drawn = phantoms.phantoms(size=size, **phantom_options)
-        index = drawn.index.assign(
-            group=drawn.index["class_name"] + " " + drawn.index["patient"].astype(str),
+        draw = phantoms.drawn if cached is None else partial(cached, phantoms.drawn)
+        drawn = draw(size=size, **phantom_options)
+        index = drawn["index"].assign(
+            group=drawn["index"]["class_name"] + " " + drawn["index"]["patient"].astype(str),
             width=size,
             height=size,
             mode="L",
         )
-        truth = {"lesion_masks": drawn.lesion_masks, "lung_masks": drawn.lung_masks}
-        return Source(
-            "phantoms", True, _digest(drawn.images), drawn.images, index, nothing, nothing, truth
-        )
+        truth = {name: drawn[name] for name in ("lesion_masks", "lung_masks")}
+        pixels = drawn["images"]
+        return Source("phantoms", True, _digest(pixels), pixels, index, nothing, nothing, truth)
     scan = folder.scan(locate(data, cache_dir=cache_dir))
-    pixels, table, unreadable = images.decode_all(scan, size, framing=framing, cache_dir=cache_dir)
+    with digests.remembered(Path(cache_dir)):
+        pixels, table, unreadable = images.decode_all(
+            scan, size, framing=framing, cache_dir=Path(cache_dir) / DECODED
+        )
     # Kaggle's val holds 16 films: too few to choose anything by, so they join train
     index = table.assign(split=table["folder"].replace("val", "train"))
     cut_test = not (index["split"] == "test").any()
@@ -165,6 +178,7 @@ def read(
         scan.ignored,
         unreadable,
         cut_test=cut_test,
+        decoded=Path(pixels.filename).parent.name,
     )
 
 

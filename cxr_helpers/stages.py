@@ -1,12 +1,12 @@
 """A stage: what one notebook reads, writes and declares, under one run's folder.
 
 ``<run>/stages/<stage>/`` holds the artifacts of a stage. ``declared.json`` is written last,
-by the notebook itself; a stage without it did not finish.
+by the notebook itself; a stage without it did not finish. Only the runner writes there: a
+notebook that is opened by hand reads the finished run and writes below ``<run>/scratch/``.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import sys
@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr_helpers import atomic
+from cxr_helpers import atomic, digests
+from cxr_helpers.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,11 @@ STAGES: dict[str, tuple[str, ...]] = {
     "07_explainability": ("01_data", "02_binary", "03_categorical"),
 }
 DECLARED = "declared.json"
-CHECKPOINTS = "checkpoints"
+SCRATCH = "scratch"  # folder of a run for what notebooks that are opened by hand write
+OWNER = ".owner"  # names the process that holds a run
+STORE = Path(".cache") / "store"  # beside the runs
+# Set by the runner in its kernels: the store's folder, and whether to compute all anew.
+RUNNER, ANEW = "CXR_RUNNER_STORE", "CXR_ANEW"
 PROGRESS = "» "  # opens the lines of a notebook's output that the conductor repeats
 
 
@@ -65,27 +70,50 @@ class Stage:
             raise ValueError(f"stage {name!r} is not one of {', '.join(STAGES)}")
         self.name = name
         self.run_dir = Path(run_dir).resolve()
-        self.folder = stage_folder(self.run_dir, name)
+        self.by_hand = RUNNER not in os.environ
         self.earlier: Path | None = None
-        for earlier in STAGES[name]:
-            self._finished(earlier)
+        self._inputs = {earlier: self._finished(earlier) for earlier in STAGES[name]}
         if weights_from:
             self.earlier = stage_folder(Path(weights_from), name)
             if declared(Path(weights_from), name) is None or damaged_output(
                 Path(weights_from), name
             ):
                 raise MissingArtifact(f"{weights_from} has no whole {name}: run it there again")
+        own = self.run_dir / SCRATCH if self.by_hand else self.run_dir
+        self.folder = stage_folder(own, name)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / DECLARED).unlink(missing_ok=True)
+        store = os.environ.get(RUNNER) or self.run_dir.parent / STORE
+        self.store = Store(Path(store), reuse=ANEW not in os.environ)
         self._outputs: dict[str, str] = {}
         self._start = time.monotonic()
+        if self.by_hand:
+            self._introduce()
 
-    def _finished(self, earlier: str) -> None:
-        if not (stage_folder(self.run_dir, earlier) / DECLARED).is_file():
+    def _finished(self, earlier: str) -> tuple[Path, str]:
+        """Return the run (or its scratch) that a stage is read from, and the digest of its outputs."""
+        if self.by_hand and _fits(self.run_dir, earlier):
+            source = self.run_dir / SCRATCH
+        else:
+            source = self.run_dir
+        digest = outputs_digest(source, earlier)
+        if digest is None:
+            owner = self.run_dir / OWNER
+            busy = f" ({owner.read_text(encoding='utf-8')} is at it)" if owner.is_file() else ""
             raise MissingArtifact(
                 f"{self.name} reads what {earlier} writes, and {self.run_dir.name} has no finished "
-                f"{earlier}: run notebooks/{earlier}.ipynb first, or `run_all.py`"
+                f"{earlier}{busy}: run notebooks/{earlier}.ipynb first, or `run_all.py`"
             )
+        return source, digest
+
+    def _introduce(self) -> None:
+        """Say in one line where a notebook that was opened by hand reads and writes."""
+        own = [name for name, (source, _) in self._inputs.items() if source != self.run_dir]
+        read = f"; {', '.join(own)} from there too" if own else ""
+        print(
+            f"Opened by hand: reads the run {self.run_dir.name}, which stays as it is, and writes "
+            f"to {self.run_dir.name}/{SCRATCH}{read}."
+        )
 
     def input(self, stage: str, name: str) -> Path:
         """Return the path of an earlier stage's artifact, checked to be there.
@@ -95,11 +123,17 @@ class Stage:
         ValueError
             If ``stage`` is not declared in ``STAGES`` as read by this one.
         MissingArtifact
-            If the file is not there.
+            If the file is not there, or the stage was run again since this notebook began.
         """
         if stage not in STAGES[self.name]:
             raise ValueError(f"{self.name} does not declare that it reads {stage}")
-        path = stage_folder(self.run_dir, stage) / name
+        source, digest = self._inputs[stage]
+        path = stage_folder(source, stage) / name
+        if self.by_hand and outputs_digest(source, stage) != digest:
+            raise MissingArtifact(
+                f"{stage} was run again since this notebook began: run {self.name} from its first "
+                "cell"
+            )
         if not path.is_file():
             raise MissingArtifact(
                 f"{self.name} reads {stage}/{name}, which is missing: "
@@ -107,9 +141,13 @@ class Stage:
             )
         return path
 
-    def checkpoint(self, name: str) -> Path:
-        """Return where a training keeps what it needs to go on; gone once the stage finished."""
-        return self.folder / CHECKPOINTS / f"{name}.npz"
+    def checkpoint(self, key: str) -> Path:
+        """Return where the training of this key is kept, see ``training.fit``."""
+        return self.store.checkpoint(key)
+
+    def cached(self, function: Callable, *args: object, **kwargs: object):
+        """Return ``function(*args, **kwargs)``, computed once, see ``store.Store.call``."""
+        return self.store.call(function, *args, **kwargs)
 
     def say(self, line: str) -> None:
         """Show a line of progress, in the notebook and in the conductor's log."""
@@ -133,7 +171,7 @@ class Stage:
         path = self.folder / name
         with atomic.replacing(path) as partial:
             write(partial, *args, **kwargs)
-        self._outputs[name] = file_digest(path)
+        self._outputs[name] = digests.of_file(path)
         return path
 
     def adopt(self, name: str) -> Path:
@@ -165,11 +203,13 @@ class Stage:
             "stage": self.name,
             "facts": dict(facts or {}),
             "outputs": dict(sorted(self._outputs.items())),
+            "inputs": {earlier: digest for earlier, (_, digest) in self._inputs.items()},
+            "kept": sorted(set(self.store.used)),
             "seconds": round(time.monotonic() - self._start, 1),
             "peak_memory_bytes": peak_memory(),
         }
         atomic.write_json(self.folder / DECLARED, declared)
-        shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
+        self.store.trim()
 
 
 def upstream(names: Iterable[str]) -> set[str]:
@@ -206,19 +246,31 @@ def declared(run_dir: Path, name: str) -> dict | None:
     return found if found and "outputs" in found else None
 
 
+def outputs_digest(run_dir: Path, name: str) -> str | None:
+    """Return a digest of all that a finished stage wrote, or None where it did not finish."""
+    found = declared(run_dir, name)
+    return found and digests.of(found["outputs"])
+
+
+def _fits(run_dir: Path, name: str) -> bool:
+    """Return whether a stage was finished by hand, from what would be read for it now."""
+    found = declared(run_dir / SCRATCH, name)
+    if found is None:
+        return False
+    for earlier, digest in found["inputs"].items():
+        source = run_dir / SCRATCH if _fits(run_dir, earlier) else run_dir
+        if outputs_digest(source, earlier) != digest:
+            return False
+    return True
+
+
 def damaged_output(run_dir: Path, name: str) -> str | None:
     """Return the first artifact that is missing or not as it was declared, if any."""
     for output, digest in (declared(run_dir, name) or {"outputs": {}})["outputs"].items():
         path = stage_folder(run_dir, name) / output
-        if not path.is_file() or file_digest(path) != digest:
+        if not path.is_file() or digests.of_file(path) != digest:
             return output
     return None
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's content, as 64 hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def peak_memory() -> int | None:

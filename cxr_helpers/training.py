@@ -15,9 +15,8 @@ import pandas as pd
 import tensorflow as tf
 
 from cxr_helpers import augmentation as aug
-from cxr_helpers import checkpoints
+from cxr_helpers import checkpoints, digests
 from cxr_helpers.augmentation import Augmentation, StrongAugmentation
-from cxr_helpers.stages import file_digest
 
 
 def batches(
@@ -110,7 +109,7 @@ def fit(
     average: float = 0.0,
     validation: tuple[np.ndarray, np.ndarray | None] | None = None,
     report: Callable[[str], None] | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: Callable[[str], Path] | None = None,
 ) -> pd.DataFrame:
     """Train a compiled model and return its learning curves.
 
@@ -144,10 +143,12 @@ def fit(
         Scored after each epoch, never augmented.
     report : callable, optional
         Gets one line of text an epoch, for instance ``print``.
-    checkpoint : Path, optional
-        A ``.npz`` file written after each epoch. Where it is from an earlier, interrupted call
-        with the same model, data, settings and code, training goes on after its last epoch and
-        ends with the same weights and curves, bit for bit, as if it had never been interrupted.
+    checkpoint : callable, optional
+        Takes the training's key (str), returns the ``.npz`` file (Path) that is written after
+        each epoch. The key is made of the initial model, data, settings, code and versions of the
+        libraries. Where that file is from an earlier, interrupted call, training goes on after its
+        last epoch and ends with the same weights and curves, bit for bit, as if it had never been
+        interrupted; where it is from a finished one, nothing is trained.
 
     Returns
     -------
@@ -179,10 +180,15 @@ def fit(
             model,
             *(images, targets, *(validation or ()), chances),
             settings=(epochs, batch_size, seed, augmentation, average),
-            code=[file_digest(Path(module.__file__)) for module in (sys.modules[__name__], aug)],
-            tensorflow=tf.__version__,
+            code=[digests.of_file(Path(m.__file__)) for m in (sys.modules[__name__], aug)],
+            versions=(tf.__version__, np.__version__),
         )
-        done = _Progress.restored(checkpoint, model, averaged, key=key)
+        path = checkpoint(key)
+        done = _Progress.restored(path, model, averaged, key=key)
+        if done.finished:
+            if report is not None:
+                report(f"trained before: {epochs} epochs taken from the store")
+            return done.history(averaged=averaged is not None)
         if done.rows and report is not None:
             report(f"goes on after epoch {len(done.rows)}/{epochs} of an interrupted run")
     start, first = time.monotonic(), len(done.rows)
@@ -207,18 +213,17 @@ def fit(
             )
         done.add(row, model, choose=averaged is None)
         if checkpoint is not None:
-            done.save(checkpoint, model, averaged, key=key)
+            done.save(path, model, averaged, key=key)
         if report is not None:
             pace = (time.monotonic() - start) / (epoch + 1 - first)
             report(_line(row, epochs=epochs, left=pace * (epochs - epoch - 1)))
-    history = pd.DataFrame(done.rows)
-    history["best"] = history["epoch"] == epochs
     if averaged:
         averaged.keep()
     elif done.best_weights:
         model.set_weights(done.best_weights)
-        history["best"] = history["val_loss"] == done.best
-    return history
+    if checkpoint is not None:
+        done.finish(path, model, key=key)
+    return done.history(averaged=averaged is not None)
 
 
 def _order(n: int, chances: np.ndarray | None, *, draw: np.random.Generator) -> np.ndarray:
@@ -268,6 +273,7 @@ class _Progress:
     rows: list[dict] = field(default_factory=list)
     best: float = np.inf
     best_weights: list[np.ndarray] = field(default_factory=list)
+    finished: bool = False
 
     def add(self, row: dict, model: keras.Model, *, choose: bool) -> None:
         self.rows.append(row)
@@ -275,11 +281,22 @@ class _Progress:
             self.best, self.best_weights = row["val_loss"], model.get_weights()
 
     def save(self, path: Path, model: keras.Model, averaged: _Average | None, *, key: str) -> None:
-        progress = {"rows": self.rows, "best": self.best}
+        progress = {"rows": self.rows, "best": self.best, "finished": False}
         progress["steps"] = averaged.steps if averaged else 0
         means = [mean.numpy() for mean in averaged.weights] if averaged else []
         extra = {"best": self.best_weights, "average": means}
         checkpoints.save(path, model, key=key, progress=progress, extra=extra)
+
+    def finish(self, path: Path, model: keras.Model, *, key: str) -> None:
+        """Keep the model as it is in the end, and no more."""
+        progress = {"rows": self.rows, "best": self.best, "finished": True, "steps": 0}
+        checkpoints.save(path, model, key=key, progress=progress, extra={})
+
+    def history(self, *, averaged: bool) -> pd.DataFrame:
+        table = pd.DataFrame(self.rows)
+        chosen = not averaged and np.isfinite(self.best)
+        last = table["epoch"] == len(table)
+        return table.assign(best=table["val_loss"] == self.best if chosen else last)
 
     @classmethod
     def restored(
@@ -290,7 +307,7 @@ class _Progress:
             return cls()
         progress, extra = found
         steps = progress.pop("steps")
-        if averaged:
+        if averaged and not progress["finished"]:
             averaged.steps = steps
             for mean, saved in zip(averaged.weights, extra["average"], strict=True):
                 mean.assign(saved)

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import jinja2
 import pandas as pd
 
-from cxr_helpers import dataset, manifests, publish, published, results, stages
+from cxr_helpers import dataset, digests, manifests, publish, published, results, stages
 from report.blocks import Prose, Table
 from report.document import Front
 
@@ -218,7 +218,7 @@ def _appendix(run_dir: Path, *, values: Mapping, data: Mapping) -> list:
                 stage,
                 manifest[stage]["seconds"],
                 (stages.declared(run_dir, stage)["peak_memory_bytes"] or math.nan) / 2**20,
-                manifests.digest_of(manifest[stage]["recipe"])[:16],
+                digests.of(manifest[stage]["recipe"])[:16],
             )
             for stage in stages.STAGES
         ],

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from cxr_helpers import atomic, manifests, provenance, results, stages
+from cxr_helpers import atomic, digests, manifests, provenance, results, stages
 
 MANIFEST = "report.manifest.json"
 TYPESETTERS = ("nbconvert", "jinja2", "matplotlib", "fonttools", "typst", "pypandoc-binary")
@@ -28,16 +28,16 @@ def recipe(run_dir: Path, *, options: Mapping[str, object]) -> dict:
     files = [*here.glob("*.*"), *(here / "templates").rglob("*.*")]
     files += (here.parent / "cxr_helpers").glob("*.py")
     return {
-        "stages": {s: manifests.digest_of(manifests.read(s, run_dir)) for s in stages.STAGES},
+        "stages": {s: digests.of(manifests.read(s, run_dir)) for s in stages.STAGES},
         "seeds": {
             seed: [
-                manifests.digest_of(manifests.read(stage, run_dir / results.SEEDS / str(seed)))
+                digests.of(manifests.read(stage, run_dir / results.SEEDS / str(seed)))
                 for stage in results.ROWS_FROM
             ]
             for seed in (options.get("seeds") or [])[1:]
         },
         "sources": {
-            str(path.relative_to(here.parent)): stages.file_digest(path)
+            str(path.relative_to(here.parent)): digests.of_file(path)
             for path in sorted(files)
             if path.is_file()
         },
@@ -54,7 +54,7 @@ def is_current(recipe: Mapping, run_dir: Path) -> bool:
         stored is not None
         and stored.get("recipe") == json.loads(json.dumps(recipe))
         and all(
-            (run_dir / name).is_file() and stages.file_digest(run_dir / name) == digest
+            (run_dir / name).is_file() and digests.of_file(run_dir / name) == digest
             for name, digest in stored["files"].items()
         )
     )
@@ -62,5 +62,5 @@ def is_current(recipe: Mapping, run_dir: Path) -> bool:
 
 def write(recipe: Mapping, run_dir: Path, files: Iterable[Path]) -> None:
     """Record by which recipe the files of a report were made."""
-    digests = {path.name: stages.file_digest(path) for path in files}
-    atomic.write_json(run_dir / MANIFEST, {"recipe": dict(recipe), "files": digests})
+    whole = {path.name: digests.of_file(path) for path in files}
+    atomic.write_json(run_dir / MANIFEST, {"recipe": dict(recipe), "files": whole})
