@@ -11,7 +11,7 @@ from pathlib import Path
 
 import filelock
 
-from cxr_helpers import atomic
+from cxr_helpers import atomic, stages
 from cxr_helpers.commands import Refused, short
 
 NEEDED = (
@@ -83,7 +83,7 @@ def sole_use(folder: Path) -> Iterator[None]:
     Refused
         With exit code 5, naming the process that has it.
     """
-    lock, owner = filelock.FileLock(folder / ".lock"), folder / ".owner"
+    lock, owner = filelock.FileLock(folder / ".lock"), folder / stages.OWNER
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:

@@ -26,6 +26,7 @@ from cxr_helpers import atomic, imports, provenance
 
 LIMIT = 5 * 10**9  # bytes of the whole store
 ROOM = LIMIT // 20  # left free for a training's checkpoint, whose size is not known beforehand
+OVERHEAD = 512  # bytes of the file for each array, roughly
 _COUNTED = re.compile(r'"(input_layer|keras_tensor)(_\d+)?"')  # Keras counts them in a process
 
 
@@ -88,7 +89,7 @@ class Store:
         result = function(*args, **kwargs)
         arrays: dict[str, np.ndarray] = {}
         shape = json.dumps(_packed(result, arrays))
-        size = sum(array.nbytes for array in arrays.values())
+        size = OVERHEAD + sum(OVERHEAD + array.nbytes for array in arrays.values())
         if size <= self.limit // 4:
             self.trim(room=size)
             with atomic.replacing(path) as partial, open(partial, "wb") as file:
@@ -155,7 +156,8 @@ def _described(value: object) -> Iterable[bytes]:
         for item in value:
             yield from _described(item)
     elif hasattr(value, "get_weights") and hasattr(value, "get_config"):  # a Keras model
-        config = json.dumps(value.get_config(), default=str, sort_keys=True)
+        config = {name: v for name, v in value.get_config().items() if name != "name"}
+        config = json.dumps(config, default=str, sort_keys=True)
         yield _COUNTED.sub('"#"', config).encode()
         yield from _described(value.get_weights())
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):

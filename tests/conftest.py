@@ -6,6 +6,20 @@ import pytest
 import tiny
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _as_the_runner(tmp_path_factory):
+    """Let a stage write as in the runner's kernels; what opens one by hand takes this back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(tiny.stages.RUNNER, str(tmp_path_factory.mktemp("store")))
+        yield
+
+
+@pytest.fixture
+def by_hand(monkeypatch):
+    """Open notebooks as a user does: not by the runner."""
+    monkeypatch.delenv(tiny.stages.RUNNER)
+
+
 @pytest.fixture(scope="session")
 def _finished(tmp_path_factory):
     project = tiny.make(tmp_path_factory.mktemp("tiny") / "project")

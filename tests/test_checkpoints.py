@@ -89,6 +89,26 @@ def test_it_goes_on_bit_for_bit(tmp_path, whole, epoch):
     assert same(state(model), state(whole[0]))
 
 
+@pytest.mark.parametrize("options", [{}, {"validation": None}, {"average": 0.9}])
+def test_a_finished_training_is_not_repeated(tmp_path, monkeypatch, options):
+    """Weights, optimizer and curves are those that it ended with; no step is taken."""
+    path, model = tmp_path / "x.npz", network()
+    history = train(model, checkpoint=at(path), **options)
+    monkeypatch.setattr(training, "_pass", None)
+    again, lines = network(), []
+    found = train(again, checkpoint=at(path), report=lines.append, **options)
+    assert found.equals(history) and same(state(again), state(model))
+    assert lines == ["trained before: 5 epochs taken from the store"]
+
+
+def test_the_key_names_the_file(tmp_path):
+    keys = []
+    place = lambda key: keys.append(key) or tmp_path / f"{key}.npz"  # noqa: E731
+    for seed in (3, 4, 3):
+        train(network(), checkpoint=place, seed=seed, epochs=1)
+    assert keys[0] == keys[2] != keys[1] and len(list(tmp_path.iterdir())) == 2
+
+
 def test_without_validation_too(tmp_path):
     model, path = network(), tmp_path / "x.npz"
     history = train(model, validation=None)

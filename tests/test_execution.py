@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from cxr_helpers import execution
 from cxr_helpers.execution import NotebookFailed
@@ -166,3 +166,21 @@ def test_the_environment_is_left_as_it_was(tmp_path):
     before = dict(os.environ)
     run(tmp_path, "stage.finish()")
     assert dict(os.environ) == before
+
+
+def test_other_markdown_is_copied_into_what_ran(tmp_path):
+    done, _, _ = run(tmp_path, "stage.finish()", 'print("ran")')
+    before = [cell for cell in nbformat.read(done, as_version=4).cells if cell.cell_type == "code"]
+    source = tmp_path / "01_data.ipynb"
+    book = nbformat.read(source, as_version=4)
+    book.cells.insert(1, new_markdown_cell("Between, *with a comma*"))
+    book.cells.append(new_markdown_cell("At the end"))
+    nbformat.write(book, source)
+    execution.renew_prose(source, done)
+    cells = nbformat.read(done, as_version=4).cells
+    kinds = [cell.cell_type for cell in cells]
+    # the parameters that were injected stay below their cell
+    assert kinds == ["code", "code", "markdown", *["code"] * 3, "markdown"]
+    assert "injected-parameters" in cells[1].metadata.tags
+    assert [cell for cell in cells if cell.cell_type == "code"] == before
+    assert cells[-1].source == "At the end" and "with a comma" in cells[2].source

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from cxr_helpers import manifests, stages
+from cxr_helpers import digests, manifests, stages
 from cxr_helpers.stages import Stage
 
 SOURCE = "from cxr_helpers import occlusion\nfrom cxr_helpers.stages import Stage"
@@ -62,7 +62,7 @@ def test_changed_notebook(run):
     (run / "01_data.ipynb").write_text(
         json.dumps({"cells": [{"cell_type": "code", "source": SOURCE + "\n1"}]})
     )
-    assert why(run) == "notebook changed"
+    assert why(run) == "code of the notebook changed"
 
 
 def test_touching_or_running_the_notebook_counts_for_nothing(run):
@@ -79,16 +79,22 @@ def test_changed_and_deleted_artifacts(run):
     assert why(run) == "artifact changed or missing: x.npy"
 
 
-def test_a_notebook_run_by_hand_is_not_taken_for_the_conductors(run):
-    by_hand = Stage("01_data", run_dir=run)
-    by_hand.save("x.npy", np.save, np.arange(99))
-    by_hand.finish()
-    assert why(run) == "run by hand since"
+def test_what_a_notebook_opened_by_hand_does_leaves_the_run_current(run, by_hand):
+    stage = Stage("01_data", run_dir=run)
+    stage.save("x.npy", np.save, np.arange(99))
+    stage.finish()
+    assert why(run) is None
 
 
-def test_the_style_of_the_figures_counts():
-    helpers = manifests.imported_helpers(["from cxr_helpers import plots"])
-    assert "plots" in helpers
+def test_the_style_of_the_figures_counts(run, monkeypatch):
+    plotting = json.dumps({"cells": [{"cell_type": "code", "source": "import cxr_helpers.plots"}]})
+    (run / "01_data.ipynb").write_text(plotting)
+    manifests.write("01_data", recipe(run), run, seconds=1.0)
+    assert why(run) is None
+    style = run / "report.mplstyle"
+    style.write_text(manifests.STYLE.read_text() + "lines.linewidth: 9\n")
+    monkeypatch.setattr(manifests, "STYLE", style)
+    assert why(run) == "helper changed: report.mplstyle"
 
 
 def test_missing_executed_copy(run):
@@ -106,19 +112,29 @@ def test_changed_version(run, monkeypatch):
     assert why(run).startswith("version changed: keras ")
 
 
-def test_helpers_count_directly_and_through_others(run):
-    assert manifests.imported_helpers([SOURCE]) == ["atomic", "occlusion", "stages"]
-    through = manifests.imported_helpers(["from cxr_helpers import dataset"])
-    assert {"dataset", "folder", "splits", "stages"} <= set(through)
-    assert "gradcam" not in through
-
-
 def test_changed_helper_is_named(run, monkeypatch):
-    digest = stages.file_digest
-    monkeypatch.setattr(
-        stages, "file_digest", lambda p: "changed" if p.name == "occlusion.py" else digest(p)
-    )
+    digest = digests.of_file
+    changed = lambda p: "changed" if p.name == "occlusion.py" else digest(p)  # noqa: E731
+    monkeypatch.setattr(digests, "of_file", changed)
     assert why(run) == "helper changed: occlusion"
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason", "behind"),
+    [
+        ({"cell_type": "markdown", "source": "Other words, with a comma."}, None, True),
+        ({"cell_type": "markdown", "source": "A comma", "metadata": {"tags": ["x"]}}, None, True),
+        ({"cell_type": "code", "source": "1"}, "code of the notebook changed", True),
+    ],
+)
+def test_changed_markdown_needs_no_kernel(run, cell, reason, behind):
+    """Planted: another cell beside the code that ran."""
+    cells = [{"cell_type": "code", "source": SOURCE}, cell]
+    (run / "01_data.ipynb").write_text(json.dumps({"cells": cells}))
+    assert why(run) == reason
+    assert manifests.prose_is_behind("01_data", recipe(run), run) is behind
+    manifests.write("01_data", recipe(run), run, seconds=1.0)
+    assert manifests.prose_is_behind("01_data", recipe(run), run) is False
 
 
 def test_a_later_stage_depends_on_what_the_earlier_wrote(run):

@@ -146,3 +146,80 @@ def test_an_earlier_run_that_is_not_whole_lends_nothing(tmp_path, damage):
     (earlier.folder / damage).write_text("edited")
     with pytest.raises(MissingArtifact, match="has no whole 01_data"):
         Stage("01_data", run_dir=tmp_path / "new", weights_from=tmp_path / "old")
+
+
+def test_opened_by_hand_it_writes_beside_the_run(tmp_path, monkeypatch, capsys):
+    finished(tmp_path)
+    run = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.delenv(stages.RUNNER)
+    stage = finished(tmp_path)
+    stage.save("numbers.npy", np.save, np.arange(99))
+    stage.finish()
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 1 and said[0].startswith("Opened by hand: reads the run ")
+    assert {path: path.read_bytes() for path in run} == run
+    assert stage.folder == tmp_path / stages.SCRATCH / "stages" / "01_data"
+
+
+def test_opened_by_hand_a_later_notebook_prefers_what_an_earlier_one_made_there(
+    tmp_path, monkeypatch, capsys
+):
+    finished(tmp_path)
+    monkeypatch.delenv(stages.RUNNER)
+    by_hand = Stage("01_data", run_dir=tmp_path)
+    by_hand.save("numbers.npy", np.save, np.arange(99))
+    assert len(np.load(Stage("02_binary", run_dir=tmp_path).input("01_data", "numbers.npy"))) == 3
+    by_hand.finish()
+    capsys.readouterr()
+    later = Stage("02_binary", run_dir=tmp_path)
+    assert len(np.load(later.input("01_data", "numbers.npy"))) == 99
+    assert "01_data from there too" in capsys.readouterr().out
+    monkeypatch.setenv(stages.RUNNER, str(tmp_path / "store"))  # the runner never does
+    later = Stage("02_binary", run_dir=tmp_path)
+    assert len(np.load(later.input("01_data", "numbers.npy"))) == 3
+
+
+def test_what_was_made_by_hand_from_something_else_is_not_read(tmp_path, monkeypatch):
+    """02 was run by hand on the run's 01_data, which then is another."""
+    first = finished(tmp_path)
+    finished(tmp_path, "02_binary")
+    monkeypatch.delenv(stages.RUNNER)
+    by_hand = Stage("02_binary", run_dir=tmp_path)
+    by_hand.save("numbers.npy", np.save, np.arange(99))
+    by_hand.finish()
+
+    def read():
+        later = Stage("03_categorical", run_dir=tmp_path)
+        return len(np.load(later.input("02_binary", "numbers.npy")))
+
+    assert read() == 99
+    first.save("numbers.npy", np.save, np.arange(4))
+    first.finish()
+    assert read() == 3
+
+
+def test_an_open_notebook_notices_that_its_input_was_run_again(tmp_path, monkeypatch):
+    first = finished(tmp_path)
+    monkeypatch.delenv(stages.RUNNER)
+    later = Stage("02_binary", run_dir=tmp_path)
+    later.input("01_data", "numbers.npy")
+    first.save("numbers.npy", np.save, np.arange(4))
+    first.finish()
+    with pytest.raises(MissingArtifact, match="01_data was run again since this notebook began"):
+        later.input("01_data", "numbers.npy")
+
+
+def test_a_stage_that_is_being_made_names_who_makes_it(tmp_path, by_hand):
+    (tmp_path / stages.OWNER).write_text("process 123")
+    with pytest.raises(MissingArtifact, match=r"01_data \(process 123 is at it\)"):
+        Stage("02_binary", run_dir=tmp_path)
+
+
+def test_a_stage_declares_which_kept_results_it_used(tmp_path):
+    stage = Stage("01_data", run_dir=tmp_path)
+    assert stage.cached(np.add, np.arange(3), 1).tolist() == [1, 2, 3]
+    path = stage.checkpoint("ab")
+    stage.finish()
+    assert path.name == "ab.npz"
+    assert set(stages.declared(tmp_path, "01_data")["kept"]) == set(stage.store.used)
+    assert len(stage.store.used) == 2

@@ -229,9 +229,30 @@ def test_a_changed_notebook_and_a_changed_helper_count_from_their_stage_on(finis
     done = finished.run()
     assert done.code == 0
     assert finished.take_log() == ["05_knn", "06_tsne", "07_explainability"]
-    assert "05_knn: notebook changed" in done.said
+    assert "05_knn: code of the notebook changed" in done.said
     assert "06_tsne: input changed: 05_knn" in done.said
     assert "07_explainability: helper changed: interrupts" in done.said
+
+
+def test_changed_markdown_is_in_the_report_and_no_notebook_has_run(finished):
+    """Nor does a colour or the like train again: see test_store and test_checkpoints."""
+    book = finished.root / "notebooks" / "05_knn.ipynb"
+    book.write_text(book.read_text().replace("# Stage 05_knn", "# Neighbours, with a comma"))
+    plan = finished.run("--dry-run")
+    assert "│ 05_knn            │ text changed" in plan.said
+    done = finished.run()
+    assert done.code == 0 and finished.take_log() == []
+    assert "Neighbours, with a comma" in (finished.run_dir / "report.html").read_text()
+    assert "│ report            │ current" in finished.run().said
+
+
+def test_changed_markdown_of_a_stage_that_was_not_chosen_leaves_no_report(finished):
+    book = finished.root / "notebooks" / "05_knn.ipynb"
+    book.write_text(book.read_text().replace("# Stage 05_knn", "# Neighbours"))
+    done = finished.run("--from", "06")
+    assert done.code == 0 and finished.take_log() == []
+    assert "05_knn            │ left: text changed" in done.said
+    assert "no report: 05_knn not current" in done.said
 
 
 def test_a_changed_parameter_reruns_its_stage_and_its_dependents(finished):
@@ -288,7 +309,7 @@ def test_code_that_changes_while_a_stage_runs_is_noticed_by_the_next_run(finishe
     edit = 'p = Path("06_tsne.ipynb"); p.write_text(p.read_text().replace("STAGES", "STAGES "))'
     assert finished.run("--only", "06", planted={"06_tsne": edit}).code == 0
     assert json.loads(book.read_text())["cells"]
-    assert "notebook changed" in finished.run("--dry-run").said
+    assert "code of the notebook changed" in finished.run("--dry-run").said
 
 
 def test_a_report_that_was_edited_is_made_anew(finished):

@@ -146,7 +146,7 @@ class Project:
         return {
             str(path.relative_to(self.run_dir)): path.read_bytes()
             for path in sorted(self.run_dir.rglob("*"))
-            if path.is_file() and path.name not in (".lock", ".owner")
+            if path.is_file() and path.name not in (".lock", stages.OWNER)
         }
 
     def partial(self) -> list[str]:

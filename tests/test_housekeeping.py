@@ -1,0 +1,58 @@
+import json
+
+import numpy as np
+import pytest
+
+from cxr_helpers import atomic, housekeeping, stages
+from cxr_helpers.stages import Stage
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch):
+    """Return a folder with a run, one of its seeds and its scratch, each with a kept result."""
+    store = tmp_path / stages.STORE
+    monkeypatch.setenv(stages.RUNNER, str(store))
+    for number, place in enumerate(("run", "run/seeds/1", "run/scratch")):
+        stage = Stage("01_data", run_dir=tmp_path / place)
+        stage.cached(np.full, 3, number)
+        decoded = tmp_path / ".cache" / "decoded" / f"entry{number}"
+        decoded.mkdir(parents=True)
+        (decoded / "pixels.npy").write_bytes(bytes(100))
+        stage.save("dataset.json", atomic.write_json, {"decoded": decoded.name})
+        stage.finish()
+    (store / f"{'0' * 64}.npz").write_bytes(bytes(1000))
+    orphan = tmp_path / ".cache" / "decoded" / "orphan"
+    orphan.mkdir()
+    (orphan / "pixels.npy").write_bytes(bytes(10))
+    return tmp_path
+
+
+def test_what_no_run_refers_to_goes_and_the_rest_stays(build):
+    assert list(housekeeping.clean(build).values()) == [1000, 10]
+    assert len(list((build / stages.STORE).iterdir())) == 3
+    assert len(list((build / ".cache" / "decoded").iterdir())) == 3
+    assert list(housekeeping.clean(build).values()) == [0, 0]
+
+
+def test_a_dry_run_removes_nothing(build):
+    assert list(housekeeping.clean(build, dry_run=True).values()) == [1000, 10]
+    assert list(housekeeping.clean(build).values()) == [1000, 10]
+
+
+def test_what_a_deleted_run_has_left_goes(build):
+    (stages.stage_folder(build / "run", "01_data") / stages.DECLARED).unlink()
+    freed = list(housekeeping.clean(build).values())
+    assert freed[0] > 1000 and len(list((build / stages.STORE).iterdir())) == 2
+
+
+def test_what_another_process_is_writing_stays(build):
+    (build / stages.STORE / f"{atomic.PARTIAL}1-x.npz").write_bytes(b"half")
+    (build / stages.STORE / f"{atomic.PARTIAL}999999999-x.npz").write_bytes(b"left")
+    housekeeping.clean(build)
+    left = [p.name for p in (build / stages.STORE).glob(f"{atomic.PARTIAL}*")]
+    assert left == [f"{atomic.PARTIAL}1-x.npz"]
+
+
+def test_nothing_is_there_to_clean(tmp_path):
+    assert set(housekeeping.clean(tmp_path).values()) == {0}
+    assert json.dumps([p.name for p in tmp_path.iterdir()]) == "[]"
