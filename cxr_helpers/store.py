@@ -75,7 +75,7 @@ class Store:
         -------
         object
             An array, or a number, mapping, list or tuple of them, or a data frame, whose index is
-        then 0, 1, and so on.
+            then 0, 1, and so on.
 
         Raises
         ------
