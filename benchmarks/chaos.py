@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -33,6 +34,7 @@ from cxr_helpers import results, stages
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = "chaos"
+OURS = "our network"  # as 03_categorical calls it
 SETTINGS = (
     *("n_phantoms=100", "image_size=32", "frame_epochs=1", "02_binary.epochs=10"),
     *("03_categorical.epochs=8", "03_categorical.ours_epochs=6", "03_categorical.ours_widths=8,16"),
@@ -68,7 +70,7 @@ def main() -> None:
         print(f"covered: {', '.join(names)}; {sum(map(len, wanted.values()))} digests compared")
         print(f"reference: {seconds:.1f} s, {reference.epochs} epochs, no kill", flush=True)
         ends = stage_ends(reference.run_dir, names, seconds)
-        equal = kills = equal_kills = saved = orphans = 0
+        equal = kills = equal_kills = ours = saved = orphans = 0
         for number in range(1, options.rounds + 1):
             own = None
             while own is None or not own.kills:  # a run that was faster is no round
@@ -83,6 +85,7 @@ def main() -> None:
             differs = [name for name in wanted if found.get(name) != wanted[name]]
             equal += not differs
             kills += len(own.kills)
+            ours += sum(OURS in at for _, at in own.kills)
             equal_kills += 0 if differs else len(own.kills)
             saved += own.saved
             orphans += own.orphans
@@ -94,7 +97,7 @@ def main() -> None:
             )
     print(
         f"{equal_kills} of {kills} kills ended equal to the reference "
-        f"({equal} of {options.rounds} rounds)"
+        f"({equal} of {options.rounds} rounds); {ours} of them within 03_categorical after {OURS} had begun"
     )
     print(f"{saved} epochs were not trained again, thanks to checkpoints; {orphans} orphans left")
     sys.exit(equal != options.rounds or orphans > 0)
@@ -158,9 +161,7 @@ class Round:
             self.orphans += len(alive)
             for process in alive:
                 process.kill()
-            done = [line.split(":")[0] for line in self.words().splitlines()]
-            running = [name for name in done if name in self.names]
-            self.kills.append((seconds, running[-1] if running else "start-up"))
+            self.kills.append((seconds, self.running(self.words())))
         else:
             self.words()
 
@@ -169,9 +170,17 @@ class Round:
         said = (self.build / "log").read_text()
         for line in said.splitlines():
             self.epochs += "· epoch " in line
-            if "goes on after epoch " in line:
-                self.saved += int(line.split("goes on after epoch ")[1].split("/")[0])
+            if kept := re.search(r"goes on after epoch (\d+)|trained before: (\d+) epochs", line):
+                self.saved += int(kept[1] or kept[2])
         return said
+
+    def running(self, said: str) -> str:
+        """Return the last stage that a driver began, and the network that it trained last."""
+        begun = [name for name in self.names if f"\n{name}: " in f"\n{said}"]
+        if not begun:
+            return "start-up"
+        network = re.findall(rf"{begun[-1]} · (.* network)$", said, re.MULTILINE)
+        return ", ".join([begun[-1], *network[-1:]])
 
 
 def stage_ends(run_dir: Path, names: list[str], seconds: float) -> dict[str, float]:
