@@ -9,9 +9,9 @@ from cxr_helpers import atomic, sources, stages
 
 
 def clean(build: Path, *, dry_run: bool = False) -> dict[Path, int]:
-    """Remove kept results and decoded images that no finished stage of any run was made with.
+    """Remove kept results and decoded images that no stage of any run was or is made with.
 
-    Downloads and unpacked archives stay: they cannot be computed again.
+    An interrupted training stays, and so does what a run in progress has asked for. Downloads and unpacked archives stay: they cannot be computed again.
 
     Parameters
     ----------
@@ -35,10 +35,10 @@ def clean(build: Path, *, dry_run: bool = False) -> dict[Path, int]:
 
 
 def _wanted(build: Path) -> set[str]:
-    """Return the keys that finished stages refer to: of runs, their seeds and their scratch."""
+    """Return the keys that stages refer to: of runs, of their seeds and of their scratch."""
     keys: set[str] = set()
-    for path in build.glob(f"**/stages/*/{stages.DECLARED}"):
-        keys |= set((atomic.read_json(path) or {}).get("kept", []))
+    for path in build.glob(f"**/stages/*/{stages.KEPT}"):
+        keys |= set(path.read_text(encoding="ascii").split())
         keys.add((atomic.read_json(path.with_name("dataset.json")) or {}).get("decoded", ""))
     return keys
 

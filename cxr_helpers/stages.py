@@ -32,6 +32,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "07_explainability": ("01_data", "02_binary", "03_categorical"),
 }
 DECLARED = "declared.json"
+KEPT = "kept.txt"  # keys of the results in the store that a stage was or is made with
 SCRATCH = "scratch"  # folder of a run for what notebooks that are opened by hand write
 OWNER = ".owner"  # names the process that holds a run
 STORE = Path(".cache") / "store"  # beside the runs
@@ -84,7 +85,8 @@ class Stage:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / DECLARED).unlink(missing_ok=True)
         store = os.environ.get(RUNNER) or self.run_dir.parent / STORE
-        self.store = Store(Path(store), reuse=ANEW not in os.environ)
+        record = self.folder / KEPT
+        self.store = Store(Path(store), reuse=ANEW not in os.environ, record=record)
         self._outputs: dict[str, str] = {}
         self._start = time.monotonic()
         if self.by_hand:
@@ -204,10 +206,11 @@ class Stage:
             "facts": dict(facts or {}),
             "outputs": dict(sorted(self._outputs.items())),
             "inputs": {earlier: digest for earlier, (_, digest) in self._inputs.items()},
-            "kept": sorted(set(self.store.used)),
             "seconds": round(time.monotonic() - self._start, 1),
             "peak_memory_bytes": peak_memory(),
         }
+        keys = sorted(set(self.store.used))
+        atomic.write_text(self.folder / KEPT, "".join(f"{key}\n" for key in keys))
         atomic.write_json(self.folder / DECLARED, declared)
         self.store.trim()
 

@@ -41,6 +41,9 @@ class Store:
         Whether what is there is taken; otherwise it is computed, and kept, again.
     limit : int
         Bytes; beyond them the results that were not used for longest go.
+    record : Path, optional
+        File that gets a line for each key that is asked for, before its result is there: what is
+        named in a run's records is not removed by ``housekeeping.clean``.
 
     Attributes
     ----------
@@ -48,8 +51,10 @@ class Store:
         Keys of what was asked for, in order.
     """
 
-    def __init__(self, folder: Path, *, reuse: bool = True, limit: int = LIMIT) -> None:
-        self.folder, self.reuse, self.limit = folder, reuse, limit
+    def __init__(
+        self, folder: Path, *, reuse: bool = True, limit: int = LIMIT, record: Path | None = None
+    ) -> None:
+        self.folder, self.reuse, self.limit, self.record = folder, reuse, limit, record
         self.used: list[str] = []
 
     def checkpoint(self, key: str) -> Path:
@@ -108,6 +113,9 @@ class Store:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{key}.npz"
         if key not in self.used[:-1]:
+            if self.record is not None:
+                with open(self.record, "a", encoding="ascii") as file:
+                    file.write(f"{key}\n")
             if not self.reuse:
                 path.unlink(missing_ok=True)
             elif path.is_file():

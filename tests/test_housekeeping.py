@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -40,9 +41,20 @@ def test_a_dry_run_removes_nothing(build):
 
 
 def test_what_a_deleted_run_has_left_goes(build):
-    (stages.stage_folder(build / "run", "01_data") / stages.DECLARED).unlink()
+    shutil.rmtree(build / "run" / "stages")
     freed = list(housekeeping.clean(build).values())
     assert freed[0] > 1000 and len(list((build / stages.STORE).iterdir())) == 2
+
+
+def test_an_interrupted_training_stays(build):
+    """Its stage has asked for it and was killed before it could declare anything."""
+    stage = Stage("01_data", run_dir=build / "run")
+    stage.checkpoint("1" * 64).write_bytes(bytes(100))
+    housekeeping.clean(build)
+    assert stage.checkpoint("1" * 64).is_file()
+    stage.finish()
+    assert list(housekeeping.clean(build).values())[0] > 0  # what it no longer asks for
+    assert stage.checkpoint("1" * 64).is_file()
 
 
 def test_what_another_process_is_writing_stays(build):

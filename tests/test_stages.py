@@ -52,7 +52,9 @@ def test_failed_write_leaves_the_old_file_and_no_other(tmp_path):
 
     with pytest.raises(OSError, match="disk full"):
         stage.save("numbers.npy", breaks)
-    assert sorted(p.name for p in stage.folder.iterdir()) == ["declared.json", "numbers.npy"]
+    assert sorted(p.name for p in stage.folder.iterdir()) == [
+        *("declared.json", "kept.txt", "numbers.npy")
+    ]
     assert np.load(stage.folder / "numbers.npy").tolist() == [0, 1, 2]
 
 
@@ -215,11 +217,13 @@ def test_a_stage_that_is_being_made_names_who_makes_it(tmp_path, by_hand):
         Stage("02_binary", run_dir=tmp_path)
 
 
-def test_a_stage_declares_which_kept_results_it_used(tmp_path):
+def test_a_stage_records_which_kept_results_it_used(tmp_path):
     stage = Stage("01_data", run_dir=tmp_path)
     assert stage.cached(np.add, np.arange(3), 1).tolist() == [1, 2, 3]
     path = stage.checkpoint("ab")
+    record = stage.folder / stages.KEPT
+    assert record.read_text().split() == stage.store.used  # already, should it be killed now
     stage.finish()
     assert path.name == "ab.npz"
-    assert set(stages.declared(tmp_path, "01_data")["kept"]) == set(stage.store.used)
+    assert set(record.read_text().split()) == set(stage.store.used)
     assert len(stage.store.used) == 2
