@@ -53,7 +53,7 @@ def test_an_interrupted_training_stays(build):
     housekeeping.clean(build)
     assert stage.checkpoint("1" * 64).is_file()
     stage.finish()
-    assert list(housekeeping.clean(build).values())[0] > 0  # what it no longer asks for
+    assert sum(housekeeping.clean(build).values()) > 0  # what it no longer asks for
     assert stage.checkpoint("1" * 64).is_file()
 
 
