@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pandas as pd
 
 from cxr_helpers import atomic, splits
 from cxr_helpers.folder import CLASSES, UNKNOWN, DataError
+from cxr_helpers.labels import Evaluation
 from cxr_helpers.stages import Stage
 
 # validation: groups drawn at random; serial: contiguous blocks of patient numbers
@@ -21,24 +22,20 @@ BINARY_CLASSES = ("normal", "pneumonia")
 
 
 @dataclass(frozen=True)
-class Part:
-    """The films of one split.
-
-    Attributes
-    ----------
-    images : ndarray of uint8, shape (n, size, size)
-        A view on the memory-mapped file: read-only.
-    index : pandas.DataFrame
-        A row a film: ``file``, ``split``, ``class_name``, ``group``, ``width``, ``height``,
-        ``mode``, ``frame_normal``, ``frame_bacterial``, ``frame_viral`` (probabilities from the
-        frame alone) and, for phantoms, the marker's box.
-    """
+class _Images:
+    """Images with a row of an index each; the labels of test images only in evaluation."""
 
     images: np.ndarray
-    index: pd.DataFrame
+    _rows: pd.DataFrame
+    _evaluation: Evaluation = field(default_factory=Evaluation, kw_only=True)
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self._rows)
+
+    @property
+    def index(self) -> pd.DataFrame:
+        """A row a film, see ``Part``; in test without labels unless evaluation is declared."""
+        return self._evaluation.visible(self._rows)
 
     @property
     def pneumonia(self) -> np.ndarray:
@@ -55,15 +52,32 @@ class Part:
             .to_numpy(dtype=int)
         )
 
+
+@dataclass(frozen=True)
+class Part(_Images):
+    """The films of one split.
+
+    Attributes
+    ----------
+    images : ndarray of uint8, shape (n, size, size)
+        A view on the memory-mapped file: read-only.
+    index : pandas.DataFrame
+        A row a film: ``file``, ``split``, ``class_name``, ``group``, ``width``, ``height``,
+        ``mode``, ``frame_normal``, ``frame_bacterial``, ``frame_viral`` (probabilities from the
+        frame alone) and, for phantoms, the marker's box. Of test films, and with them of the
+        whole ``Dataset``, class, group and file may be read only in evaluation.
+    """
+
     def where(self, mask: np.ndarray) -> Part:
         """Return the films where ``mask`` is True, shape (n,); they are copied."""
         mask = np.asarray(mask, dtype=bool)
-        return Part(self.images[mask], self.index[mask].reset_index(drop=True))
+        rows = self._rows[mask].reset_index(drop=True)
+        return Part(self.images[mask], rows, _evaluation=self._evaluation)
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """All films of a run, sorted by split.
+class Dataset(_Images):
+    """All films of a run, sorted by split; those of test in random order.
 
     Attributes
     ----------
@@ -74,17 +88,27 @@ class Dataset:
         ``name``, ``synthetic``, ``image_size``, ``fingerprint``, ``choose_by`` (group or serial).
     """
 
-    images: np.ndarray
-    index: pd.DataFrame
     facts: dict
+
+    def evaluation(self) -> Evaluation:
+        """Declare that the labels of test films are read, in this notebook cell only.
+
+        In a program it is a context: ``with radiographs.evaluation():``. Elsewhere
+        ``labels.LabelsWithheld`` is raised by whatever would tell the class of a test film.
+        """
+        return self._evaluation.declare()
 
     def __getitem__(self, split: str) -> Part:
         """Return the films of a split, one of ``SPLITS``."""
         if split not in SPLITS:
             raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS)}")
-        rows = np.flatnonzero(self.index["split"] == split)
+        rows = np.flatnonzero(self._rows["split"] == split)
         low, high = (rows[0], rows[-1] + 1) if len(rows) else (0, 0)
-        return Part(self.images[low:high], self.index.iloc[low:high].reset_index(drop=True))
+        return Part(
+            self.images[low:high],
+            self._rows.iloc[low:high].reset_index(drop=True),
+            _evaluation=self._evaluation,
+        )
 
     @property
     def chooser(self) -> Part:
@@ -107,11 +131,6 @@ class Dataset:
             train.index["group"], train.index["class_name"], fraction=0.15, seed=seed
         )
         return train.where(~held), train.where(held)
-
-    @property
-    def category(self) -> np.ndarray:
-        """Of all films, as in ``Part``."""
-        return Part(self.images, self.index).category
 
     @property
     def synthetic(self) -> bool:
@@ -163,6 +182,8 @@ def save(
     if not (index["split"] == "test").any():
         raise DataError("no film is left to test on: training has all that were given")
     order = np.argsort(index["split"].map(SPLITS.index), kind="stable")
+    test = (index["split"].iloc[order] == "test").to_numpy()
+    order[test] = np.random.default_rng(0).permutation(order[test])  # folders are sorted by class
     stage.save("images.npy", np.save, np.ascontiguousarray(images[order]))
     for name, array in (truth or {}).items():
         stage.save(f"{name}.npy", np.save, array[order])

@@ -18,7 +18,7 @@ class Scorecard:
 
     All arrays given to it have a row for every film of ``radiographs``, in their order; those
     of splits that are not scored are not looked at. Labels of test are read here, so a notebook
-    calls it in cells tagged ``evaluation``.
+    calls it in cells that declare ``radiographs.evaluation()``.
 
     Attributes
     ----------

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_helpers import archives, digests, downloads, folder, images, parameters, splits
-from cxr_helpers.dataset import Dataset
+from cxr_helpers.dataset import SPLITS, Dataset
 
 DECODED = "decoded"  # folder of the cache
 TEST_FRACTION = 0.25  # of a folder that has no test of its own
@@ -205,13 +205,13 @@ def as_test(source: Source, earlier: Dataset) -> Source:
     new = np.full(len(source.index), True)
     if not (source.cut_test or source.synthetic):
         new = (source.index["split"] == "test").to_numpy()
-    kept = (earlier.index["split"] != "test").to_numpy()
-    index = pd.concat([earlier.index[kept], source.index[new].assign(split="test")])
+    kept = [earlier[name] for name in SPLITS if name != "test" and len(earlier[name])]
+    index = pd.concat([*(part.index for part in kept), source.index[new].assign(split="test")])
     return replace(
         source,
         name=f"{source.name}, scored by the models of {earlier.facts['name']}",
         synthetic=source.synthetic or earlier.synthetic,
-        images=np.concatenate([earlier.images[kept], source.images[new]]),
+        images=np.concatenate([*(part.images for part in kept), source.images[new]]),
         index=index.reset_index(drop=True),
         truth={},
         cut_test=False,

@@ -15,7 +15,9 @@ def radiographs():
     index = pd.DataFrame({"split": splits, "class_name": classes})
     index["group"] = [f"{c} {i}" for i, c in enumerate(classes)]
     index["frame_normal"] = np.tile([0.9, 0.1], 36)
-    return Dataset(np.zeros((72, 4, 4), np.uint8), index, {"synthetic": True})
+    data = Dataset(np.zeros((72, 4, 4), np.uint8), index, {"synthetic": True})
+    with data.evaluation():
+        yield data
 
 
 def test_every_scored_split_has_its_lines_and_predictions(radiographs):
