@@ -107,6 +107,7 @@ def conduct(options, schema, presets) -> int:
         ):
             commands.tell(f"warning: {warning}")
             options.no_pdf = True
+        digests.keep(BUILD / ".cache")  # the stages' own processes read them
     with nullcontext() if options.dry_run else preflight.sole_use(run_dir):
         bring = partial(
             chain.update,

@@ -63,7 +63,7 @@ def read_json(path: Path) -> dict | None:
     """Return what ``write_json`` wrote, or None where there is no such file or it is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):  # no JSON, or no UTF-8
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # no JSON, or no UTF-8
         return None
     return content if isinstance(content, dict) else None
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from cxr_helpers import atomic
@@ -44,9 +44,11 @@ def of(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-@contextmanager
+@contextlib.contextmanager
 def remembered(folder: Path, *, write: bool = True) -> Iterator[None]:
     """Let ``of_file`` know the digests that were kept in a folder, and keep the new ones there.
+
+    They are kept unless the block raises: what was refused leaves nothing behind.
 
     Parameters
     ----------
@@ -55,20 +57,27 @@ def remembered(folder: Path, *, write: bool = True) -> Iterator[None]:
     write : bool
         Whether new digests are kept for the next process.
     """
-    path = folder / FILE
-    _kept.update({name: kept for name, kept in _read(path).items() if name not in _kept})
-    try:
-        yield
-    finally:
-        if write and _new:
-            folder.mkdir(parents=True, exist_ok=True)
-            # another process may have written since; what no longer exists is left out
-            whole = _read(path) | {name: _kept[name] for name in _new}
-            whole = {name: kept for name, kept in whole.items() if os.path.exists(name)}
-            atomic.write_text(path, json.dumps(whole))
-            _new.clear()
+    _kept.update({name: kept for name, kept in _read(folder).items() if name not in _kept})
+    yield
+    if write:
+        keep(folder)
 
 
-def _read(path: Path) -> dict[str, list]:
-    found = atomic.read_json(path) or {}
-    return {n: k for n, k in found.items() if isinstance(k, list) and len(k) == 4}
+def keep(folder: Path) -> None:
+    """Write the new digests into a folder, for the next process; without it, it hashes again."""
+    if not _new:
+        return
+    with contextlib.suppress(OSError):  # a full disk, say: what needs it finds out itself
+        folder.mkdir(parents=True, exist_ok=True)
+        # another process may have written since; what no longer exists is left out
+        whole = _read(folder) | {name: _kept[name] for name in _new}
+        whole = {name: kept for name, kept in whole.items() if os.path.exists(name)}
+        atomic.write_text(folder / FILE, json.dumps(whole))
+        _new.clear()
+
+
+def _read(folder: Path) -> dict[str, list]:
+    found = None
+    with contextlib.suppress(OSError):
+        found = atomic.read_json(folder / FILE)
+    return {n: k for n, k in (found or {}).items() if isinstance(k, list) and len(k) == 4}

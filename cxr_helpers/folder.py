@@ -1,7 +1,4 @@
-"""Find the images of a data folder, and say of each what folder and name tell.
-
-Layouts: Kaggle's ``train|val|test/NORMAL|PNEUMONIA`` and Mendeley's, which has no ``val``.
-"""
+"""Find the images of a data folder, and say of each what folder and name tell."""
 
 from __future__ import annotations
 
@@ -12,19 +9,17 @@ from pathlib import Path
 
 import pandas as pd
 
+from cxr_helpers import layout
+from cxr_helpers.layout import DataError, is_clutter
+
 CLASSES = ("normal", "bacterial", "viral")
 UNKNOWN = "unknown subtype"
-FOLDERS = ("NORMAL", "PNEUMONIA")
 SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
 MINIMUM_PER_CLASS = 2
 
-_NORMAL = re.compile(r"(?P<series>NORMAL2-)?IM-(?P<number>\d+)")
-_PNEUMONIA = re.compile(r"person(?P<number>\d+)_(?P<cause>bacteria|virus)_")
 _CAUSE = {"bacteria": "bacterial", "virus": "viral"}
-
-
-class DataError(ValueError):
-    """The data cannot be used as they are; the message says what to do."""
+_NORMAL = re.compile(r"(?P<series>NORMAL2-)?IM-(?P<number>\d+)")
+_PNEUMONIA = re.compile(r"person(?P<number>\d+)_((?P<cause>bacteria|virus)_)?")
 
 
 @dataclass(frozen=True)
@@ -34,7 +29,7 @@ class Scan:
     Attributes
     ----------
     root : Path
-        The folder that holds ``train`` and ``test``.
+        The folder that holds ``train`` and ``test``, or the class folders.
     files : pandas.DataFrame
         A row an image, sorted: ``file`` (path below ``root``, with ``/``), ``folder``
         (train, val or test), ``class_name`` (normal, bacterial, viral, unknown subtype) and
@@ -57,16 +52,18 @@ def scan(path: str | Path) -> Scan:
         If no data folder is found at ``path`` or just below it, or a class has fewer than
         two images in train or test.
     """
-    root = find_root(Path(path))
+    root = layout.find_root(Path(path))
     files, ignored = [], []
-    for split in ("train", "val", "test"):
-        for folder in FOLDERS:
-            for entry in _entries(root / split / folder):
-                name = f"{split}/{folder}/{entry.name}"
-                if reason := _unfit(entry):
-                    ignored.append((name.encode(errors="replace").decode(), reason))
-                else:
-                    files.append((name, split, *_identify(entry.name, folder, split)))
+    for split, kinds in layout.of(root).items():
+        for kind, places in kinds.items():
+            for place in places:
+                for entry in layout.listed(root / place):
+                    name = f"{place}/{entry.name}"
+                    if reason := _unfit(entry):
+                        ignored.append((name.encode(errors="replace").decode(), reason))
+                    else:
+                        own = _identify(entry.name, layout.FOLDERS[kind], split or "train")
+                        files.append((name, split or "train", *own))
     found = Scan(
         root,
         pd.DataFrame(files, columns=["file", "folder", "class_name", "group"]).sort_values(
@@ -76,65 +73,6 @@ def scan(path: str | Path) -> Scan:
     )
     _check_classes(found)
     return found
-
-
-def find_root(path: Path) -> Path:
-    """Return the data folder: ``path`` itself or the only one within two levels below it.
-
-    A folder with ``train`` and no ``test`` at all is taken only where none has both.
-
-    Raises
-    ------
-    DataError
-        If there is none, or more than one at the same depth.
-    """
-    if not path.is_dir():
-        raise DataError(f"data folder {str(path)!r} does not exist; give a folder, or 'phantom'")
-    levels = [[path]]
-    for _ in range(2):
-        below = [
-            Path(entry.path)
-            for folder in levels[-1]
-            for entry in _entries(folder)
-            if entry.is_dir(follow_symlinks=False) and not is_clutter(entry.name)
-        ]
-        levels.append(below)
-    for is_root in (_is_root, _is_train_alone):
-        for level in levels:
-            roots = [folder for folder in level if is_root(folder)]
-            if len(roots) == 1:
-                return roots[0]
-            if roots:
-                names = ", ".join(sorted(folder.name for folder in roots))
-                raise DataError(f"{str(path)!r} holds several data folders ({names}): name one")
-    found = ", ".join(entry.name for entry in _entries(path)[:8]) or "nothing"
-    raise DataError(
-        f"no chest X-ray folder at {str(path)!r}: expected train/NORMAL, train/PNEUMONIA, "
-        f"test/NORMAL and test/PNEUMONIA in it or just below it; found {found}"
-    )
-
-
-def _is_root(folder: Path) -> bool:
-    return all((folder / split / name).is_dir() for split in ("train", "test") for name in FOLDERS)
-
-
-def _is_train_alone(folder: Path) -> bool:
-    return not (folder / "test").exists() and all(
-        (folder / "train" / name).is_dir() for name in FOLDERS
-    )
-
-
-def _entries(folder: Path) -> list[os.DirEntry]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except FileNotFoundError:
-        return []
-
-
-def is_clutter(name: str) -> bool:
-    """Return whether a file or folder is a system's own, never a film."""
-    return name.startswith(".") or name in {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
 
 def _unfit(entry: os.DirEntry) -> str | None:
@@ -152,29 +90,42 @@ def _unfit(entry: os.DirEntry) -> str | None:
     return None
 
 
-def _identify(name: str, folder: str, split: str) -> tuple[str, str]:
-    """Return class and group from an image's name; a cause is never guessed.
+def _identify(name: str, class_name: str | None, split: str) -> tuple[str, str]:
+    """Return class and group from an image's name, and from its folder's class if it tells one.
 
-    Without a patient number a film is a group of its own.
+    A cause is never guessed. Without a patient number a film is a group of its own.
     """
-    if folder == "NORMAL":
-        match = _NORMAL.match(name)
-        number = f"{match['series'] or ''}{int(match['number'])}" if match else f"{split}/{name}"
-        return "normal", f"normal {number}"
-    match = _PNEUMONIA.match(name)
-    if match is None:
-        return UNKNOWN, f"{UNKNOWN} {split}/{name}"
-    cause = _CAUSE[match["cause"]]
-    return cause, f"{cause} {int(match['number'])}"
+    match = (_NORMAL if class_name == "normal" else _PNEUMONIA).match(name)
+    if class_name is None:
+        class_name = _CAUSE.get(match["cause"], UNKNOWN) if match else UNKNOWN
+    if match is None or class_name == UNKNOWN:
+        return class_name, f"{class_name} {split}/{name}"
+    series = match["series"] or "" if class_name == "normal" else ""
+    return class_name, f"{class_name} {series}{int(match['number'])}"
 
 
 def _check_classes(found: Scan) -> None:
+    """Raise DataError, naming the folder, for a class with too few images."""
     normal = found.files["class_name"] == "normal"
-    for split in ("train", "test") if (found.root / "test").exists() else ("train",):
-        here = found.files["folder"].isin(["train", "val"] if split == "train" else ["test"])
-        for folder, rows in (("NORMAL", here & normal), ("PNEUMONIA", here & ~normal)):
-            if (count := int(rows.sum())) < MINIMUM_PER_CLASS:
+    for split, kinds in layout.of(found.root).items():
+        if split == "val":
+            continue
+        part = ["train", "val"] if split == "train" else [split or "train"]
+        here = found.files["folder"].isin(part)
+        for is_normal in (True, False):
+            count = int((here & (normal == is_normal)).sum())
+            if count < MINIMUM_PER_CLASS:
+                own = [
+                    place
+                    for kind in kinds
+                    if (kind == "normal") == is_normal
+                    for place in kinds[kind]
+                ]
+                empty = not any(layout.listed(found.root / place) for place in own)
+                has = "is empty" if empty else f"has {count or 'no'} image{'s' * (count != 1)}"
                 raise DataError(
-                    f"{found.root.name}/{split}/{folder} has {count} images; "
-                    f"at least {MINIMUM_PER_CLASS} are needed"
+                    f"{found.root.name}/{' and '.join(own)} {has}; at least {MINIMUM_PER_CLASS} "
+                    f"({', '.join(sorted(SUFFIXES))}) are needed"
+                    + f"; {layout.ALONE}"
+                    * (split == "test")
                 )

@@ -20,7 +20,8 @@ from cxr_helpers.folder import DataError, Scan
 DECODER = 1  # raise it when the same file would give other pixels
 FRAMINGS = ("squeeze", "pad")
 MAXIMUM_PIXELS = 100_000_000
-MAXIMUM_UNREADABLE = 0.01
+MAXIMUM_UNREADABLE = 0.01  # of the files, or as many as the next line says
+ALWAYS_ALLOWED = 5  # unreadable files, however few there are
 
 
 def decode(path: Path, size: int, *, framing: str = "squeeze") -> tuple[np.ndarray, dict]:
@@ -91,10 +92,16 @@ def _to_grey(image: Image.Image) -> Image.Image:
 
 
 def digest_each(scan: Scan) -> pd.Series:
-    """Return the SHA-256 of each file of a scan, in its order."""
+    """Return the SHA-256 of each file of a scan, in its order; why not, where one cannot be read."""
+
+    def attempt(name: str) -> str:
+        try:
+            return digests.of_file(scan.root / name)
+        except OSError as error:
+            return str(error.strerror)
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        paths = [scan.root / name for name in scan.files["file"]]
-        return pd.Series(list(pool.map(digests.of_file, paths)), name="sha256", dtype=object)
+        return pd.Series(list(pool.map(attempt, scan.files["file"])), name="sha256", dtype=object)
 
 
 def fingerprint(sha256: pd.Series) -> str:
@@ -134,7 +141,7 @@ def decode_all(
     Raises
     ------
     DataError
-        If more than 1 % of the files cannot be read.
+        If more than five files and more than 1 % of them cannot be read, or all.
     """
     sha256 = digest_each(scan)
     settings = f"{size} {framing} {DECODER} {_library()}"
@@ -168,7 +175,7 @@ def _fill(entry: Path, files: pd.DataFrame, root: Path, size: int, framing: str)
         try:
             return decode(root / name, size, framing=framing)
         except OSError as error:
-            return str(error).split("\n")[0].replace(str(root), "")
+            return (error.strerror or str(error)).split("\n")[0].replace(str(root), "")
 
     entry.parent.mkdir(parents=True, exist_ok=True)
     atomic.sweep(entry.parent)
@@ -186,10 +193,10 @@ def _fill(entry: Path, files: pd.DataFrame, root: Path, size: int, framing: str)
                     pixels[len(good)], fact = result
                     good.append(position)
                     facts.append(fact)
-        if len(bad) > MAXIMUM_UNREADABLE * len(files):
+        if len(bad) > max(ALWAYS_ALLOWED, MAXIMUM_UNREADABLE * len(files)) or not good:
             raise DataError(
-                f"{len(bad)} of {len(files)} images cannot be read (more than "
-                f"{MAXIMUM_UNREADABLE:.0%}), first {bad[0][0]}: {bad[0][1]}; "
+                f"{len(bad)} of {len(files)} images cannot be read (up to {ALWAYS_ALLOWED}, or "
+                f"{MAXIMUM_UNREADABLE:.0%}, are left out), first {bad[0][0]}: {bad[0][1]}; "
                 "copy the data again or remove these files"
             )
         if bad:

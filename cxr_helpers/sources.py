@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -78,12 +79,16 @@ def locate(data: str, *, cache_dir: str | Path) -> str:
         return PHANTOM
     if data == KAGGLE:
         return str(downloads.kaggle())
+    if not data.strip():
+        raise folder.DataError(
+            "--data is empty: expected a folder, an archive, phantom, kaggle or mendeley"
+        )
     path = Path(data)
     if data == MENDELEY:
         path = downloads.mendeley(cache_dir=cache_dir)
-    if path.is_file():
+    if os.path.isfile(path):
         return str(archives.unpack(path, cache_dir=cache_dir))
-    if not path.is_dir():
+    if not os.path.isdir(path):
         hint = parameters.did_you_mean(data, (PHANTOM, KAGGLE, MENDELEY))
         raise folder.DataError(
             f"--data {data!r} does not exist: expected a folder, a .zip, "

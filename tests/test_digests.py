@@ -102,3 +102,18 @@ def test_a_damaged_record_is_no_record(tmp_path, content):
 
 def test_equal_data_have_equal_digests():
     assert digests.of({"a": 1, "b": [2]}) == digests.of({"b": [2], "a": 1}) != digests.of({})
+
+
+def test_what_was_refused_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError), digests.remembered(tmp_path / "cache"):
+        digests.of_file(write(tmp_path / "x", b"abc"))
+        raise ValueError
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_folder_that_cannot_be_made_only_costs_time(tmp_path):
+    """Whatever else needs it says so, in its own words."""
+    (tmp_path / "build").write_text("a file")
+    with digests.remembered(tmp_path / "build" / "cache"):
+        digests.of_file(write(tmp_path / "x", b"abc"))
+    assert (tmp_path / "build").read_text() == "a file"

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from test_folder import LAYOUT, make
-from test_preflight import small_disk
+from test_preflight import ROOT, powerless, small_disk
 
 from cxr_helpers import atomic, folder, images
 from cxr_helpers.folder import DataError
@@ -151,9 +151,29 @@ def test_a_few_broken_files_are_set_aside_by_name(tmp_path):
     assert table["file"].isin(unreadable["file"]).sum() == 0
 
 
+def test_a_handful_of_broken_files_is_left_out_however_few_there_are(tmp_path):
+    scan = films(tmp_path / "d", broken=5, copies=8)
+    pixels, _, unreadable = images.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    assert len(scan.files) == 80 and len(pixels) == 75 and len(unreadable) == 5
+
+
+def test_a_film_without_permission_is_set_aside_by_name(tmp_path):
+    scan = films(tmp_path / "d")
+    bad = scan.files["file"][0]
+    (scan.root / bad).chmod(0)
+    code = (
+        "import sys; from cxr_helpers import folder, images; "
+        "*_, bad = images.decode_all(folder.scan(sys.argv[1]), 16, cache_dir=sys.argv[2]); "
+        "print(bad.to_csv(index=False))"
+    )
+    command = [*powerless(), sys.executable, "-c", code, scan.root, tmp_path / "c"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split("\n")[:2] == ["file,reason", f"{bad},Permission denied"], done.stderr
+
+
 def test_many_broken_files_stop_the_run(tmp_path):
-    scan = films(tmp_path / "d", broken=2)
-    with pytest.raises(DataError, match=r"2 of 10 images cannot be read.*first train/NORMAL/"):
+    scan = films(tmp_path / "d", broken=6, copies=3)
+    with pytest.raises(DataError, match=r"6 of 30 images cannot be read.*first train/NORMAL/"):
         images.decode_all(scan, 16, cache_dir=tmp_path / "c")
     assert list((tmp_path / "c").iterdir()) == []
 

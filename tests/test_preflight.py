@@ -23,7 +23,8 @@ def powerless():
         return []
     if shutil.which("setpriv") is None:
         pytest.skip("root without setpriv: permissions bind nobody")
-    return ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"]
+    lost = "-dac_override,-dac_read_search"
+    return ["setpriv", f"--bounding-set={lost}", f"--inh-caps={lost}"]
 
 
 @contextmanager

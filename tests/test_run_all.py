@@ -39,6 +39,8 @@ def build(tmp_path, monkeypatch):
         (["--from", "binarry"], 2, "did you mean '02_binary'?"),
         (["--only", "07"], 2, "01_data is not current (never finished)"),
         (["--data", "no/such/folder"], 3, "'no/such/folder' does not exist"),
+        (["--data", " "], 3, "--data is empty"),
+        (["--data", "/"], 3, "'/' is a whole disk"),
         (["--data", "kagle"], 3, "did you mean 'kaggle'?"),
     ],
 )
@@ -104,7 +106,7 @@ def test_mistakes_are_found_before_tensorflow_is_imported():
 def test_a_broken_data_folder_is_refused_before_anything_runs(build, tmp_path, capsys):
     (tmp_path / "films" / "train" / "NORMAL").mkdir(parents=True)
     assert run_all.main(["--data", str(tmp_path / "films")]) == 3
-    assert "expected train/NORMAL" in capsys.readouterr().err
+    assert "films': train/PNEUMONIA is missing" in capsys.readouterr().err
     assert not build.exists()
 
 
