@@ -111,7 +111,7 @@ def size_features(index: pd.DataFrame) -> np.ndarray:
 
 
 def size_baseline(
-    train: pd.DataFrame, labels: np.ndarray, asked: pd.DataFrame, *, seed: int
+    train: pd.DataFrame, labels: np.ndarray, asked: pd.DataFrame, *, classes: int, seed: int
 ) -> np.ndarray | None:
     """Return what the stored size alone says of a film's class.
 
@@ -122,18 +122,22 @@ def size_baseline(
     train, asked : pandas.DataFrame
         ``width`` and ``height`` in pixels.
     labels : array of int, shape (n,)
-        The classes of ``train``.
+        The classes of ``train``, 0 to ``classes`` - 1; some may not occur.
     asked : pandas.DataFrame, m rows
         The films to judge.
-    seed : int
+    classes, seed : int
 
     Returns
     -------
-    ndarray of float, shape (m, classes), rows sum to 1; None where all films of train have one
-    size, so that size tells nothing.
+    ndarray of float, shape (m, classes), rows sum to 1; column k is class k, 0 where train has no
+    film of it. None where all films of train have one size, so that size tells nothing.
     """
     features = size_features(train)
     if (features == features[0]).all():
         return None
     model = HistGradientBoostingClassifier(max_iter=50, max_leaf_nodes=8, random_state=seed)
-    return model.fit(features, labels).predict_proba(size_features(asked))
+    model.fit(features, labels)
+    found = np.zeros((len(asked), classes))
+    # of one class alone scikit-learn returns two columns
+    found[:, model.classes_] = model.predict_proba(size_features(asked))[:, : len(model.classes_)]
+    return found

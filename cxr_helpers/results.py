@@ -22,12 +22,16 @@ COLUMNS = ["row", "split", "metric", "value", "low", "high", "published", "n"]
 
 @dataclass(frozen=True)
 class Row:
-    """A row of Table 1: its name in the files, its words, how many classes, the published accuracy."""
+    """A row of Table 1: its name in the files, its words, how many classes, the published accuracy.
+
+    ``retrained`` says whether another seed of ``--seeds`` trains it again; else it has no spread.
+    """
 
     id: str
     label: str
     classes: int
     published: float | None = None
+    retrained: bool = True
 
 
 SEEDS = "seeds"  # folder of a run that holds the same stages, run with other seeds
@@ -44,16 +48,16 @@ ROWS = (
     Row("ours_binary", "Ours: residual network", 2),
     Row("ours_categorical", "Ours: residual network", 3),
     Row("knn_ours", "kNN on our network's embedding", 2),
-    Row("majority_binary", "Baseline: training films' majority class", 2),
-    Row("majority_categorical", "Baseline: training films' majority class", 3),
-    Row("size_binary", "Baseline: stored film size alone", 2),
-    Row("size_categorical", "Baseline: stored film size alone", 3),
-    Row("frame_binary", "Baseline: frame of the film alone", 2),
-    Row("frame_categorical", "Baseline: frame of the film alone", 3),
+    Row("majority_binary", "Baseline: training films' majority class", 2, retrained=False),
+    Row("majority_categorical", "Baseline: training films' majority class", 3, retrained=False),
+    Row("size_binary", "Baseline: stored film size alone", 2, retrained=False),
+    Row("size_categorical", "Baseline: stored film size alone", 3, retrained=False),
+    Row("frame_binary", "Baseline: frame of the film alone", 2, retrained=False),
+    Row("frame_categorical", "Baseline: frame of the film alone", 3, retrained=False),
     Row("autoencoder_corrected", "Autoencoder, direction from held-out films", 2),
-    Row("anomaly_detail", "Distance from normal films, detail", 2),
-    Row("anomaly_edges", "Distance from normal films, edges", 2),
-    Row("anomaly_both", "Distance from normal films, both", 2),
+    Row("anomaly_detail", "Distance from normal films, detail", 2, retrained=False),
+    Row("anomaly_edges", "Distance from normal films, edges", 2, retrained=False),
+    Row("anomaly_both", "Distance from normal films, both", 2, retrained=False),
 )
 
 
@@ -72,25 +76,28 @@ def collect(run_dir: Path, *, seeds: Iterable[int] = ()) -> pd.DataFrame:
         Columns ``row, split, metric, value, low, high, published, n``; one line per row and
         metric. ``low`` and ``high`` are the 95 % interval, NaN where a stage wrote none.
         ``published`` is set for the test accuracy of the six published rows. Where other seeds
-        were run too, ``seeds`` (how many, this one included), ``seeds_mean`` and ``seeds_sd``.
+        were run too, ``seeds`` (how many trainings, this one included; 1 for rows that were not
+        trained again), ``seeds_mean`` and ``seeds_sd``.
     """
-    table = _lines_of(run_dir)
-    others = [_lines_of(run_dir / SEEDS / str(seed)) for seed in seeds]
-    if others:
-        keys = ["row", "split", "metric"]
-        spread = pd.concat([table, *others]).groupby(keys)["value"].agg(["count", "mean", "std"])
+    table = pd.concat(_lines_of(run_dir, stages.STAGES), ignore_index=True)
+    seeds = list(seeds)
+    if seeds:
+        keys, fixed = ["row", "split", "metric"], [row.id for row in ROWS if not row.retrained]
+        again = [lines for s in seeds for lines in _lines_of(run_dir / SEEDS / str(s), ROWS_FROM)]
+        spread = pd.concat([table, *(lines[~lines["row"].isin(fixed)] for lines in again)])
+        spread = spread.groupby(keys)["value"].agg(["count", "mean", "std"])
         spread = spread.rename(columns={"count": "seeds", "mean": "seeds_mean", "std": "seeds_sd"})
         table = table.merge(spread.reset_index(), on=keys, how="left", validate="one_to_one")
     published = {row.id: row.published for row in ROWS if row.published is not None}
     comparable = (table["metric"] == "accuracy") & (table["split"] == "test")
     table["published"] = table["row"].map(published).where(comparable)
-    return table.reindex(columns=[*COLUMNS, *SPREAD] if others else COLUMNS)
+    return table.reindex(columns=[*COLUMNS, *SPREAD] if seeds else COLUMNS)
 
 
-def _lines_of(run_dir: Path) -> pd.DataFrame:
-    """Return the scores of a run's stages, one after the other."""
-    paths = [stages.stage_folder(run_dir, stage) / "scores.csv" for stage in stages.STAGES]
-    return pd.concat([pd.read_csv(path) for path in paths if path.is_file()], ignore_index=True)
+def _lines_of(run_dir: Path, names: Iterable[str]) -> list[pd.DataFrame]:
+    """Return the scores of some stages of a run."""
+    paths = [stages.stage_folder(run_dir, stage) / "scores.csv" for stage in names]
+    return [pd.read_csv(path) for path in paths if path.is_file()]
 
 
 SHOWN = {
@@ -141,7 +148,7 @@ def table_one(
             found = metrics.loc[metric] if metric in metrics.index else None
             line[heading] = "–" if found is None else figure(found.value, found.low, found.high)
         line["n"] = int(metrics["n"].iloc[0])
-        if columns is SHOWN and "seeds" in metrics and (metrics["seeds"] > 1).any():
+        if columns is SHOWN and "seeds" in metrics:
             spread = metrics.loc["accuracy"]
             line["Accuracy over seeds"] = (
                 f"{spread.seeds_mean:.3f} ± {spread.seeds_sd:.3f} ({spread.seeds:.0f})"

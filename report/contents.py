@@ -180,7 +180,8 @@ def _tables(scores: pd.DataFrame, *, synthetic: bool) -> list[Table]:
     table = results.table_one(scores)
     if "Accuracy over seeds" in table:
         caption += (
-            " Over seeds: mean ± standard deviation of the accuracy over trainings (their number)."
+            " Over seeds: mean ± standard deviation of the accuracy over trainings (their number); a "
+            "dash where nothing was trained again."
         )
     size = scores[(scores["row"] == "size_binary") & (scores["metric"] == "accuracy")]
     if size["value"].isna().any():

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -130,6 +131,24 @@ def test_other_seeds_give_mean_and_spread(run):
     shown = results.table_one(results.collect(run, seeds=[1, 2])).set_index("Row")
     assert shown.loc["Binary CNN", "Accuracy over seeds"] == "0.333 ± 0.577 (3)"
     assert "seeds" not in results.collect(run)  # what lies there was not asked for
+
+
+def test_only_what_was_trained_again_has_a_spread(run):
+    truth = np.array([0, 0, 1, 1])
+    line = scores.binary("frame_binary", "test", truth, predicted=truth)
+    data = Stage("01_data", run_dir=run)
+    data.save("dataset.json", write_json, {})
+    data.finish(scores=line)
+    again = run / results.SEEDS / "1"
+    shutil.copytree(run / "stages", again / "stages")  # the runner makes hard links of 01_data
+    table = results.collect(run, seeds=[1]).set_index(["row", "metric"])
+    assert table.loc["binary_cnn", "seeds"].eq(2).all()
+    for fixed in ("frame_binary", "majority_binary"):  # of 01_data; executed again, not trained
+        assert table.loc[fixed, "seeds"].eq(1).all() and table.loc[fixed, "seeds_sd"].isna().all()
+    shown = results.table_one(results.collect(run, seeds=[1])).set_index("Row")
+    over = shown["Accuracy over seeds"]
+    assert over["Binary CNN"] == "0.000 ± 0.000 (2)"
+    assert (over[[label for label in over.index if "Baseline" in label]] == "–").all()
 
 
 def test_rows_are_compared_on_the_same_films(tmp_path):
