@@ -33,6 +33,7 @@ from cxr_helpers import (
     results,
     sources,
     stages,
+    terminal,
 )
 from cxr_helpers.folder import DataError
 from cxr_helpers.interrupts import Stopped, stoppable
@@ -44,6 +45,7 @@ BUILD = ROOT / "report" / "build"
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what the command line asks for; return the exit code."""
+    terminal.open_closed_streams()
     try:
         schema = {stage: parameters.read(path) for stage, path in NOTEBOOKS.items()}
         presets = parameters.presets(ROOT / "notebooks" / "presets.toml")
@@ -52,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = commands.parse(arguments, presets=list(presets), summary=__doc__)
     try:
         if options.list:
-            commands.show_parameters(schema)
+            commands.list_parameters(schema)
             return 0
         with (
             stoppable(),

@@ -1,4 +1,7 @@
-"""The command line of ``run_all.py``: its options, its words, its tables. All on stderr."""
+"""The command line of ``run_all.py``: its options, its words, its tables.
+
+All goes to standard error, but for what ``--list`` and ``--help`` show.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,13 @@ import shutil
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 
-from cxr_helpers import manifests, parameters, stages
+from cxr_helpers import manifests, parameters, stages, terminal
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 REPORT_FILES = ("report.html", "report.pdf", "results.csv", "results.json")
@@ -32,9 +34,8 @@ _ENVIRONMENT = {
         (errno.EACCES, "change the permissions, or work in another folder"),
     )
 } | {" requested and ": "free some disk"}
-_console = Console(
-    stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else 110
-)
+LONGEST = 300  # characters of a line of the title page
+_console = terminal.Terminal()
 
 
 class Refused(RuntimeError):
@@ -55,34 +56,35 @@ def parse(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
-    add(
+    add, text = parser.add_argument, partial(parser.add_argument, type=_text)
+    line = partial(parser.add_argument, type=_line)
+    text(
         "--data", default="phantom", metavar="SOURCE",
         help="phantom (default), kaggle, mendeley, or a folder or .zip of films",
     )  # fmt: skip
-    add("--preset", choices=presets, help="set of parameters (default: standard)")
-    add(
+    text("--preset", choices=presets, help="set of parameters (default: standard)")
+    text(
         "--weights-from", metavar="RUN",
         help="train nothing: score the models of this earlier run on the films of --data",
     )  # fmt: skip
     add(
-        "--set", dest="settings", action="append", default=[], metavar="NAME=VALUE",
+        "--set", type=_setting, dest="settings", action="append", default=[], metavar="NAME=VALUE",
         help="a notebook's parameter; STAGE.NAME=VALUE for one stage (see --list)",
     )  # fmt: skip
-    add("--seed", metavar="N", help="seed of every stage")
-    add("--seeds", metavar="N-M", help="train with each of these seeds, such as 0-4 or 0,7")
-    add("--only", nargs="+", metavar="STAGE", help="run these stages, and no other")
-    add("--from", dest="first", metavar="STAGE", help="run no stage before this one")
+    text("--seed", metavar="N", help="seed of every stage")
+    text("--seeds", metavar="N-M", help="train with each of these seeds, such as 0-4 or 0,7")
+    text("--only", nargs="+", metavar="STAGE", help="run these stages, and no other")
+    text("--from", dest="first", metavar="STAGE", help="run no stage before this one")
     add("--force", action="store_true", help="run stages again that are current")
-    add("--run", metavar="NAME", help="name of the run's folder under report/build")
+    text("--run", metavar="NAME", help="name of the run's folder under report/build")
     add("--dry-run", action="store_true", help="say what would run, and why; run nothing")
     add("--clean", action="store_true", help="remove kept results that no run refers to")
     add("--list", action="store_true", help="list stages and their parameters")
     add("--no-pdf", action="store_true", help="make the HTML report only")
     add("--timeout", type=int, metavar="SECONDS", help="longest time that a cell may take")
-    add("--title", help="title of the report; also in report/report.toml")
-    add("--author", help="author of the report; also in report/report.toml")
-    add("--course", help="course of the report; also in report/report.toml")
+    line("--title", help="title of the report; also in report/report.toml")
+    line("--author", help="author of the report; also in report/report.toml")
+    line("--course", help="course of the report; also in report/report.toml")
     add("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments)
     if options.run and not RUN_NAME.fullmatch(options.run):
@@ -101,6 +103,27 @@ def parse(
         parser.error("--weights-from takes the parameters of that run: no --preset, no --set")
     options.preset = options.preset or "standard"
     return options
+
+
+def _text(value: str) -> str:
+    """Return an option's value; refuse an empty one, such as an unset variable of the shell."""
+    if not value.strip():
+        raise argparse.ArgumentTypeError("the value is empty: give one, or leave the option out")
+    return value
+
+
+def _setting(value: str) -> str:
+    """Return a ``NAME=VALUE``; refuse one without name or value."""
+    if not all(part.strip() for part in _text(value).partition("=")):
+        raise argparse.ArgumentTypeError(f"{value!r} is not NAME=VALUE or STAGE.NAME=VALUE")
+    return value
+
+
+def _line(value: str) -> str:
+    """Return a line of the title page; refuse one that would fill pages."""
+    if len(_text(value)) > LONGEST:
+        raise argparse.ArgumentTypeError(f"{len(value):,} characters; at most {LONGEST} fit")
+    return value
 
 
 def earlier_run(options: argparse.Namespace, build: Path) -> Path | None:
@@ -137,17 +160,11 @@ def selection(options: argparse.Namespace) -> list[str]:
     """
     names = list(stages.STAGES)
 
-    def find(word: str) -> str:
-        hits = [name for name in names if word in (name, *name.split("_"))]
-        if len(hits) != 1:
-            hint = parameters.did_you_mean(word, names)
-            raise ValueError(f"no stage {word!r}: expected one of {', '.join(names)}{hint}")
-        return hits[0]
-
     if options.only:
-        only = {find(word) for word in options.only}
+        only = {parameters.stage_named(word, names) for word in options.only}
         return [name for name in names if name in only]
-    return names[names.index(find(options.first)) :] if options.first else names
+    first = parameters.stage_named(options.first, names) if options.first else names[0]
+    return names[names.index(first) :]
 
 
 def run_name(data_name: str, preset: str) -> str:
@@ -174,8 +191,7 @@ def fail(code: int, message: str, *, debug: bool = False) -> int:
     if debug:
         traceback.print_exc()
     first_line = message.strip().split("\n")[0]
-    with suppress(OSError):  # the terminal may have gone, as after SIGHUP
-        _console.print(f"error: {first_line}", style="bold red", markup=False)
+    _console.print(f"error: {first_line}", style="bold red", markup=False)
     return code
 
 
@@ -220,15 +236,17 @@ def show_results(results: pd.DataFrame) -> None:
     _console.print(table, markup=False)
 
 
-def show_parameters(schema: Mapping[str, Mapping[str, parameters.Parameter]]) -> None:
-    """Show every stage's parameters with default, meaning, type and allowed values."""
+def list_parameters(schema: Mapping[str, Mapping[str, parameters.Parameter]]) -> None:
+    """Write every stage's parameters to stdout: default, meaning, type and allowed values."""
+    lines = []
     for stage, own in schema.items():
-        tell(stage)
+        lines.append(stage)
         for parameter in own.values():
             if parameter.name not in manifests.UNTRACKED:
                 allowed = "" if parameter.range == "any" else f", {parameter.range}"
                 setting = f"{parameter.name}={_plain(parameter.default)}"
-                tell(f"  {setting:34}  {parameter.help} ({parameter.type}{allowed})")
+                lines.append(f"  {setting:34}  {parameter.help} ({parameter.type}{allowed})")
+    terminal.write_out(lines)
 
 
 def _plain(value: object) -> str:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TYPES = {"int": int, "float": float, "bool": bool, "str": str}
+MOST_SEEDS, SEEDS_BELOW = 100, 2**32
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _RULE = re.compile(r"\[(?P<rule>[^\[\]]+)\]\s*$")
 
@@ -197,17 +198,35 @@ def resolve(
         target, equals, text = setting.partition("=")
         if not equals:
             raise ValueError(f"{setting!r} is not NAME=VALUE or STAGE.NAME=VALUE")
-        stage, _, name = target.strip().rpartition(".")
+        word, _, name = target.strip().rpartition(".")
         if name in reserved:
             raise ValueError(f"{name!r} is not set this way: use --data for the films, --run NAME")
-        stages = [s for s in ([stage] if stage else schema) if name in schema.get(s, {})]
+        meant = [stage_named(word, schema)] if word else list(schema)
+        stages = [stage for stage in meant if name in schema[stage]]
         if not stages:
-            known = sorted({n for own in schema.values() for n in own})
-            known += [f"{s}.{n}" for s, own in schema.items() for n in own] if stage else []
-            raise ValueError(f"no notebook has a parameter {target!r}{did_you_mean(target, known)}")
+            known = sorted({n for stage in meant for n in schema[stage]})
+            holder = meant[0] if word else "no notebook"
+            has = "has no parameter" if word else "has a parameter"
+            raise ValueError(f"{holder} {has} {name!r}{did_you_mean(name, known)}")
         for stage in stages:
             values[stage][name] = schema[stage][name].parse(text)
     return values
+
+
+def stage_named(word: str, names: Iterable[str]) -> str:
+    """Return the stage that a name, a number or a noun stands for: ``02_binary``, 2, binary.
+
+    Raises
+    ------
+    ValueError
+        If it stands for none of ``names``.
+    """
+    wanted = word.zfill(2) if word.isdecimal() else word
+    hits = [name for name in names if wanted in (name, *name.split("_"))]
+    if len(hits) != 1:
+        hint = did_you_mean(word, names)
+        raise ValueError(f"no stage {word!r}: expected one of {', '.join(names)}{hint}")
+    return hits[0]
 
 
 def seeds(text: str) -> list[int]:
@@ -216,16 +235,24 @@ def seeds(text: str) -> list[int]:
     Raises
     ------
     ValueError
-        If it stands for none, for one twice, or for more than 100.
+        If it is written in another way, counts down, holds a seed that is too large or twice, or
+        stands for more than 100.
     """
     found: list[int] = []
     for part in text.split(","):
-        low, dash, high = part.strip().partition("-")
-        if not low.isdecimal() or (dash and not high.isdecimal()):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ValueError(f"{text!r} is not like 0-4 or 0,7,9")
-        found += range(int(low), int(high or low) + 1)
-    if not 1 <= len(found) == len(set(found)) <= 100 or max(found) > 2**32 - 1:
-        raise ValueError(f"{text!r}: expected 1 to 100 different seeds below 2**32")
+        low, high = int(first), int(last or first)
+        if low > high:
+            raise ValueError(f"{text!r} counts down: did you mean {high}-{low}?")
+        if high >= SEEDS_BELOW:
+            raise ValueError(f"{text!r}: {high} is too large, seeds are below 2**32")
+        if high - low >= MOST_SEEDS - len(found):
+            raise ValueError(f"{text!r} stands for more than {MOST_SEEDS} seeds")
+        found += range(low, high + 1)
+    if twice := sorted({seed for seed in found if found.count(seed) > 1}):
+        raise ValueError(f"{text!r} names {twice[0]} twice")
     return found
 
 

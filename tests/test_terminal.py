@@ -1,0 +1,40 @@
+"""A run does not depend on anybody's reading what it says."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import run_all
+
+ROOT = Path(run_all.__file__).parent
+
+
+@pytest.mark.parametrize("closing", ["2>&-", "<&- >&- 2>&-", "2>/dev/full"])
+def test_a_closed_standard_error_does_not_fail_a_run(closing):
+    """Python is asked without uv, which opens what was closed."""
+    command = f'"{sys.executable}" run_all.py --dry-run {closing}'
+    assert subprocess.run(["sh", "-c", command], cwd=ROOT).returncode == 0
+
+
+def test_a_reader_that_goes_does_not_fail_a_run():
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "run_all.py", "--dry-run"]
+    done = subprocess.run(command, cwd=ROOT, stderr=writing)
+    listed = subprocess.run([*command[:2], "--list"], cwd=ROOT, stdout=writing, stderr=-1)
+    os.close(writing)
+    assert done.returncode == listed.returncode == 0 and listed.stderr == b""
+
+
+def test_what_was_closed_takes_no_file_of_the_program(tmp_path):
+    """Else the number of standard error goes to the next file, and warnings are written to it."""
+    code = (
+        "import os, sys; from cxr_helpers import terminal; terminal.open_closed_streams(); "
+        "file = open(sys.argv[1], 'w'); os.write(2, b'warning'); file.close()"
+    )
+    command = f'"{sys.executable}" -c "{code}" "{tmp_path}/x" 2>&-'
+    assert subprocess.run(["sh", "-c", command], cwd=ROOT).returncode == 0
+    assert (tmp_path / "x").read_bytes() == b""
