@@ -40,7 +40,6 @@ def build(tmp_path, monkeypatch):
         (["--from", "binarry"], 2, "did you mean '02_binary'?"),
         (["--only", "07"], 2, "01_data is not current (never finished)"),
         (["--data", "no/such/folder"], 3, "'no/such/folder' does not exist"),
-        (["--data", " "], 3, "--data is empty"),
         (["--data", "/"], 3, "'/' is a whole disk"),
         (["--data", "kagle"], 3, "did you mean 'kaggle'?"),
     ],
