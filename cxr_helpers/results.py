@@ -54,7 +54,7 @@ ROWS = (
     Row("size_categorical", "Baseline: stored film size alone", 3, retrained=False),
     Row("frame_binary", "Baseline: frame of the film alone", 2, retrained=False),
     Row("frame_categorical", "Baseline: frame of the film alone", 3, retrained=False),
-    Row("autoencoder_corrected", "Autoencoder, direction from held-out films", 2),
+    Row("autoencoder_corrected", "Autoencoder, measured direction", 2),
     Row("anomaly_detail", "Distance from normal films, detail", 2, retrained=False),
     Row("anomaly_edges", "Distance from normal films, edges", 2, retrained=False),
     Row("anomaly_both", "Distance from normal films, both", 2, retrained=False),

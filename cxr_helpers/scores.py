@@ -119,23 +119,6 @@ def categorical(
     return _scored(row, split, truth, asked, groups=groups, seed=seed)
 
 
-def auroc_interval(
-    truth: np.ndarray, score: np.ndarray, *, seed: int, draws: int = 1000
-) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of an AUROC (percentiles, drawn within each class).
-
-    Parameters
-    ----------
-    truth : array of int, shape (n,)
-        1 and 0.
-    score : array of float, shape (n,)
-    seed, draws : int
-        Single films are drawn, not patients.
-    """
-    weights = intervals.resamples(np.arange(len(truth)), truth, draws=draws, seed=seed)
-    return intervals.percentile(weighted.auroc(truth, score, weights))
-
-
 def unavailable(row: str, split: str, n: int) -> pd.DataFrame:
     """Return the line of a row that could not be scored: its accuracy is missing."""
     return pd.DataFrame([(row, split, "accuracy", np.nan, np.nan, np.nan, n)], columns=COLUMNS)

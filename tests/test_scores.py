@@ -55,23 +55,6 @@ def test_a_missing_class_is_no_error():
     assert value(found, "balanced_accuracy") == pytest.approx(0.5)
 
 
-def test_an_interval_holds_the_value_and_narrows_with_more_films():
-    draw = np.random.default_rng(0)
-
-    def films(n):
-        truth = np.arange(n) % 2
-        return truth, truth + draw.normal(0, 1.5, n)
-
-    widths = []
-    for n in (60, 600):
-        truth, score = films(n)
-        low, high = scores.auroc_interval(truth, score, seed=0, draws=200)
-        assert low < metrics.roc_auc_score(truth, score) < high
-        widths.append(high - low)
-    assert widths[1] < widths[0] / 2
-    assert scores.auroc_interval(*films(60), seed=0, draws=50)[1] <= 1
-
-
 def test_probabilities_add_their_own_metrics_and_stand_in_for_the_score():
     truth, chance = np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.3, 0.9])
     found = scores.binary("r", "test", truth, predicted=truth, probability=chance)

@@ -1,0 +1,106 @@
+"""What notebooks do with planted data: their own cells, run one by one."""
+
+from types import SimpleNamespace
+
+import cells
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import special
+
+from cxr_helpers import dataset
+
+
+def radiographs(**films):
+    """Return small data with so many films of a split, two of three with pneumonia."""
+    n = sum(films.values())
+    names = np.array(["normal", "bacterial", "viral"])[np.arange(n) % 3]
+    index = pd.DataFrame(
+        {"split": np.repeat(list(films), list(films.values())), "class_name": names}
+    )
+    index["group"] = [f"{name} {i}" for i, name in enumerate(names)]
+    index["frame_normal"] = np.where(np.arange(n) % 2, 0.4, 0.6)
+    images = np.random.default_rng(0).integers(0, 256, (n, 8, 8), dtype=np.uint8)
+    return dataset.Dataset(images, index, {"synthetic": True, "image_size": 8})
+
+
+class Published:
+    """Stands for what a notebook publishes: captions by id, and sentences."""
+
+    def __init__(self):
+        self.captions, self.sentences = {}, []
+
+    def __call__(self, shown, *, id, caption, **_):
+        self.captions[id] = caption
+
+    def text(self, sentence):
+        self.sentences.append(sentence)
+
+
+def calibrated(monkeypatch, *, balanced=False, **films):
+    """Run chapter 2's section on cut and calibration; return its names and what it published."""
+    data, said = radiographs(**films), Published()
+    monkeypatch.setattr("cxr_helpers.publish.text", said.text)
+    train, validation = data["train"], data.chooser
+    with data.evaluation():
+        truth = data["test"].pneumonia
+    probability = np.linspace(0.05, 0.95, len(data.index))
+    names = cells.run(
+        "02_binary",
+        *("b5006de3", "ce590903", "29a65587"),
+        radiographs=data,
+        train=train,
+        validation=validation,
+        probability=probability,
+        balanced=balanced,
+        sampling_weights=np.where(train.pneumonia, 0.25, 0.5) if balanced else None,
+        truth=truth,
+        score=probability[data.index["split"] == "test"],
+        seed=0,
+        figure=said,
+        table=said,
+    )
+    return names, said
+
+
+@pytest.mark.parametrize(("balanced", "odds"), [(False, 1 / 2), (True, 2)])
+def test_the_prior_is_corrected_from_what_the_network_was_trained_at(monkeypatch, balanced, odds):
+    """Two of three training films have pneumonia: odds of 2 to 1 or, drawn equally often, 1 to 1."""
+    names, _ = calibrated(monkeypatch, balanced=balanced, train=30, validation=30, test=30)
+    corrected = list(names["curves"].values())[-1]
+    moved = special.logit(corrected) - special.logit(names["score"])
+    assert np.allclose(moved, np.log(odds))
+
+
+def test_without_validation_no_cut_and_no_temperature_is_fitted(monkeypatch):
+    names, said = calibrated(monkeypatch, train=30, test=30)
+    assert list(names["cuts"]) == ["0.5"] and names["temperature"] is None
+    assert "no validation films" in said.captions["tab-binary-cuts"]
+    assert "temperature" not in said.captions["fig-binary-reliability"]
+    assert "No temperature was fitted" in said.sentences[-1]
+
+
+def test_with_validation_both_are_fitted_on_it(monkeypatch):
+    names, said = calibrated(monkeypatch, train=30, validation=30, test=30)
+    assert len(names["cuts"]) == 3 and names["temperature"] > 0
+    assert "chosen on 30 validation films" in said.captions["tab-binary-cuts"]
+
+
+@pytest.mark.parametrize(("patients", "turned"), [(60, True), (3, False)])
+def test_the_direction_of_the_autoencoder_needs_patients_not_films(patients, turned):
+    """An AUROC of one third on 120 films: convincing from 60 patients a class, not from three."""
+    group = np.repeat(np.arange(2 * patients), 60 // patients)
+    held = dataset.Part(
+        np.zeros((120, 8, 8), np.uint8),
+        pd.DataFrame(
+            {"split": "train", "class_name": ["normal"] * 60 + ["viral"] * 60, "group": group}
+        ),
+    )
+    normal, viral = [1.0, 2.0, 3.0], [0.5, 1.5, 2.5]  # by hand: 3 of 9 pairs are in order
+    error = np.r_[np.repeat(normal, 20), np.repeat(viral, 20)]
+    stage = SimpleNamespace(cached=lambda *_: error)
+    names = cells.run(
+        "04_autoencoder", "04-15", stage=stage, held=held, model=None, seen="films", seed=0
+    )
+    assert names["held_auroc"] == pytest.approx(1 / 3)
+    assert (names["direction"] == -1) == turned
