@@ -62,8 +62,8 @@ class Part(_Images):
     images : ndarray of uint8, shape (n, size, size)
         A view on the memory-mapped file: read-only.
     index : pandas.DataFrame
-        A row a film: ``file``, ``split``, ``class_name``, ``group``, ``width``, ``height``,
-        ``mode``, ``frame_normal``, ``frame_bacterial``, ``frame_viral`` (probabilities from the
+        A row a film: ``file``, ``split``, ``class_name``, ``group``, ``cluster`` (groups
+        that share a duplicate, see ``splits.clusters``), ``width``, ``height``, ``mode``, ``frame_normal``, ``frame_bacterial``, ``frame_viral`` (probabilities from the
         frame alone) and, for phantoms, the marker's box. Of test films, and with them of the
         whole ``Dataset``, class, group and file may be read only in evaluation.
     """
@@ -122,13 +122,13 @@ class Dataset(_Images):
     def development(self, *, seed: int) -> tuple[Part, Part]:
         """Return train and validation, for choosing anything but the weights.
 
-        Where the run has no validation split, 15 % of train (whole groups) stand in for it.
+        Where the run has no validation split, 15 % of train (whole clusters) stand in for it.
         """
         train, chooser = self["train"], self.chooser
         if len(chooser):
             return train, chooser
         held = splits.validation_mask(
-            train.index["group"], train.index["class_name"], fraction=0.15, seed=seed
+            train.index["cluster"], train.index["class_name"], fraction=0.15, seed=seed
         )
         return train.where(~held), train.where(held)
 

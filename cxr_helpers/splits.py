@@ -5,6 +5,30 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import pandas as pd
+
+
+def clusters(groups: np.ndarray, pairs: pd.DataFrame) -> np.ndarray:
+    """Join patient groups that share a duplicate: the sets of images that no split may part.
+
+    Parameters
+    ----------
+    groups : array of str, shape (n,)
+        Each image's patient group.
+    pairs : pandas.DataFrame
+        ``first`` and ``second``, positions of duplicates, from ``audit.duplicates``.
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+        A number a connected component of groups.
+    """
+    from scipy import sparse  # takes a second to import
+
+    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    ends = [group[pairs[end].to_numpy(dtype=int)] for end in ("first", "second")]
+    links = sparse.coo_array((np.ones(len(pairs)), ends), shape=(len(names), len(names)))
+    return sparse.csgraph.connected_components(links, directed=False)[1][group]
 
 
 def validation_mask(
@@ -14,7 +38,7 @@ def validation_mask(
 
     Parameters
     ----------
-    groups : array of str, shape (n,)
+    groups : array of str or int, shape (n,)
         Images of one group are never parted.
     classes : array of str, shape (n,)
         Each image's class.
@@ -28,7 +52,7 @@ def validation_mask(
     ndarray of bool, shape (n,)
         True where the image is for validation. The share is that of one fold of
         ``StratifiedGroupKFold`` with ``round(1 / fraction)`` folds. A class with fewer groups
-        than folds stays in train.
+        than folds stays in train, but for groups that other classes share.
 
     Raises
     ------
@@ -54,10 +78,12 @@ def validation_mask(
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     _, chosen = next(splitter.split(common, classes[common], groups[common]))
     mask[common[chosen]] = True
-    return mask
+    return np.isin(groups, groups[mask])
 
 
-def serial_mask(groups: np.ndarray, *, fraction: float, seed: int) -> np.ndarray:
+def serial_mask(
+    groups: np.ndarray, *, together: np.ndarray | None = None, fraction: float, seed: int
+) -> np.ndarray:
     """Choose a contiguous block of patient numbers in each series, as the official test is.
 
     Films taken in one period share a style; a random draw of groups spreads each style over
@@ -68,6 +94,9 @@ def serial_mask(groups: np.ndarray, *, fraction: float, seed: int) -> np.ndarray
     groups : array of str, shape (n,)
         A series' name that ends in a number, such as ``"bacterial 78"``; others are never
         chosen.
+    together : array of int, shape (n,), optional
+        From ``clusters``: images that share a number with one in a block go with it, so that a
+        block may have a few images from elsewhere.
     fraction : float
         Wanted share of each series' films, 0 (none) to 0.5.
     seed : int
@@ -98,4 +127,4 @@ def serial_mask(groups: np.ndarray, *, fraction: float, seed: int) -> np.ndarray
             start = draw.integers(0, len(rows) - wanted + 1)
             block = number[rows[start : start + wanted]]
             mask[rows] |= (number[rows] >= block[0]) & (number[rows] <= block[-1])
-    return mask
+    return mask if together is None else np.isin(together, np.asarray(together)[mask])

@@ -16,6 +16,7 @@ def films(n=120, size=8):
         }
     )
     index["group"] = index["class_name"] + " " + (np.arange(n) // 4).astype(str)
+    index["cluster"] = np.arange(n) // 8
     return draw.integers(0, 255, (n, size, size), dtype=np.uint8), index
 
 
@@ -60,7 +61,7 @@ def test_without_validation_a_part_of_train_stands_in(stage):
     index["split"] = index["split"].replace({"validation": "train", "serial": "train"})
     learn, choose = dataset.save(stage, images, index, {"synthetic": True}).development(seed=0)
     assert len(learn) + len(choose) == 90 and len(choose)
-    assert set(learn.index["group"]).isdisjoint(choose.index["group"])
+    assert set(learn.index["cluster"]).isdisjoint(choose.index["cluster"])
 
 
 def test_counts_add_up():

@@ -104,3 +104,25 @@ def test_the_direction_of_the_autoencoder_needs_patients_not_films(patients, tur
     )
     assert names["held_auroc"] == pytest.approx(1 / 3)
     assert (names["direction"] == -1) == turned
+
+
+def test_near_duplicates_in_train_lie_on_one_side_of_every_cut():
+    """Films 0 and 300, 1 and 301 and so on are near-duplicates of different patients."""
+    n = np.arange(600)
+    index = pd.DataFrame({"split": "train", "class_name": np.where(n % 2, "viral", "normal")})
+    index["group"] = index["class_name"] + " " + n.astype(str)
+    source = SimpleNamespace(index=index)
+    pairs = pd.DataFrame({"first": n[:300], "second": n[300:]})
+    fractions = {"validation_fraction": 0.2, "serial_fraction": 0.2}
+    names = cells.run(
+        "01_data",
+        "01-15",
+        source=source,
+        pairs=pairs,
+        leaking=np.zeros(600, dtype=bool),
+        stage=SimpleNamespace(earlier=None),
+        seed=0,
+        **fractions,
+    )
+    split = names["index"]["split"].to_numpy()
+    assert (split[:300] == split[300:]).all() and set(split) == {"train", "validation", "serial"}

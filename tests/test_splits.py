@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from cxr_helpers import splits
@@ -92,3 +93,37 @@ def test_groups_without_a_number_are_left_out_of_blocks():
 def test_impossible_serial_share_is_refused():
     with pytest.raises(ValueError, match=r"serial fraction 0\.9"):
         splits.serial_mask(series(), fraction=0.9, seed=0)
+
+
+def test_groups_that_share_a_duplicate_are_one_cluster():
+    """By hand: b and d through images 2 and 5, d and e through 4 and 6."""
+    groups = np.array(["a", "b", "b", "c", "d", "d", "e"])
+    found = splits.clusters(groups, pd.DataFrame({"first": [2, 4], "second": [5, 6]}))
+    assert [found[0], found[1], found[3]] == list(dict.fromkeys(found))
+    assert (found == found[1]).tolist() == [False, True, True, False, True, True, True]
+
+
+def test_without_duplicates_clusters_are_groups():
+    groups, _ = films()
+    found = splits.clusters(groups, pd.DataFrame({"first": [], "second": []}))
+    assert len(set(zip(found, groups, strict=True))) == len(set(groups)) == len(set(found))
+
+
+def test_a_rare_class_goes_with_its_group():
+    """A group that two classes share, one of them too rare to be stratified."""
+    groups, classes = films(60)
+    groups, classes = np.append(groups, "rare"), np.append(classes, "unknown subtype")
+    for name in np.unique(groups[:-1]):
+        groups[-1] = name
+        mask = splits.validation_mask(groups, classes, fraction=0.2, seed=0)
+        assert mask[-1] == mask[:-1][groups[:-1] == name].all()
+
+
+def test_a_serial_block_takes_duplicates_along():
+    groups = series()
+    block = splits.serial_mask(groups, fraction=0.2, seed=0)
+    pairs = pd.DataFrame({"first": np.flatnonzero(block)[:2], "second": np.flatnonzero(~block)[:2]})
+    together = splits.clusters(groups, pairs)
+    mask = splits.serial_mask(groups, together=together, fraction=0.2, seed=0)
+    assert mask[block].all() and mask.sum() > block.sum()
+    assert set(together[mask]).isdisjoint(together[~mask])
