@@ -116,10 +116,13 @@ def read(notebook: Path) -> dict[str, Parameter]:
     Raises
     ------
     ValueError
-        If the notebook has not exactly one cell tagged ``parameters``, or a line of it is
-        not ``name: type = literal  # comment``.
+        If the file is no notebook, has not exactly one cell tagged ``parameters``, or a line of
+        that is not ``name: type = literal  # comment``.
     """
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{notebook.name} is not a whole notebook: {error}") from None
     tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]
     if len(tagged) != 1:
         raise ValueError(
@@ -128,7 +131,13 @@ def read(notebook: Path) -> dict[str, Parameter]:
     source = "".join(tagged[0]["source"])
     lines = source.splitlines()
     found = {}
-    for node in ast.parse(source).body:
+    try:
+        body = ast.parse(source).body
+    except SyntaxError as error:
+        raise ValueError(
+            f"{notebook.name}, parameters cell, line {error.lineno}: {error.msg}"
+        ) from None
+    for node in body:
         try:
             name, kind = node.target.id, ast.unparse(node.annotation)
             default = ast.literal_eval(node.value)

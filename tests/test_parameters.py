@@ -40,6 +40,14 @@ def test_reads_types_ranges_steps_choices_and_help(schema):
     assert own["where"].default == "a#b" and own["where"].help == "a path"
 
 
+@pytest.mark.parametrize("content", ['{"cells": [}', "{}", "[]", notebook("epochs: int = = 3")])
+def test_a_broken_notebook_is_named(tmp_path, content):
+    path = tmp_path / "04_autoencoder.ipynb"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"04_autoencoder\.ipynb"):
+        parameters.read(path)
+
+
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
