@@ -12,10 +12,13 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 from cxr_helpers import plots  # noqa: F401  (sets the style)
 
 LABELS = 0.3  # inches for the row labels
+TITLE = 6.5  # points: size of the letters above a film
 
 
 def grid(
@@ -36,7 +39,7 @@ def grid(
     row_labels : sequence of str, optional
         Written at the left of each row.
     titles : sequence of sequences of str, optional
-        Written above each film.
+        Written above each film; lines that are wider than it are broken.
     edges : sequence of sequences of colour or None, optional
         Frame of each film.
     outlines : sequence of ndarray of bool, shape (m, size, size), optional
@@ -45,14 +48,14 @@ def grid(
         Side of a film in inches.
     """
     columns = max(len(row) for row in rows)
-    fig, axes = _canvas(len(rows), columns, side=side, titled=titles is not None)
+    fig, axes, titles = _canvas(len(rows), columns, side=side, titles=titles)
     for i, row in enumerate(rows):
         for j, film in enumerate(row):
             ax = axes[i][j]
             ax.imshow(film, cmap="gray", vmin=0, vmax=255)
             ax.set_visible(True)
             if titles is not None:
-                ax.set_title(titles[i][j], fontsize=6.5, pad=2)
+                ax.set_title(titles[i][j], fontsize=TITLE, pad=2, parse_math=False)
             if outlines is not None and outlines[i][j].any():
                 ax.contour(outlines[i][j], levels=[0.5], colors="#F0E442", linewidths=0.8)
             if edges is not None and edges[i][j]:
@@ -83,7 +86,7 @@ def overlays(
         Their heat maps, one unit for all.
     row_labels : sequence of str
     titles : sequence of sequences of str
-        Written above each film.
+        Written above each film; lines that are wider than it are broken.
     label : str
         What the colour bar measures, with its unit.
     signed : bool
@@ -92,7 +95,7 @@ def overlays(
         End of the colour range; the 99.5 % quantile of all maps by default.
     """
     columns = max(len(row) for row in films)
-    fig, axes = _canvas(2 * len(films), columns, side=side, titled=True, bar=0.75)
+    fig, axes, titles = _canvas(2 * len(films), columns, side=side, titles=titles, bar=0.75)
     everything = np.abs(np.concatenate([np.asarray(m).ravel() for m in maps]))
     limit = limit or float(np.quantile(everything, 0.995)) or 1.0
     look = {"cmap": "RdBu_r", "vmin": -limit} if signed else {"cmap": "inferno", "vmin": 0}
@@ -105,7 +108,7 @@ def overlays(
             # where there is no heat the film shows through
             opacity = 0.15 + 0.6 * np.clip(np.abs(heat) / limit, 0, 1)
             below.imshow(heat, vmax=limit, alpha=opacity, **look)
-            above.set_title(titles[i][j], fontsize=6.5, pad=2)
+            above.set_title(titles[i][j], fontsize=TITLE, pad=2, parse_math=False)
         axes[2 * i][0].set_ylabel(row_labels[i], fontsize=8)
         axes[2 * i + 1][0].set_ylabel("map", fontsize=8)
     scale = ScalarMappable(Normalize(look["vmin"], limit), look["cmap"])
@@ -137,16 +140,43 @@ def mean_maps(
     return fig
 
 
-def _canvas(rows: int, columns: int, *, side: float, titled: bool, bar: float = 0.0):
-    """Return a figure no wider than the text, its films ``side`` inches or less."""
+def _canvas(rows: int, columns: int, *, side: float, titles: Sequence | None, bar: float = 0.0):
+    """Return a figure no wider than the text, its axes, and the titles broken to fit them.
+
+    A film has ``side`` inches or less; rows are high enough for the titles.
+    """
     side = min(side, (6.6 - LABELS - bar) / columns)
-    size = (columns * side + LABELS + bar, rows * (side + (0.17 if titled else 0.03)))
+    broken = titles and [[_broken(title, 0.95 * side) for title in row] for row in titles]
+    lines = sum(max((t.count("\n") for t in row), default=0) for row in broken or [])
+    height = rows * (side + (0.17 if titles else 0.03)) + lines * 1.3 * TITLE / 72
+    size = (columns * side + LABELS + bar, height)
     fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for ax in axes.ravel():
         _bare(ax)
         ax.set_visible(False)
     fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
-    return fig, axes
+    return fig, axes, broken
+
+
+def _broken(title: str, inches: float) -> str:
+    """Break the lines of a title that are too wide: between words, or within a long one."""
+    lines = []
+    for line in title.split("\n"):
+        while line:
+            fits = len(line)
+            while fits > 1 and _width(line[:fits]) > inches:
+                fits -= 1
+            if fits < len(line) and " " in line[1 : fits + 1]:
+                fits = line.rindex(" ", 1, fits + 1)
+            lines.append(line[:fits])
+            line = line[fits:].lstrip()
+    return "\n".join(lines)
+
+
+def _width(line: str) -> float:
+    """Return the width of a title's line in inches."""
+    font = FontProperties(size=TITLE)
+    return text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] / 72
 
 
 def _bare(ax) -> None:

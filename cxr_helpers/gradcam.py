@@ -1,7 +1,10 @@
 """Grad-CAM: which regions of a convolutional layer raise a class score.
 
 Selvaraju et al. (2017), *Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
-Localization*, ICCV, doi:10.1109/ICCV.2017.74.
+Localization*, ICCV, doi:10.1109/ICCV.2017.74. A cell of a layer's map is drawn at the centre of
+its receptive field (Araujo, Norris and Sim 2019, *Computing Receptive Fields of Convolutional
+Neural Networks*, Distill, doi:10.23915/distill.00021): convolutions without padding shrink a map,
+and stretching it over the whole image would push what it shows outwards.
 """
 
 from __future__ import annotations
@@ -38,7 +41,8 @@ def gradcam(
     class_index : int
         The class to explain.
     upsample : bool
-        Whether the maps are enlarged (bilinearly) to the films' size.
+        Whether the maps are enlarged to the films' size: bilinearly between the centres of the
+        cells' receptive fields, constant beyond the outermost.
 
     Returns
     -------
@@ -48,7 +52,8 @@ def gradcam(
     Raises
     ------
     ValueError
-        If there is no such layer or class, or the layer has no feature maps.
+        If there is no such layer or class, the layer has no feature maps, or (with
+        ``upsample``) where they lie in the image cannot be told.
     """
     target = find_layer(model, layer)
     inputs = tf.convert_to_tensor(images.astype(np.float32)[..., None] / 255.0)
@@ -59,10 +64,85 @@ def gradcam(
     features = tf.cast(seen[-1], tf.float32)
     gradients = tf.cast(tape.gradient(score, seen[-1]), tf.float32)
     weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
-    maps = tf.nn.relu(tf.reduce_sum(weights * features, axis=-1, keepdims=True))
-    if upsample:
-        maps = tf.image.resize(maps, images.shape[1:3])
-    return maps[..., 0].numpy()
+    maps = tf.nn.relu(tf.reduce_sum(weights * features, axis=-1)).numpy()
+    if not upsample:
+        return maps
+    centres = cell_centres(model, layer)
+    shares = [_shares(*axis) for axis in zip(centres, images.shape[1:3], strict=True)]
+    return np.einsum("nij,iy,jx->nyx", maps, *shares, optimize=True).astype(np.float32)
+
+
+def cell_centres(model: keras.Model, layer: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return where the cells of a layer's feature maps lie in the image.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Sequential or functional, of a fixed image size.
+    layer : str
+        A layer whose output has shape (n, h, w, channels), at any depth of the model.
+
+    Returns
+    -------
+    rows, columns : ndarray of float64, shape (h,) and (w,)
+        Centres of the receptive fields, in pixels; 0 is the centre of the first pixel, and cells
+        that see padding may lie outside the image. Where branches meet, the mean of theirs.
+
+    Raises
+    ------
+    ValueError
+        If there is no such layer, or a layer before it is none whose geometry is known
+        (convolution, pooling, or one that keeps height and width).
+    """
+    target = find_layer(model, layer)
+    start = [np.arange(length, dtype=float) for length in model.inputs[0].shape[1:3]]
+    found: dict[int, list[np.ndarray]] = {}
+    _follow(model, start, found)
+    if id(target) not in found:
+        raise ValueError(f"cannot tell where the cells of {layer!r} lie in the image")
+    rows, columns = found[id(target)]
+    return rows, columns
+
+
+def _follow(model: keras.Model, start: list[np.ndarray], found: dict) -> list[np.ndarray] | None:
+    """Note the centres of each layer's cells, by the layer's id; return those of the output."""
+    known = {id(tensor): start for tensor in model.inputs}
+    for layer in model.layers:  # in the order of the data
+        for node in layer._inbound_nodes:
+            before = [known.get(id(tensor)) for tensor in node.input_tensors]
+            if not before or any(centres is None for centres in before):
+                continue  # beyond what can be followed, or the layer's use in another model
+            merged = [np.mean(axis, axis=0) for axis in zip(*before, strict=True)]
+            if isinstance(layer, keras.Model):
+                after = _follow(layer, merged, found)
+            else:
+                after = _after(layer, merged, node.outputs[0].shape)
+            if after is not None:
+                found[id(layer)] = known[id(node.outputs[0])] = after
+    return known.get(id(model.outputs[0]))
+
+
+def _after(layer: keras.Layer, before: list[np.ndarray], shape: tuple) -> list[np.ndarray] | None:
+    """Return the centres of a layer's cells, or None where its geometry is not known."""
+    window = getattr(layer, "kernel_size", getattr(layer, "pool_size", (1, 1)))
+    strides = getattr(layer, "strides", (1, 1))
+    dilation = getattr(layer, "dilation_rate", (1, 1))
+    padded = getattr(layer, "padding", "valid") == "same"
+    after = []
+    for centres, size, step, spread in zip(before, window, strides, dilation, strict=True):
+        reach, length = (size - 1) * spread, len(centres)
+        pad = max(0, (-(-length // step) - 1) * step + reach + 1 - length) if padded else 0
+        firsts = np.arange(0, length + pad - reach, step) - pad // 2
+        spacing = centres[1] - centres[0] if length > 1 else 1.0  # one cell fills the image anyway
+        after.append(centres[0] + (firsts + reach / 2) * spacing)
+    known = len(shape) == 4 and tuple(shape[1:3]) == tuple(len(centres) for centres in after)
+    return after if known else None
+
+
+def _shares(centres: np.ndarray, length: int) -> np.ndarray:
+    """Return how much of each cell a pixel gets by linear interpolation: (cells, pixels)."""
+    pixels = np.arange(length)
+    return np.array([np.interp(pixels, centres, cell) for cell in np.eye(len(centres))])
 
 
 def find_layer(model: keras.Model, name: str) -> keras.Layer:

@@ -22,9 +22,10 @@ def score_maps(maps: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        A row a film: ``hit`` (the hottest pixel is inside: the pointing game), ``heat`` (share
-        of the heat inside, NaN where there is no heat) and ``area`` (share of the film inside:
-        what both would be on average if the map knew nothing).
+        A row a film: ``hit`` (the pointing game: share of the hottest pixels inside, so 1 or 0
+        where one is hottest, and its expectation where ties are broken at random; 0 without
+        heat), ``heat`` (share of the heat inside, NaN where there is no heat) and ``area`` (share
+        of the film inside: what both would be on average if the map knew nothing).
 
     Raises
     ------
@@ -37,9 +38,10 @@ def score_maps(maps: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
     inside = np.asarray(masks, dtype=bool).reshape(len(masks), -1)
     total = heat.sum(axis=1)
     within = (heat * inside).sum(axis=1)
+    hottest = (heat == heat.max(axis=1, keepdims=True)) & (heat > 0)
     return pd.DataFrame(
         {
-            "hit": inside[np.arange(len(heat)), heat.argmax(axis=1)] & (total > 0),
+            "hit": (hottest & inside).sum(axis=1) / np.maximum(1, hottest.sum(axis=1)),
             "heat": np.divide(within, total, out=np.full(len(heat), np.nan), where=total > 0),
             "area": inside.mean(axis=1),
         }

@@ -114,6 +114,63 @@ def test_a_planted_region_is_found():
     assert heat[:16].max() == 0
 
 
+@pytest.mark.parametrize("corner", [(24, 60), (60, 24), (28, 28)])
+@pytest.mark.parametrize("build", [models.binary_cnn, models.categorical_cnn])
+def test_without_padding_the_heat_lies_where_the_planted_spot_lies(build, corner):
+    model = build(96)
+    for layer in model.layers:  # every weight positive and equal: each place counts alike
+        if layer.weights:
+            kernel, bias = layer.get_weights()
+            layer.set_weights([np.full(kernel.shape, 1 / kernel.shape[-2]), np.zeros(bias.shape)])
+    model.layers[-1].kernel[:, :-1].assign(np.zeros((64, model.layers[-1].units - 1)))
+    (top, left), spot = corner, np.zeros((1, 96, 96), np.uint8)
+    spot[0, top : top + 8, left : left + 8] = 255
+    last = max(1, model.layers[-1].units - 1)
+    heat = gradcam.gradcam(model, spot, layer="conv4", class_index=last)[0]
+    centre = [(heat.sum(axis=axis) * np.arange(96)).sum() / heat.sum() for axis in (1, 0)]
+    assert np.allclose(centre, (top + 3.5, left + 3.5), atol=1.0)
+
+
+def geometry(size, *body):
+    return keras.Sequential([keras.Input((size, size, 1)), *body, *head(1)])
+
+
+@pytest.mark.parametrize(
+    ("body", "centres"),
+    [
+        ([layers.Conv2D(1, 3, name="last")], [1, 2, 3, 4]),
+        ([layers.Conv2D(1, 3), layers.MaxPooling2D(2, name="last")], [1.5, 3.5]),
+        ([layers.Conv2D(1, 2), layers.AveragePooling2D(2, name="last")], [1, 3]),  # one is dropped
+        ([layers.Conv2D(1, 3, dilation_rate=2, name="last")], [2, 3]),
+        ([layers.Conv2D(1, 3, padding="same", name="last")], [0, 1, 2, 3, 4, 5]),
+        ([layers.Conv2D(1, 3, strides=2, padding="same", name="last")], [1, 3, 5]),
+        ([layers.Conv2D(1, 3), layers.BatchNormalization(name="last")], [1, 2, 3, 4]),
+    ],
+)
+def test_cells_lie_at_the_centres_of_their_receptive_fields(body, centres):
+    rows, columns = gradcam.cell_centres(geometry(6, *body), "last")
+    assert rows.tolist() == columns.tolist() == centres
+
+
+@pytest.mark.parametrize("nested", [nested_sequential, nested_functional])
+def test_cells_are_followed_into_a_nested_model(nested):
+    model = keras.Sequential([keras.Input((9, 9, 1)), layers.MaxPooling2D(4, 1), nested(1)])
+    rows, _ = gradcam.cell_centres(model, "conv")
+    assert rows.tolist() == [1.5, 2.5, 3.5, 4.5, 5.5, 6.5]
+
+
+def test_where_branches_meet_the_centres_are_the_mean_of_theirs():
+    rows, _ = gradcam.cell_centres(models.residual_cnn(32, widths=(4, 8)), "block2")
+    # stem: 1, 3, 5 …; block 2: its convolutions from 3, its pooling from 2, in steps of 4
+    assert rows.tolist() == [2.5 + 4 * i for i in range(8)]
+
+
+def test_a_layer_of_unknown_geometry_is_refused_not_drawn_askew():
+    model = geometry(6, layers.UpSampling2D(2), layers.Conv2D(1, 3, name="last"))
+    with pytest.raises(ValueError, match="cannot tell where the cells of 'last' lie"):
+        gradcam.gradcam(model, np.zeros((1, 6, 6), np.uint8), layer="last", class_index=1)
+
+
 def test_the_model_is_left_as_it_was(films):
     model = planted(sequential(1), [[3.0], [1.0]])
     before = model.predict(films[..., None] / 255, verbose=0)

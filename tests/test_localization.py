@@ -8,14 +8,29 @@ def test_hand_arithmetic_on_two_by_two():
     maps = np.array([[[3.0, 1.0], [0.0, -5.0]], [[0.0, 0.0], [0.0, 4.0]]])
     masks = np.array([[[True, False], [False, True]], [[True, True], [False, False]]])
     found = localization.score_maps(maps, masks)
-    assert found["hit"].tolist() == [True, False]
+    assert found["hit"].tolist() == [1, 0]
     assert found["heat"].tolist() == [0.75, 0.0]
     assert found["area"].tolist() == [0.5, 0.5]
 
 
 def test_a_map_without_heat_is_no_hit_and_has_no_share():
     found = localization.score_maps(np.zeros((1, 2, 2)), np.ones((1, 2, 2), bool))
-    assert not found["hit"][0] and np.isnan(found["heat"][0])
+    assert found["hit"][0] == 0 and np.isnan(found["heat"][0])
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 2), (0, 3), (1, 2), (1, 3)])
+def test_each_pixel_of_the_hottest_block_counts_alike(row, column):
+    blocks = np.kron([[1.0, 4.0], [3.0, 2.0]], np.ones((2, 2)))
+    mask = np.zeros((1, 4, 4), bool)
+    mask[0, row, column] = True
+    assert localization.score_maps(blocks[None], mask)["hit"].tolist() == [0.25]
+
+
+def test_a_level_map_scores_the_area():
+    mask = np.zeros((1, 4, 4), bool)
+    mask[0, 2:, 1:] = True
+    found = localization.score_maps(np.full((1, 4, 4), 0.3), mask)
+    assert found["hit"][0] == found["area"][0] == 6 / 16
 
 
 def test_a_map_that_knows_nothing_scores_the_area():

@@ -126,3 +126,25 @@ def test_near_duplicates_in_train_lie_on_one_side_of_every_cut():
     )
     split = names["index"]["split"].to_numpy()
     assert (split[:300] == split[300:]).all() and set(split) == {"train", "validation", "serial"}
+
+
+def test_on_real_images_the_section_on_heat_measures_too(monkeypatch):
+    """All occlusion heat in the outermost row, all Grad-CAM heat in the centre."""
+    edge, centre = np.zeros((2, 12, 12)), np.zeros((2, 12, 12))
+    edge[:, 0], centre[:, 6, 6] = 1, 1
+    said = Published()
+    monkeypatch.setattr("cxr_helpers.gradcam.gradcam", lambda *_, **__: centre)
+    monkeypatch.setattr("cxr_helpers.publish.text", said.text)
+    cells.run(
+        "07_explainability",
+        *("07-17", "07-18", "07-21"),
+        radiographs=SimpleNamespace(facts={"has_truth": False}),
+        chosen={"pneumonia": np.array([0, 1])},
+        maps={"pneumonia": edge},
+        test=SimpleNamespace(images=np.zeros((2, 12, 12), np.uint8)),
+        **{"size": 12, "cover": 0.0, "occlude": lambda _: edge, "binary": None, "table": said},
+    )
+    assert "2 test films" in said.captions["tab-localization"]
+    black, _, cam = said.sentences[-1].split(" With ")
+    assert "100% of the heat lies in the outer sixth of each side" in black
+    assert "takes up 56% of the film" in black and cam.startswith("Grad-CAM, conv4, 0% of the heat")

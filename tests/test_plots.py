@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -143,6 +145,34 @@ def test_films_are_shown_over_the_full_range():
     assert np.array_equal(shown(axes[0]), FILMS[0])
     assert axes[0].images[0].get_clim() == (0, 255)
     assert [ax.get_visible() for ax in axes] == [True] * 5 + [False]
+
+
+def labels_of(fig):
+    """Return where a drawn figure's titles and panels are, in pixels: x0, y0, x1, y1."""
+    fig.draw_without_rendering()
+    drawn = [ax for ax in axes_of(fig) if ax.get_title()]
+    return [(ax.title.get_window_extent().extents, ax.get_window_extent().extents) for ax in drawn]
+
+
+@pytest.mark.parametrize("columns", [5, 8])
+def test_titles_of_any_length_touch_neither_each_other_nor_a_film(columns):
+    long = ["P 0.99, normal NORMAL2-IM-1427\n2090 × 1858", "P 0.99, bacterial 1946\n1422 × 1152"]
+    long += ["P 0.98, unknown test/IM-0115-0001 (copy of a $copy$).jpeg", f"unknown {'0a1b2c' * 6}"]
+    titles = [[long[(i + j) % 4] for j in range(columns)] for i in range(2)]
+    rows = [FILMS[:columns]] * 2
+    grid = films.grid(rows, row_labels=["false alarm", "missed"], titles=titles)
+    heats = [np.ones((columns, 8, 8))] * 2
+    words = {"row_labels": ["a", "b"], "titles": titles, "label": "heat", "signed": False}
+    for fig in (grid, films.overlays(rows, heats, **words)):
+        boxes = labels_of(fig)
+        assert len(boxes) == 2 * columns
+        assert max(label[3] for label, _ in boxes) <= fig.bbox.y1  # nothing is cut off at the top
+        for row in (boxes[:columns], boxes[columns:]):
+            assert all(left[2] < right[0] for (left, _), (right, _) in pairwise(row))
+        above, below = (film[1] for _, film in boxes[:columns]), (t[3] for t, _ in boxes[columns:])
+        assert min(above) >= max(below)
+        shown_titles = ["".join(ax.get_title().split()) for ax in fig.axes if ax.get_title()]
+        assert shown_titles == ["".join(title.split()) for row in titles for title in row]
 
 
 def test_outlines_are_drawn_where_there_is_something():
