@@ -87,6 +87,8 @@ def conduct(options, schema, presets) -> int:
     try:
         located = sources.locate(options.data, cache_dir=BUILD / ".cache")
         data_name, fingerprint, films = sources.identify(located)
+        if not earlier:
+            preflight.check_films(located, values["01_data"])
     except DataError as error:
         raise commands.Refused(3, str(error)) from error
 

@@ -17,7 +17,6 @@ from cxr_helpers.stages import Stage
 
 # validation: groups drawn at random; serial: contiguous blocks of patient numbers
 SPLITS = ("train", "validation", "serial", "test")
-CHOOSERS = {"group": "validation", "serial": "serial"}
 BINARY_CLASSES = ("normal", "pneumonia")
 
 
@@ -113,7 +112,7 @@ class Dataset(_Images):
     @property
     def chooser(self) -> Part:
         """The validation films that weights are chosen by; empty where there are none."""
-        return self[CHOOSERS[self.facts.get("choose_by", "group")]]
+        return self[splits.CHOOSERS[self.facts.get("choose_by", "group")]]
 
     def scored(self) -> list[str]:
         """Return the splits to score: every validation split that has films, then test."""

@@ -116,7 +116,7 @@ def phantoms(
         If an argument is out of its range.
     """
     _check(n, size, seed, lesion_contrast, marker_bias, splits, threads)
-    index = _roster(n, splits=splits, rng=np.random.default_rng([seed, 0]))
+    index = roster(n, splits=splits, seed=seed)
     draw = partial(
         _film, size=size, seed=seed, lesion_contrast=lesion_contrast, marker_bias=marker_bias
     )
@@ -159,8 +159,17 @@ def _check(n, size, seed, lesion_contrast, marker_bias, splits, threads) -> None
         raise ValueError(f"splits is {dict(splits)}; expected positive shares that sum to 1")
 
 
-def _roster(n: int, *, splits: Mapping[str, float], rng: np.random.Generator) -> pd.DataFrame:
-    """List who is filmed how often: file, split, class and patient, in random order."""
+def roster(n: int, *, seed: int, splits: Mapping[str, float] = SPLITS) -> pd.DataFrame:
+    """List who is filmed how often, in random order, and draw nothing.
+
+    Parameters are those of ``phantoms``.
+
+    Returns
+    -------
+    pandas.DataFrame, n rows
+        ``file``, ``split``, ``class_name``, ``patient``, as in ``Phantoms.index``.
+    """
+    rng = np.random.default_rng([seed, 0])
     rows, patients = [], dict.fromkeys(SHARES, 0)
     for split, films in zip(splits, _shared(n, list(splits.values())), strict=True):
         for name, count in zip(SHARES, _shared(films, list(SHARES.values())), strict=True):

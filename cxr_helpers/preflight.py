@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import filelock
 
-from cxr_helpers import atomic, stages
+from cxr_helpers import atomic, sources, splits, stages
 from cxr_helpers.commands import Refused, short
 
 NEEDED = (
@@ -20,6 +20,7 @@ NEEDED = (
 )
 PDF = ("typst",)
 BYTES_PER_PIXEL = 8  # decoded twice (cache, run), and a code of as many bytes as four pixels
+FEW_PHANTOMS, FEW_GROUPS = 150, 30  # whatever share is cut from more, enough is left
 SPARE_BYTES = 150 * 2**20  # weights, checkpoints, executed notebooks, report
 
 
@@ -68,6 +69,41 @@ def check(folder: Path, *, films: int, image_size: int, pdf: bool) -> list[str]:
         names = " ".join(lacking)
         return [f"there will be no PDF: {names} is not installed (pip install {names})"]
     return []
+
+
+def check_films(located: str, parameters: Mapping[str, object]) -> None:
+    """Refuse films that are too few for the splits that ``01_data`` would cut.
+
+    Only where they are few: cutting takes scikit-learn, a second to import.
+
+    Parameters
+    ----------
+    located : str
+        From ``sources.locate``.
+    parameters : mapping
+        Of ``01_data``.
+
+    Raises
+    ------
+    folder.DataError
+        Naming what there is too little of.
+    """
+    if located == sources.PHANTOM and parameters["n_phantoms"] >= FEW_PHANTOMS:
+        return
+    named = {name: parameters[name] for name in ("n_phantoms", "seed")}
+    index = sources.foreseen(located, **named)
+    train = index[index["split"] == "train"]
+    groups = train.groupby(train["class_name"] == "normal")["group"].nunique()
+    if len(groups) == 2 and groups.min() >= FEW_GROUPS:
+        return
+    splits.cut(
+        train["group"],
+        train["class_name"],
+        validation=parameters.get("validation_fraction", 0.0),
+        serial=parameters.get("serial_fraction", 0.0),
+        chooser=splits.CHOOSERS[parameters.get("choose_by", "group")],
+        seed=parameters["seed"],
+    )
 
 
 def _lacking(packages: tuple[str, ...]) -> list[str]:

@@ -166,14 +166,7 @@ def read(
         pixels, table, unreadable = images.decode_all(
             scan, size, framing=framing, cache_dir=Path(cache_dir) / DECODED
         )
-    # Kaggle's val holds 16 films: too few to choose anything by, so they join train
-    index = table.assign(split=table["folder"].replace("val", "train"))
-    cut_test = not (index["split"] == "test").any()
-    if cut_test:
-        held = splits.validation_mask(
-            index["group"], index["class_name"], fraction=TEST_FRACTION, seed=0
-        )
-        index.loc[held, "split"] = "test"
+    index, cut_test = _assigned(table)
     return Source(
         scan.root.name,
         False,
@@ -185,6 +178,40 @@ def read(
         cut_test=cut_test,
         decoded=Path(pixels.filename).parent.name,
     )
+
+
+def foreseen(located: str, *, n_phantoms: int, seed: int) -> pd.DataFrame:
+    """Return what is known of located films before one is decoded or drawn.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a film: ``split`` (train or test), ``class_name``, ``group``; without training films
+        whose group test has too, which are never learnt from.
+    """
+    if located == PHANTOM:
+        from cxr_helpers import phantoms
+
+        index = phantoms.roster(n_phantoms, seed=seed)
+        return index.assign(group=index["class_name"] + " " + index["patient"].astype(str))
+    index, _ = _assigned(folder.scan(located).files)
+    test = index["split"] == "test"
+    return index[test | ~index["group"].isin(index.loc[test, "group"])]
+
+
+def _assigned(files: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
+    """Return films with their ``split``, and whether test was cut from train.
+
+    Kaggle's val holds 16 films: too few to choose anything by, so they join train.
+    """
+    index = files.assign(split=files["folder"].replace("val", "train"))
+    cut_test = not (index["split"] == "test").any()
+    if cut_test:
+        held = splits.validation_mask(
+            index["group"], index["class_name"], fraction=TEST_FRACTION, seed=0
+        )
+        index.loc[held, "split"] = "test"
+    return index, cut_test
 
 
 def as_test(source: Source, earlier: Dataset) -> Source:

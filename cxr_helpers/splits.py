@@ -7,6 +7,11 @@ import re
 import numpy as np
 import pandas as pd
 
+from cxr_helpers.layout import DataError
+
+CHOOSERS = {"group": "validation", "serial": "serial"}  # the split that weights are chosen by
+LEAST = {"train": 2, "validation": 1, "serial": 1}  # patient groups of normal and of pneumonia
+
 
 def clusters(groups: np.ndarray, pairs: pd.DataFrame) -> np.ndarray:
     """Join patient groups that share a duplicate: the sets of images that no split may part.
@@ -31,6 +36,74 @@ def clusters(groups: np.ndarray, pairs: pd.DataFrame) -> np.ndarray:
     return sparse.csgraph.connected_components(links, directed=False)[1][group]
 
 
+def cut(
+    groups: np.ndarray,
+    classes: np.ndarray,
+    *,
+    together: np.ndarray | None = None,
+    validation: float,
+    serial: float,
+    chooser: str,
+    seed: int,
+) -> np.ndarray:
+    """Cut the two validation splits from the training images.
+
+    Parameters
+    ----------
+    groups, classes : array of str, shape (n,)
+        As for ``validation_mask``.
+    together : array of int, shape (n,), optional
+        From ``clusters``: no two images of one number are parted, whatever their groups.
+    validation, serial : float
+        Wanted share of each split, of what is left and of all, 0 to 0.5.
+    chooser : str
+        The split that weights are chosen by, ``"validation"`` or ``"serial"``.
+    seed : int
+
+    Returns
+    -------
+    ndarray of str, shape (n,)
+        ``train``, ``validation`` or ``serial``.
+
+    Raises
+    ------
+    DataError
+        If too few patient groups of normal or of pneumonia are left in train, or are in the split
+        that weights are chosen by where it has any images.
+    """
+    groups, classes = np.asarray(groups), np.asarray(classes)
+    split = np.full(len(groups), "train", dtype=object)
+    split[serial_mask(groups, together=together, fraction=serial, seed=seed)] = "serial"
+    groups = groups if together is None else np.asarray(together)
+    rest = np.flatnonzero(split == "train")
+    drawn = validation_mask(groups[rest], classes[rest], fraction=validation, seed=seed)
+    split[rest[drawn]] = "validation"
+    for name in ("train", *({chooser} & set(split))):
+        some = split == name
+        _check(groups[some], classes[some], least=LEAST[name], where=f"{name} as cut")
+    return split
+
+
+def _check(groups: np.ndarray, classes: np.ndarray, *, least: int, where: str) -> int:
+    """Return the fewer of the patient groups of normal and of pneumonia; refuse too few."""
+    normal = classes == "normal"
+    count = {
+        "normal": len(np.unique(groups[normal])),
+        "pneumonia": max(
+            (len(np.unique(groups[classes == name])) for name in np.unique(classes[~normal])),
+            default=0,
+        ),
+    }
+    fewest = min(count, key=count.get)
+    if count[fewest] < least:
+        kind = "normal" if fewest == "normal" else "one kind of pneumonia"
+        raise DataError(
+            f"too few images of {kind}: {where} has {count[fewest]} of at least {least} patient "
+            "groups: give more images, or set a smaller validation_fraction or serial_fraction"
+        )
+    return count[fewest]
+
+
 def validation_mask(
     groups: np.ndarray, classes: np.ndarray, *, fraction: float, seed: int
 ) -> np.ndarray:
@@ -51,13 +124,16 @@ def validation_mask(
     -------
     ndarray of bool, shape (n,)
         True where the image is for validation. The share is that of one fold of
-        ``StratifiedGroupKFold`` with ``round(1 / fraction)`` folds. A class with fewer groups
-        than folds stays in train, but for groups that other classes share.
+        ``StratifiedGroupKFold`` with ``round(1 / fraction)`` folds, or fewer where normal or
+        pneumonia has not as many groups. A class with fewer groups than folds stays in train, but
+        for groups that other classes share.
 
     Raises
     ------
     ValueError
-        If ``fraction`` is out of range, or no class has as many groups as folds.
+        If ``fraction`` is out of range.
+    DataError
+        If normal has fewer than three groups, or every other class has.
     """
     if not 0 <= fraction <= 0.5:
         raise ValueError(f"validation fraction {fraction} is out of range: expected 0 to 0.5")
@@ -65,14 +141,9 @@ def validation_mask(
     mask = np.zeros(len(groups), dtype=bool)
     if fraction == 0:
         return mask
-    folds = round(1 / fraction)
+    folds = min(round(1 / fraction), _check(groups, classes, least=3, where="train"))
     counts = {name: len(np.unique(groups[classes == name])) for name in np.unique(classes)}
     common = np.flatnonzero([counts[name] >= folds for name in classes])
-    if not len(common):
-        raise ValueError(
-            f"no class has {folds} patient groups in train, which a validation share of "
-            f"{fraction:g} needs; the most is {max(counts.values())}"
-        )
     from sklearn.model_selection import StratifiedGroupKFold  # takes a second to import
 
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)

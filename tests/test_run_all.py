@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_folder import make
+from test_folder import LAYOUT, make
 
 import run_all
 from cxr_helpers import commands, manifests, stages
@@ -151,6 +151,49 @@ def test_mistakes_are_found_before_tensorflow_is_imported():
     assert done.returncode == 2
 
 
+ENOUGH = LAYOUT | {
+    "train/NORMAL": [f"IM-{number:04}-0001.jpeg" for number in range(100, 140)],
+    "train/PNEUMONIA": [f"person{number}_bacteria_1.jpeg" for number in range(1, 41)],
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "words"),
+    [
+        ({}, [], ""),
+        ({"NORMAL": ["IM-0200-0001.jpeg", "IM-0200-0002.jpeg"]}, [], "images of normal: train has"),
+        ({"PNEUMONIA": ["person8_virus_1.jpeg"]}, [], "one kind of pneumonia: train has"),
+        (
+            {"NORMAL": [f"IM-020{number}-0001.jpeg" for number in range(3)]},
+            ["--set", "serial_fraction=0.5", "--set", "validation_fraction=0.5"],
+            "images of normal: train",
+        ),
+        (
+            {"NORMAL": [f"IM-020{number}-0001.jpeg" for number in range(2)]},
+            ["--set", "serial_fraction=0", "--set", "validation_fraction=0"],
+            "",
+        ),
+    ],
+)
+def test_too_few_patients_are_refused_before_anything_runs(
+    build, tmp_path, capsys, changes, arguments, words
+):
+    layout = ENOUGH | {f"train/{place}": names for place, names in changes.items()}
+    data = str(make(tmp_path / "films", layout))
+    code = run_all.main(["--dry-run", "--data", data, *arguments])
+    said = capsys.readouterr().err
+    assert code == (3 if words else 0) and words in said and not build.exists()
+
+
+@pytest.mark.parametrize("share", ["0.1", "0.5"])
+def test_few_phantoms_are_looked_at_too(build, capsys, share):
+    """Sixty, the fewest, are enough for what each preset cuts; half and half is not, for seed 28."""
+    settings = ["n_phantoms=60", f"validation_fraction={share}", f"serial_fraction={share}"]
+    settings = [word for setting in settings for word in ("--set", setting)]
+    code = run_all.main(["--dry-run", "--seed", "28", *settings])
+    assert code == (0 if share == "0.1" else 3), capsys.readouterr().err
+
+
 def test_a_broken_data_folder_is_refused_before_anything_runs(build, tmp_path, capsys):
     (tmp_path / "films" / "train" / "NORMAL").mkdir(parents=True)
     assert run_all.main(["--data", str(tmp_path / "films")]) == 3
@@ -161,7 +204,7 @@ def test_a_broken_data_folder_is_refused_before_anything_runs(build, tmp_path, c
 def test_relative_paths_count_from_where_the_user_stands(tmp_path):
     """LAY-09: another working directory, a name with spaces, umlauts and a dash."""
     here = tmp_path / "Röntgen Bilder -x"
-    make(here / "chest xray")
+    make(here / "chest xray", ENOUGH)
     command = [sys.executable, str(ROOT / "run_all.py"), "--dry-run", "--data", "chest xray"]
     done = subprocess.run(command, cwd=here, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from cxr_helpers import splits
+from cxr_helpers.layout import DataError
 
 
 def films(groups=60, seed=0):
@@ -52,9 +53,44 @@ def test_a_rare_class_stays_in_train():
     assert mask.any() and not mask[-1]
 
 
-def test_too_few_groups_are_said():
-    with pytest.raises(ValueError, match=r"no class has 2 patient groups.*the most is 1"):
-        splits.validation_mask(["a", "b"], ["normal", "viral"], fraction=0.5, seed=0)
+@pytest.mark.parametrize("kind", ["normal", "one kind of pneumonia"])
+def test_too_few_groups_are_said(kind):
+    classes = np.repeat(["normal", "viral"], [2, 9] if kind == "normal" else [9, 2])
+    groups = [f"g{i}" for i in range(11)]
+    with pytest.raises(DataError, match=f"too few images of {kind}: train has 2 of at least 3"):
+        splits.validation_mask(groups, classes, fraction=0.1, seed=0)
+
+
+def test_with_few_groups_each_side_still_has_both_kinds():
+    """Three patients with normal films, nine with bacterial, three with viral ones."""
+    classes = np.repeat(["normal", "bacterial", "viral"], [3, 9, 3])
+    groups = np.array([f"g{i}" for i in range(15)])
+    for seed in range(20):
+        mask = splits.validation_mask(groups, classes, fraction=0.1, seed=seed)
+        for side in (mask, ~mask):
+            assert "normal" in classes[side] and len(set(classes[side])) > 1
+
+
+CUT = {"validation": 0.1, "serial": 0.1, "chooser": "validation", "seed": 0}
+
+
+def test_the_splits_part_no_group_and_leave_both_kinds_in_train():
+    groups = series()
+    classes = np.array([group.split()[0] for group in groups])
+    split = splits.cut(groups, classes, **CUT)
+    assert sorted(set(split)) == ["serial", "train", "validation"]
+    assert all(len(set(split[groups == group])) == 1 for group in set(groups))
+    assert {*classes[split == "train"]} == {*classes[split == "validation"]} == {"normal", "viral"}
+    whole = splits.cut(groups, classes, **CUT | {"validation": 0, "serial": 0})
+    assert (whole == "train").all()
+
+
+def test_a_split_to_choose_by_needs_both_kinds():
+    groups = np.array([*(f"normal {i}" for i in range(40)), *(f"x/{i}.png" for i in range(40))])
+    classes = np.repeat(["normal", "viral"], 40)
+    assert (splits.cut(groups, classes, **CUT) == "serial").sum() == 4
+    with pytest.raises(DataError, match="too few images of one kind of pneumonia: serial as cut"):
+        splits.cut(groups, classes, **CUT | {"chooser": "serial"})
 
 
 def series(n=40, per=3):
