@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import special
+from sklearn.neighbors import KNeighborsClassifier
 
-from cxr_helpers import dataset
+from cxr_helpers import dataset, models
 
 
 def radiographs(**films):
@@ -19,6 +20,7 @@ def radiographs(**films):
         {"split": np.repeat(list(films), list(films.values())), "class_name": names}
     )
     index["group"] = [f"{name} {i}" for i, name in enumerate(names)]
+    index["file"] = index["group"] + ".png"
     index["frame_normal"] = np.where(np.arange(n) % 2, 0.4, 0.6)
     images = np.random.default_rng(0).integers(0, 256, (n, 8, 8), dtype=np.uint8)
     return dataset.Dataset(images, index, {"synthetic": True, "image_size": 8})
@@ -148,3 +150,76 @@ def test_on_real_images_the_section_on_heat_measures_too(monkeypatch):
     black, _, cam = said.sentences[-1].split(" With ")
     assert "100% of the heat lies in the outer sixth of each side" in black
     assert "takes up 56% of the film" in black and cam.startswith("Grad-CAM, conv4, 0% of the heat")
+
+
+class Remembered(SimpleNamespace):
+    """A stage that has embeddings, at random, of as many images as it is asked for."""
+
+    def cached(self, function, *_, images=None, layers=(), **__):
+        if function.__name__ == "fit_transform":
+            return function(*_)
+        points = np.random.default_rng(len(images)).normal(size=(len(images), 8))
+        return dict.fromkeys(layers, points)
+
+    save = say = lambda *_, **__: None
+
+
+def neighbours_of(data, *, k=5, neighbours=(1, 3, 5, 9)):
+    """Run chapter 5 on random embeddings up to the scores of our network's; return its names."""
+    draw = np.random.default_rng(1)
+    networks = ("binary", "categorical", "autoencoder", "ours")
+    return cells.run(
+        "05_knn",
+        *("7e3b4f18", "7ce472f8", "05-13", "05-14", "267bca26", "05-20"),
+        radiographs=data,
+        networks=dict.fromkeys(networks),
+        embedding={name: draw.normal(size=(len(data.index), 8)) for name in networks},
+        stage=Remembered(),
+        k=k,
+        neighbours=list(neighbours),
+        seed=0,
+    )
+
+
+def test_k_is_chosen_by_the_vote_that_is_scored():
+    """On random points the study of our embedding is scikit-learn's by cosine and distance."""
+    data = radiographs(train=60, validation=40, test=40)
+    names = neighbours_of(data)
+    learn, choose = data["train"], data["validation"]
+    study = names["study"].query(f"model == 'ours' and layer == '{models.EMBEDDING}'")
+    used = names["vote"]
+    near, asked = (np.random.default_rng(n).normal(size=(n, 8)) for n in (60, 40))
+    for line in study.itertuples():
+        vote = KNeighborsClassifier(line.k, metric=used.metric, weights=used.weights)
+        assert vote.fit(near, learn.pneumonia).score(asked, choose.pneumonia) == line.accuracy
+    assert (used.metric, used.weights) == ("cosine", "distance")
+
+
+def test_with_few_films_all_of_them_vote():
+    data = radiographs(train=6, validation=3, test=3)
+    names = neighbours_of(data, k=1000, neighbours=[3, 9, 25])
+    assert names["k"] == 6 and sorted(set(names["study"]["k"])) == [3, 6]
+    assert not names["study"].duplicated(["model", "layer", "k"]).any()
+
+
+@pytest.mark.parametrize("n", [3, 4, 12, 40])
+def test_few_films_make_a_map(n):
+    """Of embeddings with more numbers than there are films."""
+    names = cells.run(
+        "06_tsne",
+        *("06-07", "06-08", "06-11"),
+        radiographs=radiographs(train=n - 1, test=1),
+        embedding=Arrays(binary=np.random.default_rng(0).normal(size=(n, 64))),
+        stage=Remembered(),
+        perplexity=30.0,
+        max_films=50,
+        seed=0,
+    )
+    assert np.isfinite(names["maps"]["binary"][["x", "y"]].to_numpy()).all()
+    assert 0 <= names["quality"]["binary"] <= 1
+
+
+class Arrays(dict):
+    """Stands for an open ``.npz`` file."""
+
+    files = property(list)
