@@ -115,7 +115,7 @@ def test_near_duplicates_in_train_lie_on_one_side_of_every_cut():
     index["group"] = index["class_name"] + " " + n.astype(str)
     source = SimpleNamespace(index=index)
     pairs = pd.DataFrame({"first": n[:300], "second": n[300:]})
-    fractions = {"validation_fraction": 0.2, "serial_fraction": 0.2}
+    given = {"validation_fraction": 0.2, "serial_fraction": 0.2, "choose_by": "group"}
     names = cells.run(
         "01_data",
         "01-15",
@@ -124,7 +124,7 @@ def test_near_duplicates_in_train_lie_on_one_side_of_every_cut():
         leaking=np.zeros(600, dtype=bool),
         stage=SimpleNamespace(earlier=None),
         seed=0,
-        **fractions,
+        **given,
     )
     split = names["index"]["split"].to_numpy()
     assert (split[:300] == split[300:]).all() and set(split) == {"train", "validation", "serial"}
