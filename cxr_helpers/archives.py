@@ -6,11 +6,10 @@ import contextlib
 import os
 import shutil
 import stat
-import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from cxr_helpers import digests
+from cxr_helpers import atomic, digests
 from cxr_helpers.folder import SUFFIXES, DataError, is_clutter
 
 MAXIMUM_ENTRIES = 50_000
@@ -43,9 +42,9 @@ def unpack(archive: Path, *, cache_dir: str | Path) -> Path:
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=target.parent))
+    atomic.sweep(target.parent)
     try:
-        with zipfile.ZipFile(archive) as content:
+        with atomic.workplace(target.parent) as work, zipfile.ZipFile(archive) as content:
             _check_size(archive, content)
             for member in content.infolist():
                 parts = _safe_parts(archive, member)
@@ -54,12 +53,10 @@ def unpack(archive: Path, *, cache_dir: str | Path) -> Path:
                     place.parent.mkdir(parents=True, exist_ok=True)
                     with content.open(member) as packed, open(place, "wb") as file:
                         shutil.copyfileobj(packed, file, 2**20)
-        with contextlib.suppress(OSError):  # another run was first: its folder is as good
-            os.rename(work, target)
+            with contextlib.suppress(OSError):  # another run was first: its folder is as good
+                os.rename(work, target)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{archive.name} cannot be unpacked: {error}; get it again") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return target
 
 

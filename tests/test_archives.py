@@ -4,7 +4,7 @@ import zipfile
 import pytest
 from test_folder import LAYOUT, make
 
-from cxr_helpers import archives, folder
+from cxr_helpers import archives, atomic, folder
 from cxr_helpers.folder import DataError
 
 
@@ -30,6 +30,13 @@ def films(tmp_path):
 def test_every_film_counts_once(films, tmp_path):
     found = folder.scan(archives.unpack(films, cache_dir=tmp_path / "c"))
     assert len(found.files) == sum(map(len, LAYOUT.values()))
+
+
+def test_what_a_killed_run_was_unpacking_is_swept(films, tmp_path):
+    left = tmp_path / "c" / "unpacked" / f"{atomic.PARTIAL}999999999-x"
+    left.mkdir(parents=True)
+    root = archives.unpack(films, cache_dir=tmp_path / "c")
+    assert list(left.parent.iterdir()) == [root]
 
 
 def test_only_images_are_unpacked(films, tmp_path):

@@ -37,7 +37,9 @@ def test_kill_9_leaves_no_process_and_the_next_run_goes_on(finished):
     processes = [finished.held(), *family(run)]
     kill(run)
     wait_for(lambda: all(map(is_gone, processes)), within=20)
-    assert finished.partial() and not (finished.stage("02_binary") / "half.txt").exists()
+    assert any(name.endswith("half.txt") for name in finished.partial())
+    assert list(finished.run_dir.glob("notebooks/.partial-*/fault.json"))  # the kernel's files
+    assert not (finished.stage("02_binary") / "half.txt").exists()
     finished.take_log()
     again = finished.run("--only", "02")
     assert again.code == 0 and "02_binary: never finished" in again.said
