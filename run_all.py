@@ -1,7 +1,7 @@
 """Run the seven notebooks in order and write the report.
 
     uv run run_all.py                              # on embedded phantoms
-    uv run run_all.py --data path/to/chest_xray    # on real films, a folder or a zip
+    uv run run_all.py --data path/to/chest_xray    # on real films, a folder or an archive
     uv run run_all.py --data kaggle                # download them first (or mendeley)
     uv run run_all.py --set 02_binary.epochs=3     # one parameter changed
     uv run run_all.py --dry-run                    # what would run, and why

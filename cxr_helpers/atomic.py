@@ -90,12 +90,14 @@ def workplace(folder: Path) -> Iterator[Path]:
         yield Path(work)
 
 
-def sweep(folder: Path) -> list[Path]:
+def sweep(folder: Path, *, deep: bool = True) -> list[Path]:
     """Remove what killed writers have left below a folder, and return it.
 
-    What a process that still runs is writing stays.
+    What a process that still runs is writing stays. Unless ``deep``, only the folder itself is
+    looked through.
     """
-    left = [path for path in sorted(folder.rglob(f"{PARTIAL}*")) if not _is_alive(path)]
+    found = (folder.rglob if deep else folder.glob)(f"{PARTIAL}*")
+    left = [path for path in sorted(found) if not _is_alive(path)]
     for path in left:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

@@ -48,7 +48,7 @@ def parse(
     line = partial(parser.add_argument, type=_line)
     text(
         "--data", default="phantom", metavar="SOURCE",
-        help="phantom (default), kaggle, mendeley, or a folder or .zip of films",
+        help="phantom (default), kaggle, mendeley, or a folder, .zip, .tar or .tar.gz of films",
     )  # fmt: skip
     text("--preset", choices=presets, help="set of parameters (default: standard)")
     text(
