@@ -1,8 +1,8 @@
-"""What the frame of a film gives away: a network that sees no lung, and the films it is wrong on.
+"""What the frame of a film gives away: a network that sees little of the lung.
 
 Film style (markers, stamps, tone, collimation) goes with the class in this dataset. A network
-that sees only the frame measures how far; the films whose frame contradicts their label are
-where a network that leans on style fails (see ``frame_groups``).
+that sees only the frame gives a lower bound on how far; the films whose frame contradicts their
+label are where a network that leans on style would fail (see ``frame_groups``).
 """
 
 from __future__ import annotations

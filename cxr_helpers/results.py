@@ -106,6 +106,7 @@ SHOWN = {
     "AUROC": "auroc",
     "Worst group": "worst_group_accuracy",
 }
+OF_GROUPS = ("Worst group",)  # shown only where some row has it
 MORE = {
     "Sensitivity": "sensitivity",
     "Specificity": "specificity",
@@ -132,10 +133,12 @@ def table_one(
     -------
     pandas.DataFrame
         ``Row``, ``Classes``, ``Published``, one text column a metric (the figure with its 95 %
-        interval, a dash where it has no meaning), ``n`` and, where several seeds were run,
-        ``Accuracy over seeds``. Rows without any of the metrics are left out.
+        interval, and its own number of films where those are not all of the row's; a dash where it
+        has no meaning), ``n`` and, where several seeds were run, ``Accuracy over seeds``. Rows
+        without any of the metrics are left out, and so is ``Worst group`` where no row has it.
     """
     own = scores[scores["split"] == split].set_index(["row", "metric"])
+    own["own"] = own["n"].where(own["n"] < own.groupby("row")["n"].transform("max"))
     lines = []
     for row in ROWS:
         if row.id not in own.index or not set(columns.values()) & set(own.loc[row.id].index):
@@ -146,8 +149,10 @@ def table_one(
             line["Published"] = np.nan if row.published is None else row.published
         for heading, metric in columns.items():
             found = metrics.loc[metric] if metric in metrics.index else None
-            line[heading] = "–" if found is None else figure(found.value, found.low, found.high)
-        line["n"] = int(metrics["n"].iloc[0])
+            line[heading] = (
+                "–" if found is None else figure(*found[["value", "low", "high", "own"]])
+            )
+        line["n"] = int(metrics["n"].max())
         if columns is SHOWN and "seeds" in metrics:
             spread = metrics.loc["accuracy"]
             line["Accuracy over seeds"] = (
@@ -156,7 +161,8 @@ def table_one(
                 else "–"
             )
         lines.append(line)
-    return pd.DataFrame(lines)
+    table = pd.DataFrame(lines)
+    return table.drop(columns=[h for h in OF_GROUPS if h in table and (table[h] == "–").all()])
 
 
 def compare(run_dir: Path, first: str, second: str, *, seed: int = 0) -> dict[str, float]:
@@ -228,7 +234,11 @@ def write(run_dir: Path, *, seeds: Iterable[int] = ()) -> tuple[pd.DataFrame, di
                 "row": row,
                 "split": split,
                 "published": _plain(lines["published"].dropna()),
-                "n": int(lines["n"].iloc[0]),
+                "n": int(lines["n"].max()),
+                "group_n": {
+                    line.metric: int(line.n)
+                    for line in lines[lines["n"] < lines["n"].max()].itertuples()
+                },
                 "metrics": {
                     m: None if pd.isna(v) else float(v)
                     for m, v in zip(lines["metric"], lines["value"], strict=True)

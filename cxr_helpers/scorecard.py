@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from cxr_helpers import frame_groups, scores, weighted
+from cxr_helpers import frame_groups, intervals, scores
 from cxr_helpers.dataset import Dataset
 
 
@@ -31,6 +31,7 @@ class Scorecard:
     seed: int = 0
     _scores: list[pd.DataFrame] = field(default_factory=list)
     _predictions: list[pd.DataFrame] = field(default_factory=list)
+    _frame: dict[str, tuple] = field(default_factory=dict)  # by split: its AUROC, the films' sides
 
     def binary(
         self,
@@ -71,23 +72,20 @@ class Scorecard:
             of_split = {name: v if v is None else np.asarray(v)[films] for name, v in given.items()}
             groups = index["group"].iloc[films].to_numpy()
             lines = kind(row, split, truth[films], **of_split, groups=groups, seed=self.seed)
-            right = of_split["predicted"] == truth[films]
-            worst = frame_groups.worst(index.iloc[films], right)
             score = None if ranked is None else np.asarray(ranked)[films]
-            against = frame_groups.contradicts(index.iloc[films])
-            auroc = np.nan
-            if score is not None and against.any():
-                once = np.ones((1, against.sum()))
-                auroc = weighted.auroc(truth[films][against], score[against], once)[0]
-            extra = [("worst_group_accuracy", worst)]
-            extra += [("contradicted_auroc", auroc)] if kind is scores.binary else []
-            self._scores += [
-                lines,
-                pd.DataFrame(
-                    [(row, split, name, v, np.nan, np.nan, len(films)) for name, v in extra],
-                    columns=scores.COLUMNS,
-                ),
-            ]
+            _, sides = self._frame_of(split)
+            side, right = sides[films], of_split["predicted"] == truth[films]
+            draws = intervals.resamples(groups, truth[films], seed=self.seed)
+            normal = (index["class_name"].iloc[films] == "normal").to_numpy()
+            by_frame = {"worst_group_accuracy": frame_groups.worst(right, normal, side, draws)}
+            if kind is scores.binary and score is not None:
+                by_frame["contradicted_auroc"] = frame_groups.contradicted_auroc(
+                    truth[films], score, side, draws
+                )
+            extra = [(row, split, name, *found) for name, found in by_frame.items() if found]
+            self._scores.append(lines)
+            if extra:
+                self._scores.append(pd.DataFrame(extra, columns=scores.COLUMNS))
             self._predictions.append(
                 pd.DataFrame(
                     {
@@ -95,11 +93,26 @@ class Scorecard:
                         "split": split,
                         "film": films,
                         "truth": truth[films],
-                        "predicted": of_split["predicted"].astype(int),  # not True beside 1
+                        "predicted": of_split["predicted"],
                         "score": np.nan if score is None else score,
                     }
                 )
             )
+
+    def _frame_of(self, split: str) -> tuple[tuple[float, float, float], np.ndarray]:
+        """Return the AUROC of the frame alone on a split, and the side of each film of the run."""
+        if split not in self._frame:
+            index = self.radiographs.index
+            own = (index["split"] == split).to_numpy()
+            sides = np.zeros(len(index), dtype=int)
+            sides[own] = frame_groups.sides(index[own], seed=self.seed)
+            self._frame[split] = frame_groups.auroc(index[own], seed=self.seed), sides
+        return self._frame[split]
+
+    def note(self, *metrics: str) -> str:
+        """Return what a caption says of metrics by what the frame says, see ``frame_groups.note``."""
+        found = [name for name in metrics if (self.table["metric"] == name).any()]
+        return frame_groups.note({split: auroc for split, (auroc, _) in self._frame.items()}, found)
 
     @property
     def table(self) -> pd.DataFrame:

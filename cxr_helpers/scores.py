@@ -127,22 +127,29 @@ def unavailable(row: str, split: str, n: int) -> pd.DataFrame:
 def wide(scores: pd.DataFrame, metrics: Sequence[str] = METRICS[:5]) -> pd.DataFrame:
     """Return scores for a table: a line a row and split, a column a metric, as text.
 
-    A figure with its interval reads ``0.912 [0.88, 0.94]``; a missing one is a dash.
+    A figure with its interval reads ``0.912 [0.88, 0.94]``, with its own number of films if that
+    is not the row's ``0.912 [0.88, 0.94] (n = 45)``; a missing one is a dash.
     """
-    shown = scores.assign(text=[figure(*line) for line in scores[["value", "low", "high"]].values])
+    n = scores.groupby(["row", "split"])["n"].transform("max")
+    lines = scores.assign(own=scores["n"].where(scores["n"] < n))
+    shown = scores.assign(
+        n=n, text=[figure(*line) for line in lines[["value", "low", "high", "own"]].values]
+    )
     table = shown.pivot(index=["row", "split", "n"], columns="metric", values="text")
     table = table.rename(columns={m.replace(" ", "_").lower(): m for m in METRICS})
-    order = scores[["row", "split", "n"]].drop_duplicates()
+    order = shown[["row", "split", "n"]].drop_duplicates()
     table = table.reindex(pd.MultiIndex.from_frame(order))
     table = table[[m for m in metrics if m in table]].fillna("–").reset_index()
     return table.rename_axis(columns=None).assign(row=table["row"].str.replace("_", " "))
 
 
-def figure(value: float, low: float = np.nan, high: float = np.nan) -> str:
-    """Return a figure and its interval as text; a line may break before the interval, not in it."""
+def figure(value: float, low: float = np.nan, high: float = np.nan, n: float = np.nan) -> str:
+    """Return a figure, its interval and its films as text; a line may break between, not in them."""
     if np.isnan(value):
         return "–"
-    return f"{value:.3f}" + ("" if np.isnan(low) else f" [{low:.2f},\N{NO-BREAK SPACE}{high:.2f}]")
+    interval = "" if np.isnan(low) else f" [{low:.2f},\N{NO-BREAK SPACE}{high:.2f}]"
+    films = "" if np.isnan(n) else f" (n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{n:.0f})"
+    return f"{value:.3f}{interval}{films}"
 
 
 def _scored(

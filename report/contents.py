@@ -10,7 +10,6 @@ import json
 import math
 import os
 import tomllib
-import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,10 +17,18 @@ from types import SimpleNamespace
 import jinja2
 import pandas as pd
 
-from cxr_helpers import dataset, digests, manifests, publish, published, results, stages
+from cxr_helpers import (
+    dataset,
+    digests,
+    frame_groups,
+    manifests,
+    publish,
+    published,
+    results,
+    stages,
+)
 from report.blocks import Prose, Table
 from report.document import Front
-from report.errors import ReportError
 
 HERE = Path(__file__).parent
 HIDDEN = manifests.UNTRACKED  # they are paths of the machine
@@ -102,7 +109,13 @@ def _lookup(run_dir: Path, *, scores: pd.DataFrame, data: Mapping, index: pd.Dat
     for row, own in scores[scores["split"] == "test"].groupby("row"):
         named = dict(zip(own["metric"], own["value"], strict=True))
         said = {line.metric: _percent(line.value, line.low, line.high) for line in own.itertuples()}
-        lines[row] = SimpleNamespace(**named, n=int(own["n"].iloc[0]), said=SimpleNamespace(**said))
+        films = dict(zip(own["metric"], own["n"], strict=True))
+        lines[row] = SimpleNamespace(
+            **named,
+            n=int(own["n"].max()),
+            said=SimpleNamespace(**said),
+            films=SimpleNamespace(**films),
+        )
     compared = [
         SimpleNamespace(
             label=row.label,
@@ -140,6 +153,7 @@ def _lookup(run_dir: Path, *, scores: pd.DataFrame, data: Mapping, index: pd.Dat
             test.get(name, 0) == count for name, count in published.COUNTS["test"].items()
         ),
         "pneumonia_lower": declared["04_autoencoder"]["direction"] == "below",
+        "by_frame": _by_frame(scores),
         "labels": {row.id: row.label for row in results.ROWS},
         "facts": declared,
         "gaps": gaps,
@@ -159,18 +173,7 @@ def _prose(name: str, lookup: Mapping) -> str:
         "points": lambda share: f"{100 * share:.1f}",
         "whole": lambda number: f"{number:g}",
     }
-    try:
-        return environment.get_template(name).render(lookup)
-    except (jinja2.UndefinedError, jinja2.TemplateSyntaxError) as error:
-        raise ReportError(f"report/{name}, line {_line(error, name)}: {error.message}") from error
-
-
-def _line(error: jinja2.TemplateError, name: str) -> int:
-    """Return the line of a text at which Jinja stopped."""
-    if isinstance(error, jinja2.TemplateSyntaxError):
-        return error.lineno
-    stack = traceback.extract_tb(error.__traceback__)
-    return [frame.lineno for frame in stack if Path(frame.filename).name == name][-1]
+    return environment.get_template(name).render(lookup)
 
 
 def _percent(value: float, low: float, high: float) -> str:
@@ -186,9 +189,8 @@ def _tables(scores: pd.DataFrame, *, synthetic: bool) -> list[Table]:
         "Scores on the test films beside the published accuracies of the course report, with 95% "
         "bootstrap intervals in brackets (whole patient groups drawn within each class). Balanced "
         "accuracy is the mean of the classes' recalls; AUROC is the area under the ROC curve, for "
-        "three classes the mean of one against the rest; worst group is the lowest accuracy of "
-        "normal or pneumonia with the frame speaking for or against the class; n is the number of "
-        "test films. A dash marks what was not published or has no meaning."
+        "three classes the mean of one against the rest; n is the number of test films. A dash marks "
+        "what was not published or has no meaning. " + _by_frame(scores)
     )
     table = results.table_one(scores)
     if "Accuracy over seeds" in table:
@@ -210,6 +212,15 @@ def _tables(scores: pd.DataFrame, *, synthetic: bool) -> list[Table]:
         caption = publish.labelled(caption, synthetic=synthetic)
         tables.append(_table(more, "tab-more-results", caption))
     return tables
+
+
+def _by_frame(scores: pd.DataFrame) -> str:
+    """Return what Table 1 says of scores by what the frame says."""
+    test = scores[scores["split"] == "test"].set_index(["row", "metric"])[["value", "low", "high"]]
+    frame = test.loc["frame_binary"] if "frame_binary" in test.index else test.iloc[:0]
+    found = {"test": tuple(frame.loc["auroc"])} if "auroc" in frame.index else {}
+    metrics = test.index.get_level_values("metric")
+    return frame_groups.note(found, [m for m in ("worst_group_accuracy",) if m in metrics])
 
 
 def _appendix(run_dir: Path, *, values: Mapping, data: Mapping) -> list:

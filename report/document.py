@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from cxr_helpers.publish import SYNTHETIC_LABEL
 from report.blocks import Block, Chapter, Figure, Prose, Table
-from report.errors import ReportError
 
 SHORT = 96  # characters of a caption in the lists of figures and tables
 
@@ -91,7 +90,7 @@ def compose(chapters: Sequence[Chapter], matter: Matter) -> Document:
 
     Raises
     ------
-    ReportError
+    ValueError
         If two figures or tables share an id.
     """
     appendix = matter.appendix
@@ -111,7 +110,7 @@ def compose(chapters: Sequence[Chapter], matter: Matter) -> Document:
             label = ""
             if isinstance(block, Figure | Table):
                 if block.id in seen:
-                    raise ReportError(
+                    raise ValueError(
                         f"id {block.id!r} appears in {seen[block.id]} and {chapter}; expected once"
                     )
                 seen[block.id] = chapter

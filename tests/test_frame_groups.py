@@ -2,26 +2,126 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_helpers import frame_groups
+from cxr_helpers import frame_groups, intervals
 
 
-def films(classes, frame_normal):
-    return pd.DataFrame({"class_name": classes, "frame_normal": frame_normal})
+def films(classes, frame_normal, *, others=("bacterial", "viral")):
+    """Return films of which each is a patient; the frame's other classes share what is left."""
+    normal = np.asarray(frame_normal, dtype=float)
+    index = pd.DataFrame({"class_name": classes, "frame_normal": normal})
+    index["group"] = [f"{name} {i}" for i, name in enumerate(classes)]
+    return index.assign(**{f"frame_{name}": (1 - normal) / len(others) for name in others})
 
 
-def test_the_frame_contradicts_where_it_speaks_for_the_other_class():
-    index = films(["normal", "normal", "viral", "bacterial", "unknown"], [0.9, 0.1, 0.9, 0.1, 0.2])
-    assert frame_groups.contradicts(index).tolist() == [False, True, True, False, False]
+def a_frame_that_knows(*, against=0, of=40):
+    """Return half normal, half viral films; the frame contradicts the last few of each class."""
+    said = np.array([0.9] * (of - against) + [0.1] * against)
+    return films(["normal"] * of + ["viral"] * of, np.concatenate([said, 1 - said]))
 
 
-def test_the_worst_group_is_the_worst_of_four():
-    index = films(["normal"] * 20 + ["viral"] * 20, ([0.9] * 10 + [0.1] * 10) * 2)
-    right = np.array([1] * 10 + [1, 0] * 5 + [1] * 10 + [1] * 9 + [0], dtype=bool)
-    assert frame_groups.worst(index, right) == pytest.approx(0.5)
+@pytest.mark.parametrize(
+    ("others", "said", "wanted"),
+    [  # of three balanced classes P(normal) is neutral at 1/3, of two at 1/2
+        (("bacterial", "viral"), [0.51, 0.49, 1 / 3, 0.21, 0.19], [1, 0, 0, 0, -1]),
+        (("pneumonia",), [0.68, 0.66, 0.5, 0.34, 0.32], [1, 0, 0, 0, -1]),
+    ],
+)
+def test_a_frame_speaks_from_twice_the_odds_of_its_networks_training(others, said, wanted):
+    sure = [0.95] * 20 + [0.02] * 20
+    index = films(["normal"] * 20 + ["viral"] * 20 + ["normal"] * 5, sure + said, others=others)
+    assert frame_groups.sides(index, seed=0)[40:].tolist() == wanted
+    index["class_name"] = ["normal"] * 20 + ["viral"] * 25
+    assert frame_groups.sides(index, seed=0)[40:].tolist() == [-side for side in wanted]
 
 
-def test_a_group_of_few_films_says_nothing():
-    index = films(["normal"] * 10 + ["viral"] * 4, [0.9] * 14)
-    right = np.array([True] * 9 + [False] + [False] * 4)
-    assert frame_groups.worst(index, right) == pytest.approx(0.9)
-    assert np.isnan(frame_groups.worst(index[:3], right[:3]))
+def test_an_empty_column_is_no_class_of_the_frame():
+    index = films(["normal", "viral"], [0.6, 0.4], others=("pneumonia",))
+    assert frame_groups.prior(index) == 1 / 2
+    assert frame_groups.prior(index.assign(frame_viral=np.nan, frame_bacterial=0.0)) == 1 / 2
+    assert frame_groups.prior(films(["normal"], [0.2])) == 1 / 3
+
+
+def test_a_frame_that_knows_nothing_contradicts_nothing():
+    """As on default phantoms: all P(normal) near 1/3, whatever the class."""
+    for said in (np.linspace(0.3, 0.4, 200), np.linspace(0, 1, 200)):
+        index = films(["normal", "viral"] * 100, said)
+        _, low, high = frame_groups.auroc(index, seed=0)
+        assert low < 0.5 < high
+        assert not frame_groups.sides(index, seed=0).any()
+
+
+def test_films_are_counted_by_side():
+    index = pd.concat([a_frame_that_knows(against=6), a_frame_that_knows(against=3)[:40]])
+    found = frame_groups.counts(index, seed=0)
+    assert list(found.values()) == [120, 34 + 34 + 37, 9, 6, 0]
+
+
+@pytest.mark.parametrize("index", [a_frame_that_knows()[:0], a_frame_that_knows()[:40]])
+def test_no_film_or_one_class_has_no_sides(index):
+    assert np.isnan(frame_groups.auroc(index, seed=0)).all()
+    assert not frame_groups.sides(index, seed=0).any()
+
+
+def test_films_that_no_frame_network_judged_have_no_sides():
+    index = a_frame_that_knows().assign(frame_normal=np.nan)
+    assert not frame_groups.sides(index, seed=0).any()
+
+
+def grouped(index):
+    """Return what ``worst`` needs besides the predictions."""
+    normal = (index["class_name"] == "normal").to_numpy()
+    side = frame_groups.sides(index, seed=0)
+    return normal, side, intervals.resamples(index["group"], ~normal, draws=400, seed=0)
+
+
+def test_the_worst_group_has_its_own_films_and_interval():
+    index = a_frame_that_knows(against=10)
+    normal, side, draws = grouped(index)
+    right = np.ones(80, dtype=bool)
+    right[30:35] = right[70] = False  # half of the ten contradicted normal films, one viral
+    value, low, high, n = frame_groups.worst(right, normal, side, draws)
+    assert (value, n) == (0.5, 10) and 0.1 < low < 0.4 and 0.6 < high < 0.9
+    worst = frame_groups.worst(np.ones(80, dtype=bool), normal, side, draws)
+    assert worst[:3] == (1, 1, 1)
+
+
+def test_the_interval_is_that_of_the_lowest_accuracy_of_each_draw():
+    index = a_frame_that_knows(against=10)
+    normal, side, draws = grouped(index)
+    right = np.random.default_rng(1).random(80) < 0.7
+    each = [
+        [np.average(right[rows], weights=draw[rows]) for rows in groups if draw[rows].sum()]
+        for groups in [[np.r_[0:30], np.r_[30:40], np.r_[40:70], np.r_[70:80]]]
+        for draw in draws
+    ]
+    wanted = np.percentile([min(found) for found in each], [2.5, 97.5])
+    assert frame_groups.worst(right, normal, side, draws)[1:3] == pytest.approx(wanted)
+
+
+def test_without_contradicted_films_there_is_no_worst_group():
+    """Else it would be the lower of sensitivity and specificity."""
+    right = np.arange(80) % 2 == 0
+    for against in (0, frame_groups.SMALLEST - 1):
+        index = a_frame_that_knows(against=against)
+        assert frame_groups.worst(right, *grouped(index)) is None
+
+
+def test_the_auroc_is_that_of_the_contradicted_films_alone():
+    index = a_frame_that_knows(against=10)
+    normal, side, draws = grouped(index)
+    truth, score = (~normal).astype(int), np.linspace(0, 1, 80)
+    value, low, high, n = frame_groups.contradicted_auroc(truth, score, side, draws)
+    assert (value, low, high, n) == (1, 1, 1, 20)
+    score[30:40] += 0.5  # 0.88 to 0.99 for the normal films, 0.89 to 1 for those with pneumonia
+    value, low, high, n = frame_groups.contradicted_auroc(truth, score, side, draws)
+    assert low < value < high < 1 and n == 20
+    assert frame_groups.contradicted_auroc(truth, score, np.where(normal, 1, side), draws) is None
+
+
+def test_a_caption_says_what_the_groups_are_or_why_there_are_none():
+    said = frame_groups.note({}, ["worst_group_accuracy"])
+    assert "Worst group" in said and "Contradicted" not in said and "n is the number" in said
+    said = frame_groups.note({"test": (0.479, 0.42, 0.54)}, [])
+    assert "test 0.479 [0.42, 0.54]" in said and "nothing for a label to contradict" in said
+    said = frame_groups.note({"test": (0.99, 0.98, 1.0), "serial": (np.nan,) * 3}, [])
+    assert "too few films" in said and "test 0.990" in said and "nan" not in said

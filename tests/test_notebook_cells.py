@@ -1,5 +1,6 @@
 """What notebooks do with planted data: their own cells, run one by one."""
 
+from collections import defaultdict
 from types import SimpleNamespace
 
 import cells
@@ -8,7 +9,6 @@ import pandas as pd
 import pytest
 from scipy import special
 from sklearn.neighbors import KNeighborsClassifier
-from threadpoolctl import threadpool_info, threadpool_limits
 
 from cxr_helpers import dataset, models
 
@@ -131,6 +131,70 @@ def test_near_duplicates_in_train_lie_on_one_side_of_every_cut():
     assert (split[:300] == split[300:]).all() and set(split) == {"train", "validation", "serial"}
 
 
+def with_frame(data, *, knows):
+    """Let the frame contradict every fourth film of each class; or every second, which is nothing."""
+    rows = data._rows
+    number = rows.groupby(["split", "class_name"]).cumcount().to_numpy()
+    against = number % (4 if knows else 2) == 0
+    normal = (rows["class_name"] == "normal").to_numpy()
+    rows["frame_normal"] = np.where(normal != against, 0.9, 0.05)
+    rows["frame_bacterial"] = rows["frame_viral"] = (1 - rows["frame_normal"]) / 2
+    return data, against
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_chapter_one_counts_what_the_frame_contradicts_or_says_that_it_knows_nothing(
+    monkeypatch, knows
+):
+    data, _ = with_frame(radiographs(train=120, test=120), knows=knows)
+    said, tables = Published(), {}
+    monkeypatch.setattr("cxr_helpers.publish.text", said.text)
+    names = cells.run(
+        "01_data",
+        *("b389fed8", "75872b9f"),
+        radiographs=data,
+        of_size={"pneumonia": None},
+        by_frame=data._rows[["frame_normal", "frame_bacterial", "frame_viral"]].to_numpy(),
+        by_size=defaultdict(float),
+        frame_share=0.68,
+        seed=0,
+        table=lambda shown, *, id, **_: tables.update({id: shown}),
+    )
+    groups = tables["tab-frame-groups"].set_index("split").loc["test"]
+    assert groups[["normal, frame against", "pneumonia, frame against"]].sum() == knows * 30
+    assert ("nothing for a label to contradict" in said.sentences[0]) != knows
+    scored = set(names["results"]["metric"])
+    assert (
+        {"worst_group_accuracy", "contradicted_auroc"} <= scored
+        if knows
+        else (not scored & {"worst_group_accuracy", "contradicted_auroc"})
+    )
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_our_network_draws_contradicted_films_more_often_only_where_the_frame_knows(
+    monkeypatch, knows
+):
+    data, against = with_frame(radiographs(train=120, test=3), knows=knows)
+    said = Published()
+    monkeypatch.setattr("cxr_helpers.publish.text", said.text)
+    names = cells.run(
+        "03_categorical",
+        "0d4deb89",
+        radiographs=data,
+        train=data["train"],
+        batch_size=32,
+        seed=0,
+        **{"ours_epochs": 1, "ours_learning_rate": 0.1, "ours_weight_decay": 0.0},
+        **{"ours_widths": [4], "ours_against": 8.0},
+    )
+    drawn = names["chances_to_draw"]
+    ratio = drawn[against[:120]].mean() / drawn[~against[:120]].mean()
+    assert ratio == pytest.approx(8 if knows else 1)
+    assert ("30 of 120 training films are drawn 8 times" in said.sentences[0]) == knows
+    assert ("nothing for a label to contradict" in said.sentences[0]) != knows
+
+
 def test_on_real_images_the_section_on_heat_measures_too(monkeypatch):
     """All occlusion heat in the outermost row, all Grad-CAM heat in the centre."""
     edge, centre = np.zeros((2, 12, 12)), np.zeros((2, 12, 12))
@@ -224,24 +288,3 @@ class Arrays(dict):
     """Stands for an open ``.npz`` file."""
 
     files = property(list)
-
-
-def test_maps_are_computed_on_one_thread():
-    """Threads of t-SNE wait for each other thousands of times: `benchmarks/tsne.py`."""
-    threads = []
-
-    class Watching(Remembered):
-        def cached(self, _, points):
-            threads.extend(p["num_threads"] for p in threadpool_info() if p["user_api"] == "openmp")
-            return points[:, :2]
-
-    with threadpool_limits(2, user_api="openmp"):
-        cells.run(
-            "06_tsne",
-            *("06-07", "06-08"),
-            radiographs=radiographs(train=30, test=10),
-            embedding=Arrays(binary=np.random.default_rng(0).normal(size=(40, 4))),
-            stage=Watching(),
-            **{"perplexity": 5.0, "max_films": 50, "seed": 0},
-        )
-    assert threads and set(threads) == {1}

@@ -75,6 +75,20 @@ def test_files_hold_what_was_scored(run):
     assert bare["metrics"]["accuracy"] == 0.5 and bare["intervals"] == {}
 
 
+def test_a_score_of_a_group_has_its_own_number_of_films(run):
+    assert "Worst group" not in results.table_one(results.collect(run))
+    path = run / "stages" / "02_binary" / "scores.csv"
+    lines = pd.read_csv(path)
+    lines.loc[len(lines)] = ("binary_cnn", "test", "worst_group_accuracy", 0.5, 0.25, 1.0, 2)
+    lines.to_csv(path, index=False)
+    table = results.table_one(results.collect(run)).set_index("Row")
+    shown = table.loc["Binary CNN", "Worst group"].replace("\N{NO-BREAK SPACE}", " ")
+    assert shown == "0.500 [0.25, 1.00] (n = 2)" and table.loc["Binary CNN", "n"] == 4
+    _, content = results.write(run)
+    row = next(r for r in content["rows"] if r["row"] == "binary_cnn" and r["split"] == "test")
+    assert row["n"] == 4 and row["group_n"] == {"worst_group_accuracy": 2}
+
+
 def test_a_stage_without_intervals_is_read(run):
     path = run / "stages" / "02_binary" / "scores.csv"
     pd.read_csv(path).drop(columns=["low", "high"]).to_csv(path, index=False)

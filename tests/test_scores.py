@@ -141,3 +141,13 @@ def test_a_wide_table_shows_figures_with_their_intervals():
     assert list(scores.wide(found, ("AUROC",))) == ["row", "split", "n", "AUROC"]
     bare = scores.binary("a_row", "test", truth, predicted=truth)
     assert scores.wide(pd.concat([found.assign(row="b"), bare])).loc[1, "accuracy"] == "1.000"
+
+
+def test_a_score_of_some_films_shows_their_number():
+    truth = np.array([0, 1, 1, 0])
+    found = scores.binary("a", "test", truth, predicted=truth)
+    found.loc[len(found)] = ("a", "test", "worst_group_accuracy", 0.5, 0.25, 1.0, 2)
+    table = scores.wide(found, ("accuracy", "worst group accuracy"))
+    assert table["n"].tolist() == [4] and table["accuracy"].item() == "1.000"
+    shown = table["worst group accuracy"].item().replace("\N{NO-BREAK SPACE}", " ")
+    assert shown == "0.500 [0.25, 1.00] (n = 2)"
