@@ -1,7 +1,7 @@
 """Run the seven notebooks in order and write the report.
 
     uv run run_all.py                              # on embedded phantoms
-    uv run run_all.py --data path/to/chest_xray    # on real films, a folder or a zip
+    uv run run_all.py --data path/to/chest_xray    # on real films, a folder or an archive
     uv run run_all.py --data kaggle                # download them first (or mendeley)
     uv run run_all.py --set 02_binary.epochs=3     # one parameter changed
     uv run run_all.py --dry-run                    # what would run, and why
@@ -10,8 +10,9 @@
 Results go to report/build/<run>/. A stage whose code, parameters, inputs and versions have not
 changed is not run again; a training that was interrupted goes on after its last whole epoch.
 
-Exit codes: 0 done, 2 usage, 3 data, 4 a notebook failed, 5 the run's folder is in use,
-6 environment (packages, permissions, disk), 129, 130 and 143 stopped by SIGHUP, SIGINT, SIGTERM.
+Exit codes: 0 done, 1 a bug (with its traceback), 2 usage, 3 data, 4 a notebook failed, 5 the run's
+folder is in use, 6 environment (packages, permissions, disk), 129, 130 and 143 stopped by SIGHUP,
+SIGINT, SIGTERM.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from cxr_helpers import (
     chain,
     commands,
     digests,
+    faults,
     housekeeping,
     manifests,
     parameters,
@@ -35,7 +37,6 @@ from cxr_helpers import (
     stages,
     terminal,
 )
-from cxr_helpers.folder import DataError
 from cxr_helpers.interrupts import Stopped, stoppable
 
 ROOT = Path(__file__).resolve().parent
@@ -65,11 +66,12 @@ def main(arguments: list[str] | None = None) -> int:
             return conduct(options, schema, presets)
     except commands.Refused as error:
         return commands.fail(error.code, str(error), debug=options.debug)
-    except (OSError, ImportError) as error:
-        message = commands.advised(f"{type(error).__name__}: {error}")
-        return commands.fail(6, message, debug=options.debug)
     except Stopped as stop:
         return commands.fail(stop.code, f"stopped by {stop}; the same command goes on from here")
+    except Exception as error:
+        fault = faults.of(error)
+        bug = fault.code == faults.BUG
+        return commands.fail(fault.code, fault.message, debug=options.debug or bug)
 
 
 def conduct(options, schema, presets) -> int:
@@ -84,13 +86,10 @@ def conduct(options, schema, presets) -> int:
         chosen = commands.selection(options)
     except ValueError as error:
         raise commands.Refused(2, str(error)) from error
-    try:
-        located = sources.locate(options.data, cache_dir=BUILD / ".cache")
-        data_name, fingerprint, films = sources.identify(located)
-        if not earlier:
-            preflight.check_films(located, values["01_data"])
-    except DataError as error:
-        raise commands.Refused(3, str(error)) from error
+    located = sources.locate(options.data, cache_dir=BUILD / ".cache")
+    data_name, fingerprint, films = sources.identify(located)
+    if not earlier:
+        preflight.check_films(located, values["01_data"])
 
     kind = f"by-{earlier.name}" if earlier else options.preset
     run_dir = BUILD / (options.run or commands.run_name(data_name, kind))
@@ -143,7 +142,7 @@ def clean(options) -> int:
 
 def typeset(options, values, run_dir, log) -> int:
     """Write results and report; show what was done."""
-    from report import contents, currency, render
+    from report import ReportError, contents, currency, render
 
     start, others = time.monotonic(), (options.seeds or [])[1:]
     recipe = currency.recipe(run_dir, options=vars(options))
@@ -157,7 +156,7 @@ def typeset(options, values, run_dir, log) -> int:
         try:
             pages = contents.compose(run_dir, scores=scores, values=values, options=vars(options))
             warnings = render(executed, **pages, out=run_dir, pdf=not options.no_pdf).warnings
-        except ValueError as error:
+        except ReportError as error:
             raise commands.Refused(4, f"the report was not made: {error}") from error
         if not warnings:
             currency.write(recipe, run_dir, [path for path in made if path.exists()])

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from cxr_helpers import faults
+
 PARTIAL = ".partial-"
 
 
@@ -19,7 +21,8 @@ PARTIAL = ".partial-"
 def replacing(path: Path) -> Iterator[Path]:
     """Give a path to write to; what was written takes the place of ``path`` at the end.
 
-    A kill, a full disk or an exception leaves the old file as it was.
+    A kill, a full disk or an exception leaves the old file as it was. Where a library keeps
+    to itself what the system said (NumPy and HDF5 do, on a full disk), the system is asked.
 
     Parameters
     ----------
@@ -37,8 +40,20 @@ def replacing(path: Path) -> Iterator[Path]:
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())  # else a power cut may leave the new name without content
         os.replace(partial, path)
+    except (OSError, RuntimeError) as error:
+        if not faults.is_told(error):
+            _write_more(partial)
+        raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _write_more(path: Path) -> None:
+    """Raise what the system says to a file that is to grow, if it refuses."""
+    with open(path, "ab") as file:
+        file.write(bytes(2**16))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
@@ -75,12 +90,14 @@ def workplace(folder: Path) -> Iterator[Path]:
         yield Path(work)
 
 
-def sweep(folder: Path) -> list[Path]:
+def sweep(folder: Path, *, deep: bool = True) -> list[Path]:
     """Remove what killed writers have left below a folder, and return it.
 
-    What a process that still runs is writing stays.
+    What a process that still runs is writing stays. Unless ``deep``, only the folder itself is
+    looked through.
     """
-    left = [path for path in sorted(folder.rglob(f"{PARTIAL}*")) if not _is_alive(path)]
+    found = (folder.rglob if deep else folder.glob)(f"{PARTIAL}*")
+    left = [path for path in sorted(found) if not _is_alive(path)]
     for path in left:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

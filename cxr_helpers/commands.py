@@ -6,7 +6,6 @@ All goes to standard error, but for what ``--list`` and ``--help`` show.
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import re
 import shutil
@@ -23,17 +22,6 @@ from cxr_helpers import manifests, parameters, stages, terminal
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 REPORT_FILES = ("report.html", "report.pdf", "results.csv", "results.json")
-# The system's words for what is no fault of a notebook; the last are NumPy's for an array cut short.
-_ENVIRONMENT = {
-    os.strerror(number): advice
-    for number, advice in (
-        (errno.ENOSPC, "free some disk"),
-        (errno.EDQUOT, "free some of your disk quota"),
-        (errno.EFBIG, "raise the limit on file sizes"),
-        (errno.EROFS, "work in a folder that can be written to"),
-        (errno.EACCES, "change the permissions, or work in another folder"),
-    )
-} | {" requested and ": "free some disk"}
 LONGEST = 300  # characters of a line of the title page
 _console = terminal.Terminal()
 
@@ -60,7 +48,7 @@ def parse(
     line = partial(parser.add_argument, type=_line)
     text(
         "--data", default="phantom", metavar="SOURCE",
-        help="phantom (default), kaggle, mendeley, or a folder or .zip of films",
+        help="phantom (default), kaggle, mendeley, or a folder, .zip, .tar or .tar.gz of films",
     )  # fmt: skip
     text("--preset", choices=presets, help="set of parameters (default: standard)")
     text(
@@ -193,15 +181,6 @@ def fail(code: int, message: str, *, debug: bool = False) -> int:
     first_line = message.strip().split("\n")[0]
     _console.print(f"error: {first_line}", style="bold red", markup=False)
     return code
-
-
-def advised(message: str) -> str:
-    """Return a message with what to do, where the machine is at fault; else as it is."""
-    words = next((words for words in _ENVIRONMENT if words in message), None)
-    if words is None:
-        return message
-    first = message.split("\n")[0]  # HDF5 says what went wrong on its second line
-    return f"{first if words in first else f'{first} … {words}'}: {_ENVIRONMENT[words]}"
 
 
 def short(path: Path) -> str:

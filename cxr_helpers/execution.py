@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,9 +15,9 @@ import nbformat
 import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-from cxr_helpers import atomic, commands, stages
+from cxr_helpers import atomic, faults, stages
 from cxr_helpers.commands import Refused
-from cxr_helpers.folder import DataError
+from cxr_helpers.faults import Fault
 
 KERNEL = "cxr-this-python"
 # What native libraries write to the kernel's stderr goes to a file, not between our lines. A
@@ -44,8 +43,12 @@ if hasattr(os, "fork") and os.fork() == 0:
         os.killpg(kernel, signal.SIGKILL)
     finally:
         os._exit(0)
-from ipykernel.kernelapp import launch_new_instance
-launch_new_instance()
+from cxr_helpers import faults
+from ipykernel.kernelapp import IPKernelApp
+app = IPKernelApp.instance()
+app.initialize()
+app.shell.set_custom_exc((Exception,), faults.recorder(os.environ["CXR_KERNEL_FAULT"]))
+app.start()
 """
 
 
@@ -60,11 +63,9 @@ class NotebookFailed(Refused):
         Name of the exception in the notebook, such as ``"DataError"``; empty if it was none.
     """
 
-    def __init__(self, message: str, *, error: str = "") -> None:
-        advised = commands.advised(message)
-        code = 3 if error == DataError.__name__ else 4 if advised == message else 6
-        super().__init__(code, advised)
-        self.error = error
+    def __init__(self, message: str, *, fault: Fault | None = None) -> None:
+        super().__init__(fault.code if fault and fault.code != faults.BUG else 4, message)
+        self.error = fault.name if fault else ""
 
 
 def run(
@@ -118,25 +119,27 @@ def run(
         environment = {stages.RUNNER: str(store or run_dir.parent / stages.STORE)}
         environment |= {stages.ANEW: "1"} if anew else {}
         log = folder / f"{stage}.log"
-        with _own_kernel(log=log, environment=environment), _progress(tell):
-            papermill.execute_notebook(
-                source,
-                running,
-                parameters=dict(parameters),
-                kernel_name=KERNEL,
-                language="python",
-                cwd=source.parent,
-                progress_bar=False,
-                log_output=True,
-                execution_timeout=timeout,
-                shutdown_kernel="immediate",
-            )
+        with _own_kernel(folder, log=log, environment=environment) as record, _progress(tell):
+            try:
+                papermill.execute_notebook(
+                    source,
+                    running,
+                    parameters=dict(parameters),
+                    kernel_name=KERNEL,
+                    language="python",
+                    cwd=source.parent,
+                    progress_bar=False,
+                    log_output=True,
+                    execution_timeout=timeout,
+                    shutdown_kernel="immediate",
+                )
+            except papermill.PapermillExecutionError as error:
+                fault = faults.recorded(record) or Fault(
+                    faults.BUG, error.ename, f"{error.ename}: {error.evalue}"
+                )
+                where = f"{source.name}, cell {error.cell_index}"
+                raise NotebookFailed(f"{where}: {fault.message}", fault=fault) from error
         check_complete(running, stage=stage, run_dir=run_dir)
-    except papermill.PapermillExecutionError as error:
-        raise NotebookFailed(
-            f"{source.name}, cell {error.cell_index}: {error.ename}: {error.evalue}",
-            error=error.ename,
-        ) from error
     except DeadKernelError as error:
         raise NotebookFailed(
             f"{source.name}: its kernel died, probably for lack of memory: "
@@ -200,10 +203,17 @@ def renew_prose(source: Path, executed: Path) -> None:
 
 
 @contextmanager
-def _own_kernel(*, log: Path, environment: Mapping[str, str]) -> Iterator[None]:
-    """Offer a kernel that is this interpreter, whatever kernels the machine has."""
-    with tempfile.TemporaryDirectory(prefix="cxr-kernel-") as folder:
-        spec = Path(folder) / "kernels" / KERNEL / "kernel.json"
+def _own_kernel(run: Path, *, log: Path, environment: Mapping[str, str]) -> Iterator[Path]:
+    """Offer a kernel that is this interpreter, whatever kernels the machine has.
+
+    Yields
+    ------
+    Path
+        Where it records the fault that ends it, see ``faults.recorded``.
+    """
+    with atomic.workplace(run) as folder:
+        spec, record = folder / "kernels" / KERNEL / "kernel.json", folder / "fault.json"
+        faults.prepare_record(record)
         helpers = [str(Path(__file__).resolve().parent.parent)]  # those that this process imports
         if os.environ.get("PYTHONPATH"):
             helpers.append(os.environ["PYTHONPATH"])
@@ -215,18 +225,19 @@ def _own_kernel(*, log: Path, environment: Mapping[str, str]) -> Iterator[None]:
             "env": {
                 **environment,
                 "CXR_KERNEL_LOG": str(log),
-                "CXR_KERNEL_PID": str(Path(folder) / "pid"),
+                "CXR_KERNEL_PID": str(folder / "pid"),
+                "CXR_KERNEL_FAULT": str(record),
                 "PYTHONPATH": os.pathsep.join(helpers),
                 "TF_CPP_MIN_LOG_LEVEL": "2",
             },
         }
         spec.write_text(json.dumps(content), encoding="utf-8")
         before = os.environ.get("JUPYTER_PATH")
-        os.environ["JUPYTER_PATH"] = os.pathsep.join([folder, *([before] if before else [])])
+        os.environ["JUPYTER_PATH"] = os.pathsep.join([str(folder), *([before] if before else [])])
         try:
-            yield
+            yield record
         finally:
-            _end_group(Path(folder) / "pid")
+            _end_group(folder / "pid")
             if before is None:
                 del os.environ["JUPYTER_PATH"]
             else:

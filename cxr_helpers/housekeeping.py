@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from cxr_helpers import atomic, sources, stages
+from cxr_helpers import archives, atomic, sources, stages
 
 
 def clean(build: Path, *, dry_run: bool = False) -> dict[Path, int]:
@@ -27,6 +27,7 @@ def clean(build: Path, *, dry_run: bool = False) -> dict[Path, int]:
     """
     if not dry_run and (build / ".cache").is_dir():
         atomic.sweep(build / ".cache")
+        archives.sweep(build / ".cache")
     wanted = _wanted(build)
     return {
         folder: _clean(folder, wanted, dry_run=dry_run)

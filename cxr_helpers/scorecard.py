@@ -93,7 +93,7 @@ class Scorecard:
                         "split": split,
                         "film": films,
                         "truth": truth[films],
-                        "predicted": of_split["predicted"],
+                        "predicted": of_split["predicted"].astype(int),  # not True beside 1
                         "score": np.nan if score is None else score,
                     }
                 )

@@ -1,4 +1,4 @@
-"""Where the films come from: embedded phantoms, a folder, a zip, Kaggle or Mendeley Data."""
+"""Where the films come from: embedded phantoms, a folder, an archive, Kaggle or Mendeley Data."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def locate(data: str, *, cache_dir: str | Path) -> str:
     Parameters
     ----------
     data : str
-        ``"phantom"``, ``"kaggle"``, ``"mendeley"``, or the path of a folder or a zip archive.
+        ``"phantom"``, ``"kaggle"``, ``"mendeley"``, or the path of a folder or an archive.
     cache_dir : path
         Where downloads and unpacked archives are kept.
 
@@ -91,7 +91,7 @@ def locate(data: str, *, cache_dir: str | Path) -> str:
     if not os.path.isdir(path):
         hint = parameters.did_you_mean(data, (PHANTOM, KAGGLE, MENDELEY))
         raise folder.DataError(
-            f"--data {data!r} does not exist: expected a folder, a .zip, "
+            f"--data {data!r} does not exist: expected a folder, a .zip, .tar or .tar.gz, "
             f"{PHANTOM}, {KAGGLE} or {MENDELEY}{hint}"
         )
     return str(path.resolve())

@@ -7,6 +7,17 @@ nbconvert exporters with templates of their own, ``output`` writes the files.
 
 from report.blocks import Block, Chapter, Figure, Prose, Table
 from report.document import Front
+from report.errors import ReportError
 from report.output import Rendered, render
 
-__all__ = ["Block", "Chapter", "Figure", "Front", "Prose", "Rendered", "Table", "render"]
+__all__ = [
+    "Block",
+    "Chapter",
+    "Figure",
+    "Front",
+    "Prose",
+    "Rendered",
+    "ReportError",
+    "Table",
+    "render",
+]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from nbformat import NotebookNode
 
 from cxr_helpers.publish import TABLE_MIME
+from report.errors import ReportError
 
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 LEFT_OUT = frozenset({"notebook-only", "setup", "parameters", "injected-parameters"})
@@ -37,11 +38,11 @@ class Figure:
         """Refuse what neither target could show."""
         check_id(self.id)
         if not (self.svg or self.png):
-            raise ValueError(f"figure {self.id!r} has no picture; expected SVG or PNG")
+            raise ReportError(f"figure {self.id!r} has no picture; expected SVG or PNG")
         if not self.caption.strip() or not self.alt.strip():
-            raise ValueError(f"figure {self.id!r} needs a caption and an alternative text")
+            raise ReportError(f"figure {self.id!r} needs a caption and an alternative text")
         if not 0 < self.width <= 1:
-            raise ValueError(
+            raise ReportError(
                 f"width of figure {self.id!r} is {self.width!r}; expected above 0 and at most 1"
             )
 
@@ -59,13 +60,13 @@ class Table:
         """Refuse ragged rows and cells that are not text."""
         check_id(self.id)
         if not self.columns:
-            raise ValueError(f"table {self.id!r} has no columns; expected at least one")
+            raise ReportError(f"table {self.id!r} has no columns; expected at least one")
         for column in self.columns:
             if column.get("align") not in {"left", "right"} or "label" not in column:
-                raise ValueError(f"column {column!r} of table {self.id!r} needs label and align")
+                raise ReportError(f"column {column!r} of table {self.id!r} needs label and align")
         for row in self.rows:
             if len(row) != len(self.columns) or not all(isinstance(cell, str) for cell in row):
-                raise ValueError(
+                raise ReportError(
                     f"row {row!r} of table {self.id!r}: expected {len(self.columns)} strings"
                 )
 
@@ -84,7 +85,7 @@ class Chapter:
 def check_id(id: str) -> None:
     """Refuse an id that could not be a label in every target."""
     if not IDENTIFIER.fullmatch(id):
-        raise ValueError(f"id {id!r}: expected a letter, then letters, digits, '-' or '_'")
+        raise ReportError(f"id {id!r}: expected a letter, then letters, digits, '-' or '_'")
 
 
 def chapters(notebook: NotebookNode) -> list[Chapter]:
@@ -102,7 +103,7 @@ def chapters(notebook: NotebookNode) -> list[Chapter]:
 
     Raises
     ------
-    ValueError
+    ReportError
         If a chapter does not open with a level-one heading, or an output does
         not keep the contract of `cxr_helpers.publish`.
     """
@@ -114,13 +115,13 @@ def chapters(notebook: NotebookNode) -> list[Chapter]:
             try:
                 blocks.extend(cell_blocks(cell))
             except (KeyError, TypeError) as fault:
-                raise ValueError(
+                raise ReportError(
                     f"{stem}, cell {cell.id}: output lacks {fault}; expected one made by publish"
                 ) from fault
     for stem, blocks in found.items():
         opening = blocks[0].markdown if blocks and isinstance(blocks[0], Prose) else ""
         if not opening.lstrip().startswith("# "):
-            raise ValueError(f"{stem}: expected a first Markdown cell that opens with '# Title'")
+            raise ReportError(f"{stem}: expected a first Markdown cell that opens with '# Title'")
     return [Chapter(stem, tuple(blocks)) for stem, blocks in found.items()]
 
 

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import tomllib
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +30,7 @@ from cxr_helpers import (
 )
 from report.blocks import Prose, Table
 from report.document import Front
+from report.errors import ReportError
 
 HERE = Path(__file__).parent
 HIDDEN = manifests.UNTRACKED  # they are paths of the machine
@@ -173,7 +175,18 @@ def _prose(name: str, lookup: Mapping) -> str:
         "points": lambda share: f"{100 * share:.1f}",
         "whole": lambda number: f"{number:g}",
     }
-    return environment.get_template(name).render(lookup)
+    try:
+        return environment.get_template(name).render(lookup)
+    except (jinja2.UndefinedError, jinja2.TemplateSyntaxError) as error:
+        raise ReportError(f"report/{name}, line {_line(error, name)}: {error.message}") from error
+
+
+def _line(error: jinja2.TemplateError, name: str) -> int:
+    """Return the line of a text at which Jinja stopped."""
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        return error.lineno
+    stack = traceback.extract_tb(error.__traceback__)
+    return [frame.lineno for frame in stack if Path(frame.filename).name == name][-1]
 
 
 def _percent(value: float, low: float, high: float) -> str:

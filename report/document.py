@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from cxr_helpers.publish import SYNTHETIC_LABEL
 from report.blocks import Block, Chapter, Figure, Prose, Table
+from report.errors import ReportError
 
 SHORT = 96  # characters of a caption in the lists of figures and tables
 
@@ -90,7 +91,7 @@ def compose(chapters: Sequence[Chapter], matter: Matter) -> Document:
 
     Raises
     ------
-    ValueError
+    ReportError
         If two figures or tables share an id.
     """
     appendix = matter.appendix
@@ -110,7 +111,7 @@ def compose(chapters: Sequence[Chapter], matter: Matter) -> Document:
             label = ""
             if isinstance(block, Figure | Table):
                 if block.id in seen:
-                    raise ValueError(
+                    raise ReportError(
                         f"id {block.id!r} appears in {seen[block.id]} and {chapter}; expected once"
                     )
                 seen[block.id] = chapter

@@ -8,6 +8,8 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from report.errors import ReportError
+
 
 def merge(notebooks: Sequence[Path]) -> NotebookNode:
     """Return one notebook with the cells of all, in order.
@@ -26,13 +28,13 @@ def merge(notebooks: Sequence[Path]) -> NotebookNode:
 
     Raises
     ------
-    ValueError
+    ReportError
         If there is no notebook, two share a stem, or a cell failed or was not run;
         the message names notebook and cell.
     """
     stems = [path.stem for path in notebooks]
     if not stems or len(set(stems)) < len(stems):
-        raise ValueError(f"notebooks {stems}: expected at least one, each stem once")
+        raise ReportError(f"notebooks {stems}: expected at least one, each stem once")
     merged = nbformat.v4.new_notebook()
     for path in notebooks:
         notebook = nbformat.read(path, as_version=4)
@@ -47,13 +49,13 @@ def merge(notebooks: Sequence[Path]) -> NotebookNode:
 
 
 def check_cell(cell: NotebookNode, *, where: str) -> None:
-    """Raise ValueError if a code cell failed or was not executed."""
+    """Raise ReportError if a code cell failed or was not executed."""
     if cell.cell_type != "code" or not cell.source.strip():
         return
     for output in cell.outputs:
         if output.output_type == "error":
-            raise ValueError(
+            raise ReportError(
                 f"{where} holds the error {output.ename}: {output.evalue}; expected a clean run"
             )
     if cell.execution_count is None:
-        raise ValueError(f"{where} was not executed; expected a notebook run to its end")
+        raise ReportError(f"{where} was not executed; expected a notebook run to its end")

@@ -59,7 +59,7 @@ def render(
 
     Raises
     ------
-    ValueError
+    ReportError
         If a notebook did not run cleanly to its end, breaks the contract of
         `cxr_helpers.publish`, repeats an id, or links to nothing.
     """
@@ -72,9 +72,12 @@ def render(
         try:
             source, resources = TypstExporter().from_notebook_node(merged, {"matter": matter})
             printed, warnings = typeset(source, resources["outputs"], date=front.date)
-        except (ImportError, OSError, RuntimeError) as fault:
-            advice = INSTALL if isinstance(fault, ImportError) else PRINT
-            warnings = [f"PDF skipped: {fault}; {advice}"]
+        except ModuleNotFoundError as fault:
+            if fault.name != "typst":
+                raise
+            warnings = [f"PDF skipped: {fault}; {INSTALL}"]
+        except RuntimeError as fault:  # pandoc's or Typst's; a full disk is no reason to go on
+            warnings = [f"PDF skipped: {fault}; {PRINT}"]
     # both are ready: an interruption leaves both old ones, or none
     pdf_path = out / "report.pdf"
     pdf_path.unlink(missing_ok=True)  # an older one would pass for this report's

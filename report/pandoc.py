@@ -12,6 +12,7 @@ from typing import Literal
 import pypandoc
 
 from report.document import Document
+from report.errors import ReportError
 
 SCRIPT = Path(__file__).parent / "templates" / "markdown.lua"
 
@@ -56,7 +57,7 @@ def convert(document: Document, *, target: Literal["html", "typst"]) -> Converte
 
     Raises
     ------
-    ValueError
+    ReportError
         If an internal link leads nowhere; the message names link and chapter.
     RuntimeError
         If pandoc fails.
@@ -78,7 +79,7 @@ def convert(document: Document, *, target: Literal["html", "typst"]) -> Converte
     answer = json.loads(run.stdout)
     if answer["dead"]:
         dead = "; ".join(f"{link['target']} in {link['chapter']}" for link in answer["dead"])
-        raise ValueError(f"links that lead nowhere: {dead}; expected the id of something here")
+        raise ReportError(f"links that lead nowhere: {dead}; expected the id of something here")
     *fragments, notes = (text.strip() for text in answer["text"].split(job["split"]))
     if len(fragments) != len(prose):
         raise RuntimeError(f"pandoc returned {len(fragments)} fragments for {len(prose)}")

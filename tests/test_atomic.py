@@ -8,10 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
-from cxr_helpers import atomic
+from cxr_helpers import atomic, faults
 
 ROOT = Path(atomic.__file__).parent.parent
 
@@ -60,7 +61,21 @@ def test_a_limit_on_file_sizes_leaves_the_old_file(tmp_path):
     assert np.load(path).tolist() == [0, 1, 2] and list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path):
+def with_numpy(path):
+    with open(path, "wb") as file:
+        np.save(file, np.zeros(100_000))
+
+
+def with_hdf5(path):
+    with h5py.File(path, "w") as file:
+        file["x"] = np.zeros(100_000)
+
+
+# NumPy keeps the system's number of the error to itself, HDF5 does so where it closes a file.
+WRITERS = (lambda path: path.write_bytes(bytes(200_000)), with_numpy, with_hdf5)
+
+
+def test_a_full_disk_leaves_the_old_file_and_is_known_for_what_it_is(tmp_path):
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], capture_output=True
     )
@@ -68,9 +83,11 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
         pytest.skip("a small tmpfs cannot be mounted here")
     try:
         path = atomic.write_text(tmp_path / "x.txt", "old")
-        with pytest.raises(OSError, match="No space left"):
-            atomic.write_bytes(path, bytes(200_000))
-        assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+        for write in WRITERS:
+            with pytest.raises(OSError) as error, atomic.replacing(path) as partial:
+                write(partial)
+            assert faults.of(error.value).message.endswith(": free some disk")
+            assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
     finally:
         subprocess.run(["umount", tmp_path], check=True)
 

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from cxr_helpers import digests, manifests, stages
+from cxr_helpers import digests, manifests, plots, stages
 from cxr_helpers.stages import Stage
 
 SOURCE = "from cxr_helpers import occlusion\nfrom cxr_helpers.stages import Stage"
@@ -91,6 +91,7 @@ def test_the_style_of_the_figures_counts(run, monkeypatch):
     (run / "01_data.ipynb").write_text(plotting)
     manifests.write("01_data", recipe(run), run, seconds=1.0)
     assert why(run) is None
+    assert manifests.STYLE == plots.STYLE  # which matplotlib is given
     style = run / "report.mplstyle"
     style.write_text(manifests.STYLE.read_text() + "lines.linewidth: 9\n")
     monkeypatch.setattr(manifests, "STYLE", style)

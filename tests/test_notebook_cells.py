@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from scipy import special
 from sklearn.neighbors import KNeighborsClassifier
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from cxr_helpers import dataset, models
 
@@ -288,3 +289,24 @@ class Arrays(dict):
     """Stands for an open ``.npz`` file."""
 
     files = property(list)
+
+
+def test_maps_are_computed_on_one_thread():
+    """Threads of t-SNE wait for each other thousands of times: `benchmarks/tsne.py`."""
+    threads = []
+
+    class Watching(Remembered):
+        def cached(self, _, points):
+            threads.extend(p["num_threads"] for p in threadpool_info() if p["user_api"] == "openmp")
+            return points[:, :2]
+
+    with threadpool_limits(2, user_api="openmp"):
+        cells.run(
+            "06_tsne",
+            *("06-07", "06-08"),
+            radiographs=radiographs(train=30, test=10),
+            embedding=Arrays(binary=np.random.default_rng(0).normal(size=(40, 4))),
+            stage=Watching(),
+            **{"perplexity": 5.0, "max_films": 50, "seed": 0},
+        )
+    assert threads and set(threads) == {1}

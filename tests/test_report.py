@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import html.parser
 import re
 import shutil
@@ -13,7 +14,8 @@ import pytest
 from nbformat.v4 import new_output
 from samples import HOSTILE, SVG, code, figure, front, notebook, table, text
 
-from report import Figure, Prose, Table, render
+import report
+from report import Figure, Prose, Table, contents, render
 
 FORMULA = """Loss $\\hat y_i = \\sigma(\\alpha)$ and
 
@@ -256,12 +258,14 @@ def test_tables_fit_the_page(tmp_path, columns, rows, cell):
 def test_failed_and_unfinished_notebooks_are_refused(tmp_path):
     fault = new_output("error", ename="KeyError", evalue="'x'", traceback=[])
     failed = notebook(tmp_path, "01_data", "# Data", code(fault))
-    with pytest.raises(ValueError, match=r"01_data\.ipynb, cell 2 holds the error KeyError: 'x'"):
+    with pytest.raises(
+        report.ReportError, match=r"01_data\.ipynb, cell 2 holds the error KeyError: 'x'"
+    ):
         render([failed], front=front(), out=tmp_path)
     cell = code()
     cell.execution_count = None
     unfinished = notebook(tmp_path, "02_next", "# Next", code(), cell)
-    with pytest.raises(ValueError, match=r"02_next\.ipynb, cell 3 was not executed"):
+    with pytest.raises(report.ReportError, match=r"02_next\.ipynb, cell 3 was not executed"):
         render([unfinished], front=front(), out=tmp_path)
     assert not (tmp_path / "report.html").exists()
 
@@ -277,7 +281,7 @@ def test_failed_and_unfinished_notebooks_are_refused(tmp_path):
     ],
 )
 def test_faults_are_named(tmp_path, cells, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(report.ReportError, match=re.escape(message)):
         render([notebook(tmp_path, "01_data", *cells)], front=front(), out=tmp_path)
 
 
@@ -289,6 +293,28 @@ def test_without_typst_there_is_html_and_advice(two, tmp_path, monkeypatch):
     assert not (tmp_path / "report.pdf").exists()
     assert rendered.warnings[0].startswith("PDF skipped: ")
     assert "pip install typst" in rendered.warnings[0]
+
+
+def test_a_full_disk_is_no_missing_pdf(two, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    render(two, front=front(), out=tmp_path, pdf=False)
+    monkeypatch.setattr(report.output, "typeset", full)
+    with pytest.raises(OSError, match="No space left"):
+        render(two, front=front(title="Another"), out=tmp_path)
+    assert "Another" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_prose_that_names_what_is_not_there_is_named_by_file_and_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(contents, "HERE", tmp_path)
+    for line, message in (
+        ("{{ tset.accuracy }}", "'tset' is undefined"),
+        ("{% if %}", "Expected an expression"),
+    ):
+        (tmp_path / "abstract.md").write_text(f"# Abstract\n\n{line}\n")
+        with pytest.raises(report.ReportError, match=rf"report/abstract\.md, line 3: {message}"):
+            contents._prose("abstract.md", {})
 
 
 def test_an_open_fence_ends_with_its_cell(tmp_path):

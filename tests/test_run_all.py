@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit codes, last lines, nothing started in vain."""
 
+import errno
 import json
 import re
 import subprocess
@@ -232,6 +233,25 @@ def test_an_old_report_is_set_aside(tmp_path):
     commands.retire_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
     assert (tmp_path / "previous" / "report.html").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("odd"), 1),
+        (OSError("5 requested and 3 written"), 1),
+        (OSError(errno.ENOSPC, "No space left on device"), 6),
+    ],
+)
+def test_only_a_bug_is_shown_with_its_traceback(build, monkeypatch, capsys, error, code):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(run_all, "conduct", fail)
+    assert run_all.main([]) == code
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1].startswith(f"error: {type(error).__name__}: {error}")
+    assert ("Traceback" in said) == (code == 1)
 
 
 def test_an_output_folder_that_cannot_be_made_is_exit_code_6(tmp_path, monkeypatch, capsys):

@@ -42,6 +42,15 @@ def test_every_scored_split_has_its_lines_and_predictions(radiographs):
     assert card.of_test["a", "auroc"] == 1
 
 
+def test_predictions_are_whole_numbers_whatever_was_given(radiographs, tmp_path):
+    card = Scorecard(radiographs)
+    card.binary("a", predicted=np.tile([True, False], 36))
+    card.categorical("b", predicted=np.tile([2.0, 1.0], 36))
+    card.predictions.to_csv(tmp_path / "predictions.csv", index=False)
+    said = pd.read_csv(tmp_path / "predictions.csv", dtype=str)
+    assert set(said["predicted"]) == {"0", "1", "2"} and set(said["truth"]) == {"0", "1", "2"}
+
+
 def test_rows_on_the_same_films_share_their_draws(radiographs):
     card = Scorecard(radiographs, seed=5)
     said = np.tile([0, 1], 90)
