@@ -60,20 +60,10 @@ def batches(
         yield pictures, pictures if wanted is None else wanted
 
 
-def predict(
-    model: keras.Model, images: np.ndarray, *, batch_size: int = 128, mirrored: bool = False
-) -> np.ndarray:
-    """Return a model's output for 8-bit images, shape (n, ...), a batch at a time.
-
-    With ``mirrored`` it is the mean of the outputs for the film and for its mirror image.
-    """
-    outputs = []
-    for pictures, _ in batches(images, batch_size=batch_size):
-        output = model.predict_on_batch(pictures)
-        if mirrored:
-            output = (output + model.predict_on_batch(pictures[:, :, ::-1])) / 2
-        outputs.append(output)
-    return np.concatenate(outputs)
+def predict(model: keras.Model, images: np.ndarray, *, batch_size: int = 128) -> np.ndarray:
+    """Return a model's output for 8-bit images, shape (n, ...), a batch at a time."""
+    feed = batches(images, batch_size=batch_size)
+    return np.concatenate([model.predict_on_batch(pictures) for pictures, _ in feed])
 
 
 def adamw(

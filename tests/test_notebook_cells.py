@@ -310,3 +310,28 @@ def test_maps_are_computed_on_one_thread():
             **{"perplexity": 5.0, "max_films": 50, "seed": 0},
         )
     assert threads and set(threads) == {1}
+
+
+def test_what_only_our_network_has_is_measured_and_said(monkeypatch):
+    """Right about every image as it is, and as surely wrong about its mirror image."""
+    data, said = radiographs(train=30, test=30), Published()
+    monkeypatch.setattr("cxr_helpers.publish.text", said.text)
+    monkeypatch.setattr("cxr_helpers.plots.learning_curves", lambda _: None)
+    with data.evaluation():
+        category = data.category
+    right, wrong = np.eye(3)[category], np.eye(3)[(category + 1) % 3]
+
+    def cached(function, model, images):
+        return right if np.array_equal(images, data.images) else wrong
+
+    names = cells.run(
+        "03_categorical",
+        *("16000a63", "5d1c8f27"),
+        radiographs=data,
+        stage=SimpleNamespace(save=lambda *_: None, cached=cached),
+        ours=SimpleNamespace(count_params=lambda: 1),
+        **{"ours_history": None, "ours_widths": [4], "seed": 0, "figure": said},
+        **{"train": data["train"], "validation": data.chooser},
+    )
+    assert np.array_equal(names["ours_probabilities"], (right + wrong) / 2)
+    assert said.sentences[-1].count("100.0%") == 2 and "mirror image" in said.sentences[-1]

@@ -135,14 +135,6 @@ def test_an_average_without_memory_is_the_last_step(films, bright):
     assert np.allclose(one.get_weights()[0], two.get_weights()[0], atol=1e-6)
 
 
-def test_mirrored_predictions_do_not_tell_left_from_right(films):
-    model = network()
-    there = training.predict(model, films, mirrored=True)
-    back = training.predict(model, films[:, :, ::-1], mirrored=True)
-    assert np.allclose(there, back, atol=1e-6)
-    assert not np.allclose(there, training.predict(model, films), atol=1e-6)
-
-
 def test_the_rate_warms_up_and_falls_to_nearly_nothing():
     rate = training.adamw(steps=100, warmup=10, learning_rate=0.5, weight_decay=0.1)._learning_rate
     assert float(rate(0)) == 0 and float(rate(10)) == pytest.approx(0.5)
