@@ -44,8 +44,8 @@ def test_every_scored_split_has_its_lines_and_predictions(radiographs):
 
 def test_predictions_are_whole_numbers_whatever_was_given(radiographs, tmp_path):
     card = Scorecard(radiographs)
-    card.binary("a", predicted=np.tile([True, False], 36))
-    card.categorical("b", predicted=np.tile([2.0, 1.0], 36))
+    card.binary("a", predicted=np.tile([True, False], 90))
+    card.categorical("b", predicted=np.tile([2.0, 1.0], 90))
     card.predictions.to_csv(tmp_path / "predictions.csv", index=False)
     said = pd.read_csv(tmp_path / "predictions.csv", dtype=str)
     assert set(said["predicted"]) == {"0", "1", "2"} and set(said["truth"]) == {"0", "1", "2"}
