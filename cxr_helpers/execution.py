@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import nbformat
 import papermill
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 from cxr_helpers import atomic, faults, stages
@@ -119,13 +120,15 @@ def run(
         environment = {stages.RUNNER: str(store or run_dir.parent / stages.STORE)}
         environment |= {stages.ANEW: "1"} if anew else {}
         log = folder / f"{stage}.log"
-        with _own_kernel(folder, log=log, environment=environment) as record, _progress(tell):
+        own = _own_kernel(folder, log=log, environment=environment)
+        with own as (manager, record), _progress(tell):
             try:
                 papermill.execute_notebook(
                     source,
                     running,
                     parameters=dict(parameters),
                     kernel_name=KERNEL,
+                    kernel_manager_class=manager,
                     language="python",
                     cwd=source.parent,
                     progress_bar=False,
@@ -203,45 +206,38 @@ def renew_prose(source: Path, executed: Path) -> None:
 
 
 @contextmanager
-def _own_kernel(run: Path, *, log: Path, environment: Mapping[str, str]) -> Iterator[Path]:
+def _own_kernel(
+    run: Path, *, log: Path, environment: Mapping[str, str]
+) -> Iterator[tuple[type, Path]]:
     """Offer a kernel that is this interpreter, whatever kernels the machine has.
 
     Yields
     ------
-    Path
-        Where it records the fault that ends it, see ``faults.recorded``.
+    manager : type
+        A class of kernel managers for nbclient.
+    record : Path
+        Where the kernel records the fault that ends it, see ``faults.recorded``.
     """
     with atomic.workplace(run) as folder:
-        spec, record = folder / "kernels" / KERNEL / "kernel.json", folder / "fault.json"
+        record, pid = folder / "fault.json", folder / "pid"
         faults.prepare_record(record)
         helpers = [str(Path(__file__).resolve().parent.parent)]  # those that this process imports
         if os.environ.get("PYTHONPATH"):
             helpers.append(os.environ["PYTHONPATH"])
-        spec.parent.mkdir(parents=True)
-        content = {
-            "argv": [sys.executable, "-c", _LAUNCH, "-f", "{connection_file}"],
-            "display_name": "Python 3",
-            "language": "python",
-            "env": {
-                **environment,
-                "CXR_KERNEL_LOG": str(log),
-                "CXR_KERNEL_PID": str(folder / "pid"),
-                "CXR_KERNEL_FAULT": str(record),
-                "PYTHONPATH": os.pathsep.join(helpers),
-                "TF_CPP_MIN_LOG_LEVEL": "2",
-            },
+        environment = {
+            **environment,
+            "CXR_KERNEL_LOG": str(log),
+            "CXR_KERNEL_PID": str(pid),
+            "CXR_KERNEL_FAULT": str(record),
+            "PYTHONPATH": os.pathsep.join(helpers),
+            "TF_CPP_MIN_LOG_LEVEL": "2",
         }
-        spec.write_text(json.dumps(content), encoding="utf-8")
-        before = os.environ.get("JUPYTER_PATH")
-        os.environ["JUPYTER_PATH"] = os.pathsep.join([str(folder), *([before] if before else [])])
+        command = [sys.executable, "-c", _LAUNCH, "-f", "{connection_file}"]
+        spec = KernelSpec(argv=command, display_name="Python 3", language="python", env=environment)
         try:
-            yield record
+            yield type("OwnKernelManager", (AsyncKernelManager,), {"kernel_spec": spec}), record
         finally:
-            _end_group(folder / "pid")
-            if before is None:
-                del os.environ["JUPYTER_PATH"]
-            else:
-                os.environ["JUPYTER_PATH"] = before
+            _end_group(pid)
 
 
 def _end_group(pid_file: Path) -> None:
