@@ -10,7 +10,9 @@ import pandas as pd
 from cxr_helpers.layout import DataError
 
 CHOOSERS = {"group": "validation", "serial": "serial"}  # the split that weights are chosen by
-LEAST = {"train": 2, "validation": 1, "serial": 1}  # patient groups of normal and of pneumonia
+# Patient groups of normal and of pneumonia. Of train's a part may be held out again
+# (``Dataset.development``), and the detectors need three normal images of the rest.
+LEAST = {"train": 4, "validation": 1, "serial": 1}
 
 
 def clusters(groups: np.ndarray, pairs: pd.DataFrame) -> np.ndarray:

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_helpers import dataset
+from cxr_helpers import dataset, splits
 from cxr_helpers.stages import Stage
 
 
@@ -62,6 +62,17 @@ def test_without_validation_a_part_of_train_stands_in(stage):
     learn, choose = dataset.save(stage, images, index, {"synthetic": True}).development(seed=0)
     assert len(learn) + len(choose) == 90 and len(choose)
     assert set(learn.index["cluster"]).isdisjoint(choose.index["cluster"])
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_fewest_training_films_are_enough_for_both_parts(seed):
+    """Without validation; the detectors of chapter 4 are fitted on three normal films or more."""
+    least = splits.LEAST["train"]
+    index = pd.DataFrame({"split": "train", "class_name": ["normal", "viral"] * least})
+    index["cluster"] = np.arange(2 * least)
+    data = dataset.Dataset(np.zeros((2 * least, 2, 2), np.uint8), index, {"synthetic": True})
+    learn, choose = data.development(seed=seed)
+    assert (learn.pneumonia == 0).sum() >= 3 and set(choose.pneumonia) == {0, 1}
 
 
 def test_counts_add_up():

@@ -172,6 +172,11 @@ ENOUGH = LAYOUT | {
         (
             {"NORMAL": [f"IM-020{number}-0001.jpeg" for number in range(2)]},
             ["--set", "serial_fraction=0", "--set", "validation_fraction=0"],
+            "images of normal: train as cut has 3 of at least 4",
+        ),
+        (
+            {"NORMAL": [f"IM-020{number}-0001.jpeg" for number in range(3)]},
+            ["--set", "serial_fraction=0", "--set", "validation_fraction=0"],
             "",
         ),
     ],
