@@ -15,6 +15,7 @@ import papermill
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from traitlets import Unicode
 
 from cxr_helpers import atomic, faults, stages
 from cxr_helpers.commands import Refused
@@ -234,8 +235,10 @@ def _own_kernel(
         }
         command = [sys.executable, "-c", _LAUNCH, "-f", "{connection_file}"]
         spec = KernelSpec(argv=command, display_name="Python 3", language="python", env=environment)
+        connection = Unicode(str(folder / "connection.json"))
+        members = {"kernel_spec": spec, "connection_file": connection}
         try:
-            yield type("OwnKernelManager", (AsyncKernelManager,), {"kernel_spec": spec}), record
+            yield type("OwnKernelManager", (AsyncKernelManager,), members), record
         finally:
             _end_group(pid)
 
