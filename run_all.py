@@ -102,6 +102,8 @@ def conduct(options, schema, presets) -> int:
 
     by = f"models of {earlier.name}" if earlier else f"preset {options.preset}"
     commands.tell(f"{data_name}, {by} → {commands.short(run_dir)}")
+    for remark in sources.remarks(located):
+        commands.tell(f"note: {remark}")
     if not options.dry_run:
         first = values["01_data"]
         films = films or first["n_phantoms"]

@@ -13,11 +13,26 @@ import pandas as pd
 from cxr_helpers import atomic, splits
 from cxr_helpers.folder import CLASSES, UNKNOWN, DataError
 from cxr_helpers.labels import Evaluation
+from cxr_helpers.naming import TWO_CLASSES
 from cxr_helpers.stages import Stage
 
 # validation: groups drawn at random; serial: contiguous blocks of patient numbers
 SPLITS = ("train", "validation", "serial", "test")
-BINARY_CLASSES = ("normal", "pneumonia")
+BINARY_CLASSES = TWO_CLASSES
+
+
+def positions(class_names: pd.Series, classes: tuple[str, ...]) -> np.ndarray:
+    """Return each class name's position in ``classes``; all pneumonia is one where they are two.
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+        -1 for an unknown subtype among three classes.
+    """
+    if classes == BINARY_CLASSES:
+        return (class_names != "normal").to_numpy(dtype=int)
+    known = {name: position for position, name in enumerate(classes)}
+    return class_names.map(known).fillna(-1).to_numpy(dtype=int)
 
 
 @dataclass(frozen=True)
@@ -26,6 +41,7 @@ class _Images:
 
     images: np.ndarray
     _rows: pd.DataFrame
+    classes: tuple[str, ...] = field(default=CLASSES, kw_only=True)
     _evaluation: Evaluation = field(default_factory=Evaluation, kw_only=True)
 
     def __len__(self) -> int:
@@ -43,13 +59,8 @@ class _Images:
 
     @property
     def category(self) -> np.ndarray:
-        """Position in ``CLASSES``, -1 for an unknown subtype: ndarray of int, shape (n,)."""
-        return (
-            self.index["class_name"]
-            .map({name: i for i, name in enumerate(CLASSES)})
-            .fillna(-1)
-            .to_numpy(dtype=int)
-        )
+        """Position in ``classes``, -1 for an unknown subtype: ndarray of int, shape (n,)."""
+        return positions(self.index["class_name"], self.classes)
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,7 @@ class Part(_Images):
         """Return the films where ``mask`` is True, shape (n,); they are copied."""
         mask = np.asarray(mask, dtype=bool)
         rows = self._rows[mask].reset_index(drop=True)
-        return Part(self.images[mask], rows, _evaluation=self._evaluation)
+        return Part(self.images[mask], rows, classes=self.classes, _evaluation=self._evaluation)
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,10 @@ class Dataset(_Images):
     index : pandas.DataFrame
         As in ``Part``.
     facts : dict
-        ``name``, ``synthetic``, ``image_size``, ``fingerprint``, ``choose_by`` (group or serial).
+        ``name``, ``synthetic``, ``image_size``, ``fingerprint``, ``choose_by`` (group or serial),
+        ``classes``, ``why_two`` (see ``three_classes``), ``unnumbered`` (images).
+    classes : tuple of str
+        What the networks of chapters 1 and 3 tell apart: ``CLASSES``, or ``BINARY_CLASSES``.
     """
 
     facts: dict
@@ -106,6 +120,7 @@ class Dataset(_Images):
         return Part(
             self.images[low:high],
             self._rows.iloc[low:high].reset_index(drop=True),
+            classes=self.classes,
             _evaluation=self._evaluation,
         )
 
@@ -113,6 +128,18 @@ class Dataset(_Images):
     def chooser(self) -> Part:
         """The validation films that weights are chosen by; empty where there are none."""
         return self[splits.CHOOSERS[self.facts.get("choose_by", "group")]]
+
+    @property
+    def three_classes(self) -> bool:
+        """Whether rows for three classes are scored; if not, ``facts["why_two"]`` says why."""
+        return not self.facts.get("why_two")
+
+    @property
+    def resampled(self) -> str:
+        """What the bootstrap draws, for captions."""
+        single = ", or images whose names carry no patient number,"
+        part = single if self.facts.get("unnumbered") else ""
+        return f"whole patient groups{part} drawn within each class"
 
     def scored(self) -> list[str]:
         """Return the splits to score: every validation split that has films, then test."""
@@ -200,7 +227,8 @@ def read(folder: Path) -> Dataset:
     """Return the films that ``01_data`` wrote into some folder, memory-mapped."""
     facts = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     index = pd.read_csv(folder / "index.csv", keep_default_na=False)
-    return Dataset(np.load(folder / "images.npy", mmap_mode="r"), index, facts)
+    classes = tuple(facts.get("classes", CLASSES))
+    return Dataset(np.load(folder / "images.npy", mmap_mode="r"), index, facts, classes=classes)
 
 
 def counts(index: pd.DataFrame) -> pd.DataFrame:

@@ -43,9 +43,9 @@ def black_out(films: np.ndarray, share: float) -> np.ndarray:
     return framed
 
 
-def network() -> keras.Model:
+def network(classes: int) -> keras.Model:
     """Return the untrained network that sees frames: a small ``models.residual_cnn``."""
-    return models.residual_cnn(SIZE, widths=(16, 32, 64))
+    return models.residual_cnn(SIZE, widths=(16, 32, 64), classes=classes)
 
 
 def cross_fit(
@@ -53,6 +53,7 @@ def cross_fit(
     category: np.ndarray,
     groups: np.ndarray,
     *,
+    classes: int,
     share: float,
     epochs: int,
     seed: int,
@@ -68,8 +69,9 @@ def cross_fit(
         Whole groups are left out in turn (cross-fitting), so that the answer for a film comes
         from a network trained without its patient.
     category : array of int, shape (n,)
-        Class of each, 0 to 2; -1, unknown, is judged but not learnt from.
+        Class of each, from 0; -1, unknown, is judged but not learnt from.
     groups : array of str, shape (n,)
+    classes : int
     share : float
         Side of the blacked-out centre.
     epochs, seed : int
@@ -82,21 +84,21 @@ def cross_fit(
 
     Returns
     -------
-    probabilities : ndarray of float32, shape (n, 3)
-        Of normal, bacterial, viral, where the classes are equally frequent.
+    probabilities : ndarray of float32, shape (n, classes)
+        Where the classes are equally frequent.
     networks : list of keras.Model
         One a fold, for ``judge``.
     """
     category, groups = np.asarray(category), np.asarray(groups)
     folds = min([folds, *(len(np.unique(groups[category == c])) for c in np.unique(category))])
     framed = black_out(images.shrink(films, SIZE), share)
-    found = np.zeros((len(films), 3), np.float32)
+    found = np.zeros((len(films), classes), np.float32)
     networks = []
     splitter = StratifiedGroupKFold(n_splits=max(2, folds), shuffle=True, random_state=seed)
     for fold, (learn, held) in enumerate(splitter.split(films, category, groups)):
         learn = learn[category[learn] >= 0]
         steps = -(-len(learn) // 32)
-        networks.append(network())
+        networks.append(network(classes))
         networks[-1].compile(
             training.adamw(
                 steps=epochs * steps, warmup=steps, learning_rate=0.003, weight_decay=0.02
@@ -106,7 +108,7 @@ def cross_fit(
         training.fit(
             networks[-1],
             framed[learn],
-            keras.utils.to_categorical(category[learn], 3),
+            keras.utils.to_categorical(category[learn], classes),
             epochs=epochs,
             batch_size=32,
             seed=seed + fold,
@@ -122,9 +124,9 @@ def cross_fit(
 
 
 def judge(networks: Sequence[keras.Model], films: np.ndarray, *, share: float) -> np.ndarray:
-    """Return the mean of what some networks say of films' frames, shape (n, 3)."""
+    """Return the mean of what some networks say of films' frames, shape (n, classes)."""
     if not len(films):
-        return np.zeros((0, 3), np.float32)
+        return np.zeros((0, networks[0].output_shape[-1]), np.float32)
     framed = black_out(images.shrink(films, SIZE), share)
     return np.mean([training.predict(network, framed) for network in networks], axis=0)
 

@@ -49,7 +49,9 @@ def binary_cnn(image_size: int) -> keras.Sequential:
     )
 
 
-def categorical_cnn(image_size: int, *, source: keras.Model | None = None) -> keras.Sequential:
+def categorical_cnn(
+    image_size: int, *, source: keras.Model | None = None, classes: int = 3
+) -> keras.Sequential:
     """Return the three-class network, its first four layers copied from the binary one.
 
     Parameters
@@ -60,12 +62,13 @@ def categorical_cnn(image_size: int, *, source: keras.Model | None = None) -> ke
         A binary network of the same image size. Its weights are *copied*: training the
         returned model leaves ``source`` as it was. Without it the layers start untrained
         (for weights that are loaded afterwards).
+    classes : int
+        3: normal, bacterial, viral; 2: normal, pneumonia.
 
     Returns
     -------
     keras.Sequential
-        (n, image_size, image_size, 1) float in [0, 1] to (n, 3) probabilities of
-        normal, bacterial, viral.
+        (n, image_size, image_size, 1) float in [0, 1] to (n, classes) probabilities.
     """
     model = keras.Sequential(
         [
@@ -79,7 +82,7 @@ def categorical_cnn(image_size: int, *, source: keras.Model | None = None) -> ke
             layers.Flatten(name="flatten"),
             layers.Dense(64, activation="relu", name=EMBEDDING),
             layers.Dropout(0.5, name="dropout"),
-            layers.Dense(3, activation="softmax", dtype="float32", name="category"),
+            layers.Dense(classes, activation="softmax", dtype="float32", name="category"),
         ],
         name="categorical_cnn",
     )
@@ -170,7 +173,7 @@ def residual_cnn(
 
 
 def trained_residual_cnn(image_size: int, described: Path, weights: Path) -> keras.Model:
-    """Return the residual network of a run: rebuilt in code from its widths, weights loaded.
+    """Return the residual network of a run: rebuilt in code from its options, weights loaded.
 
     Parameters
     ----------
@@ -178,8 +181,8 @@ def trained_residual_cnn(image_size: int, described: Path, weights: Path) -> ker
     described, weights : Path
         ``ours.json`` and ``ours.weights.h5`` of ``03_categorical``.
     """
-    widths = json.loads(described.read_text(encoding="utf-8"))["widths"]
-    model = residual_cnn(image_size, widths=widths)
+    recipe = json.loads(described.read_text(encoding="utf-8"))
+    model = residual_cnn(image_size, **recipe)
     model.load_weights(weights)
     return model
 

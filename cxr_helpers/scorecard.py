@@ -55,7 +55,12 @@ class Scorecard:
         probabilities: np.ndarray | None = None,
         splits: Sequence[str] | None = None,
     ) -> None:
-        """Score three-class predictions, see ``scores.categorical``; unknown kinds are left out."""
+        """Score three-class predictions, see ``scores.categorical``; unknown kinds are left out.
+
+        Where three classes cannot be told apart, see ``Dataset.three_classes``, nothing is scored.
+        """
+        if not self.radiographs.three_classes:
+            return
         given = {"predicted": predicted, "probabilities": probabilities}
         self._add(row, self.radiographs.category, given, kind=scores.categorical, splits=splits)
 

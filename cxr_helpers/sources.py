@@ -12,7 +12,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr_helpers import archives, digests, downloads, folder, images, parameters, splits
+from cxr_helpers import (
+    archives,
+    digests,
+    downloads,
+    folder,
+    images,
+    naming,
+    parameters,
+    splits,
+)
 from cxr_helpers.dataset import SPLITS, Dataset
 
 DECODED = "decoded"  # folder of the cache
@@ -197,6 +206,15 @@ def foreseen(located: str, *, n_phantoms: int, seed: int) -> pd.DataFrame:
     index, _ = _assigned(folder.scan(located).files)
     test = index["split"] == "test"
     return index[test | ~index["group"].isin(index.loc[test, "group"])]
+
+
+def remarks(located: str) -> list[str]:
+    """Return what is to be said of located films before they are decoded, a sentence each."""
+    if located == PHANTOM:
+        return []
+    files = folder.scan(located).files
+    _, reason = naming.classes(files.assign(split=files["folder"]))
+    return naming.remarks(files, reason)
 
 
 def _assigned(files: pd.DataFrame) -> tuple[pd.DataFrame, bool]:

@@ -82,7 +82,7 @@ def compose(
         "opening": [
             Prose(_prose("abstract.md", lookup)),
             Prose("# Results"),
-            *_tables(scores, synthetic=data["synthetic"]),
+            *_tables(scores, data),
         ],
         "closing": [Prose(_prose("discussion.md", lookup)), Prose(_prose("references.md", {}))],
         "appendix": _appendix(run_dir, values=values, data=data),
@@ -126,11 +126,17 @@ def _lookup(run_dir: Path, *, scores: pd.DataFrame, data: Mapping, index: pd.Dat
             classes=row.classes,
         )
         for row in results.ROWS
-        if row.published is not None
+        if row.published is not None and row.id in lines
     ]
     majority = {
-        2: lines["majority_binary"].accuracy,
-        3: lines["majority_categorical"].accuracy,
+        classes: lines[row].accuracy
+        for classes, row in ((2, "majority_binary"), (3, "majority_categorical"))
+        if row in lines
+    }
+    pairs = {
+        "ours": ("ours_binary", "binary_cnn"),
+        "ours_three": ("ours_categorical", "categorical_cnn"),
+        "knn": ("knn_binary", "binary_cnn"),
     }
     test = index.loc[index["split"] == "test", "class_name"].value_counts()
     declared = {stage: stages.declared(run_dir, stage)["facts"] for stage in stages.STAGES}
@@ -146,10 +152,12 @@ def _lookup(run_dir: Path, *, scores: pd.DataFrame, data: Mapping, index: pd.Dat
         "farthest": max(compared, key=lambda row: abs(row.accuracy - row.published)),
         "below": [row.label for row in compared if row.accuracy <= majority[row.classes]],
         "compare": {
-            "ours": results.compare(run_dir, "ours_binary", "binary_cnn"),
-            "ours_three": results.compare(run_dir, "ours_categorical", "categorical_cnn"),
-            "knn": results.compare(run_dir, "knn_binary", "binary_cnn"),
+            name: results.compare(run_dir, *rows)
+            for name, rows in pairs.items()
+            if lines.keys() >= {*rows}
         },
+        "why_two": data.get("why_two", ""),
+        "unnumbered": data.get("unnumbered", 0),
         "seeds": int(scores["seeds"].max()) if "seeds" in scores else 1,
         "published_test_split": all(
             test.get(name, 0) == count for name, count in published.COUNTS["test"].items()
@@ -196,8 +204,9 @@ def _percent(value: float, low: float, high: float) -> str:
     return f"{value:.1%} (95% interval {100 * low:.1f} to {100 * high:.1f})"
 
 
-def _tables(scores: pd.DataFrame, *, synthetic: bool) -> list[Table]:
+def _tables(scores: pd.DataFrame, data: Mapping) -> list[Table]:
     """Return Table 1 and the table of the other scores."""
+    synthetic = data["synthetic"]
     caption = (
         "Scores on the test films beside the published accuracies of the course report, with 95% "
         "bootstrap intervals in brackets (whole patient groups drawn within each class). Balanced "
@@ -214,6 +223,12 @@ def _tables(scores: pd.DataFrame, *, synthetic: bool) -> list[Table]:
     size = scores[(scores["row"] == "size_binary") & (scores["metric"] == "accuracy")]
     if size["value"].isna().any():
         caption += " Film size alone is not available: all films it could learn from have one size."
+    if data.get("why_two"):
+        caption += f" There are no rows for three classes: {data['why_two']}."
+    if count := data.get("unnumbered"):
+        caption += (
+            f" The names of {count:,} images carry no patient number: each is drawn by itself."
+        )
     more = results.table_one(scores, results.MORE)
     tables = [_table(table, "tab-results", publish.labelled(caption, synthetic=synthetic))]
     if len(more):

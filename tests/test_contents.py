@@ -3,10 +3,13 @@
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from cxr_helpers import results, stages
+from cxr_helpers.dataset import Dataset
+from cxr_helpers.scorecard import Scorecard
 from report import contents
 
 FACTS = {
@@ -14,9 +17,11 @@ FACTS = {
     "drawn_more_often": 0,
     "held_auroc": 0.5,
     "held_interval": [0.4, 0.6],
+    "ours_without_mirror_image": {"two accuracy": 0.5},
     "percentile": 5,
     "pneumonia_lower_error": 0.5,
 }
+WHY = "their names do not say it"
 DATA = {"name": "x", "synthetic": True, "scored_only": False}
 
 
@@ -62,7 +67,7 @@ def said(monkeypatch):
 
 
 def table_one(scores):
-    return contents._tables(scores, synthetic=True)[0]
+    return contents._tables(scores, DATA)[0]
 
 
 def test_where_the_frame_knows_nothing_the_report_says_so_and_has_no_row_for_it(said):
@@ -86,3 +91,59 @@ def test_a_worst_group_is_told_with_its_films_and_interval(said):
     assert "Worst group" in table.caption and "nothing for a label" not in table.caption
     (n,) = {row[[c["label"] for c in table.columns].index("n")] for row in table.rows}
     assert n == "200"
+
+
+def index_of(classes):
+    names = ["normal", *(["bacterial", "viral"] if classes == 3 else ["unknown subtype"] * 2)]
+    index = pd.DataFrame({"split": "test", "class_name": names * 12, "frame_normal": 0.5})
+    return index.assign(group=[f"{name} {i}" for i, name in enumerate(index["class_name"])])
+
+
+@pytest.fixture(params=[3, 2])
+def run(request, tmp_path, monkeypatch):
+    """Return the number of classes, a run's folder with scores of all rows, its data and index."""
+    classes = request.param
+    data = {
+        "synthetic": False,
+        "scored_only": False,
+        "name": "films",
+        "why_two": "",
+        "unnumbered": 0,
+    }
+    if classes == 2:
+        data |= {"classes": ["normal", "pneumonia"], "why_two": WHY, "unnumbered": 36}
+    index = index_of(classes)
+    films = Dataset(np.zeros((36, 4, 4), np.uint8), index, data)
+    card, said = Scorecard(films), np.arange(36) % classes
+    with films.evaluation():
+        for row in results.ROWS:
+            if row.classes == 2:
+                card.binary(row.id, predicted=said > 0, probability=(said > 0).astype(float))
+            else:
+                card.categorical(row.id, predicted=said)
+    folder = stages.stage_folder(tmp_path, "01_data")
+    folder.mkdir(parents=True)
+    for name, table in {
+        "scores": card.table,
+        "predictions": card.predictions,
+        "index": index,
+    }.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+    monkeypatch.setattr(stages, "declared", lambda *_: {"facts": defaultdict(str, FACTS)})
+    return classes, tmp_path, data, index
+
+
+def test_prose_and_tables_have_three_classes_or_say_why_not(run):
+    classes, run_dir, data, index = run
+    scores = results.collect(run_dir)
+    lookup = contents._lookup(run_dir, scores=scores, data=data, index=index)
+    abstract, discussion = (contents._prose(f"{n}.md", lookup) for n in ("abstract", "discussion"))
+    tables = contents._tables(scores, data)
+    assert (WHY in abstract) == (WHY in tables[0].caption) == (classes == 2)
+    assert (
+        ("three classes;" in abstract) == ("for three classes in" in discussion) == (classes == 3)
+    )
+    assert ("no patient number" in abstract) == ("no patient number" in tables[0].caption)
+    assert ("no patient number" in abstract) == (classes == 2)
+    assert f"of the {6 if classes == 3 else 4} rows" in " ".join(discussion.split())
+    assert len(tables[0].rows) == sum(row.classes <= classes for row in results.ROWS)

@@ -50,6 +50,25 @@ def test_labels_are_positions_and_unknown_is_minus_one(stage):
     assert len(part.where(part.category >= 0)) == 2
 
 
+def test_with_two_classes_every_pneumonia_is_one(stage):
+    images, index = films(24)
+    index.loc[index["class_name"] != "normal", "class_name"] = "unknown subtype"
+    facts = {"synthetic": False, "classes": dataset.BINARY_CLASSES, "why_two": "no name says so"}
+    data = dataset.save(stage, images, index, facts)
+    part = data["train"]
+    assert data.classes == part.classes == part.where(part.pneumonia == 1).classes
+    assert part.category.tolist() == part.pneumonia.tolist() == [0, 1, 1, 0, 1, 1]
+    assert not data.three_classes
+
+
+@pytest.mark.parametrize("unnumbered", [0, 3])
+def test_captions_say_what_the_intervals_draw(stage, unnumbered):
+    facts = {"synthetic": False, "unnumbered": unnumbered}
+    drawn = dataset.save(stage, *films(), facts).resampled
+    assert drawn.startswith("whole patient groups") and drawn.endswith("drawn within each class")
+    assert ("images whose names carry no patient number" in drawn) == bool(unnumbered)
+
+
 def test_a_split_is_a_view_not_a_copy(stage):
     images, index = films()
     train = dataset.save(stage, images, index, {"synthetic": True})["train"]

@@ -102,3 +102,11 @@ def test_a_row_that_cannot_be_scored_is_noted(radiographs):
     card = Scorecard(radiographs)
     card.unavailable("size_binary")
     assert card.table["value"].isna().all() and card.table["n"].item() == N
+
+
+def test_three_classes_are_scored_only_where_they_can_be_told_apart(radiographs):
+    radiographs.facts["why_two"] = "no name says so"
+    card = Scorecard(radiographs)
+    card.binary("a", predicted=np.zeros(len(radiographs.index), int))
+    card.categorical("b", predicted=np.zeros(len(radiographs.index), int))
+    assert set(card.table["row"]) == {"a"}

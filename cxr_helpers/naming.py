@@ -1,0 +1,72 @@
+"""What the names of images tell: the kind of pneumonia, the patient; and what follows if not."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cxr_helpers.folder import CLASSES, UNKNOWN
+
+TWO_CLASSES = ("normal", "pneumonia")
+LEAST_GROUPS = 3  # of a kind, to learn from: fewer cannot be cross-fitted and validated
+
+
+def classes(index: pd.DataFrame) -> tuple[tuple[str, ...], str]:
+    """Return the classes that can be told apart, and why they are not three.
+
+    Parameters
+    ----------
+    index : pandas.DataFrame
+        A row an image: ``split``, where all but test is for learning, ``class_name``, ``group``.
+
+    Returns
+    -------
+    names : tuple of str
+        ``CLASSES``; ``TWO_CLASSES`` where the kind of most pneumonia to learn from is unknown, or
+        a kind is missing there or in test.
+    reason : str
+        The second half of a sentence; empty for three classes.
+    """
+    reason = _why_two(index)
+    return (TWO_CLASSES if reason else CLASSES), reason
+
+
+def _why_two(index: pd.DataFrame) -> str:
+    test = index["split"] == "test"
+    train = index[~test]
+    ill = train.loc[train["class_name"] != "normal", "class_name"]
+    if len(ill) and (ill == UNKNOWN).mean() > 0.5:
+        return "most of its images' names do not say whether a pneumonia is bacterial or viral"
+    groups = train.groupby("class_name")["group"].nunique()
+    for kind in CLASSES[1:]:
+        if groups.get(kind, 0) < LEAST_GROUPS:
+            return f"there are hardly any {kind} images to learn from"
+    lacking = [kind for kind in CLASSES[1:] if not (index.loc[test, "class_name"] == kind).any()]
+    if lacking and test.any():
+        return f"no image in test is known to be {' or '.join(lacking)}"
+    return ""
+
+
+def unnumbered(index: pd.DataFrame) -> int:
+    """Return how many images have no patient number, so that each is a group of its own."""
+    return int(index["group"].str.contains("/", regex=False).sum())
+
+
+def remarks(index: pd.DataFrame, reason: str) -> list[str]:
+    """Return what a reader must know of the images' names, a sentence each.
+
+    Parameters
+    ----------
+    index : pandas.DataFrame
+        With the column ``group``.
+    reason : str
+        From ``classes``.
+    """
+    found = []
+    if reason:
+        found.append(f"Three classes are not told apart on this data set: {reason}.")
+    if count := unnumbered(index):
+        found.append(
+            f"The names of {count:,} of {len(index):,} images carry no patient number: splits and "
+            "intervals are by image there, and too good where a patient has several images."
+        )
+    return found
