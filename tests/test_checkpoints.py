@@ -188,6 +188,7 @@ Path("history.json").write_text(history.to_json(double_precision=15))
 """
 
 
+@pytest.mark.slow
 def test_kill_9_at_several_points(tmp_path):
     """Start, kill -9 while it trains or saves, start again: until it ends by itself."""
     code = KILLED.format(places=[str(ROOT), str(ROOT / "tests")])

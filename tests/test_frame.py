@@ -35,6 +35,7 @@ def planted(n, *, where):
     return films, category, np.array([f"g {i // 2}" for i in range(n)])
 
 
+@pytest.mark.slow
 def test_a_mark_in_the_frame_is_found_and_one_in_the_centre_is_not():
     for where, classes, low, high in ((slice(0, 10), 3, 0.8, 1), (slice(12, 52), 2, 0, 0.75)):
         films, category, groups = planted(300, where=where)
