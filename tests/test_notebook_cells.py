@@ -11,7 +11,7 @@ from scipy import special
 from sklearn.neighbors import KNeighborsClassifier
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from cxr_helpers import dataset, models
+from cxr_helpers import dataset, models, stages
 
 
 def radiographs(**films):
@@ -184,6 +184,8 @@ def test_our_network_draws_contradicted_films_more_often_only_where_the_frame_kn
         "0d4deb89",
         radiographs=data,
         train=data["train"],
+        classes=data.classes,
+        size=8,
         batch_size=32,
         seed=0,
         **{"ours_epochs": 1, "ours_learning_rate": 0.1, "ours_weight_decay": 0.0},
@@ -330,8 +332,28 @@ def test_what_only_our_network_has_is_measured_and_said(monkeypatch):
         radiographs=data,
         stage=SimpleNamespace(save=lambda *_: None, cached=cached),
         ours=SimpleNamespace(count_params=lambda: 1),
-        **{"ours_history": None, "ours_widths": [4], "seed": 0, "figure": said},
+        **{"ours_history": None, "recipe": {}, "seed": 0, "figure": said},
         **{"train": data["train"], "validation": data.chooser},
     )
     assert np.array_equal(names["ours_probabilities"], (right + wrong) / 2)
     assert said.sentences[-1].count("100.0%") == 2 and "mirror image" in said.sentences[-1]
+
+
+def test_a_network_without_any_heat_lets_the_last_chapter_end(tmp_path, monkeypatch):
+    """Few films may leave a network dead: Grad-CAM is then nothing but zero."""
+    said = Published()
+    monkeypatch.setattr("cxr_helpers.publish.text", said.text)
+    columns = ["hottest point inside", "heat inside", "area (chance)"]
+    found = pd.DataFrame([[0.0, np.nan, 0.5]], columns=columns)
+    cells.run(
+        "07_explainability",
+        *("07-19", "07-21"),
+        found=found.assign(method="Grad-CAM", part="lesion"),
+        stage=stages.Stage("01_data", run_dir=tmp_path),
+        chosen={},
+        patch=2,
+        truths={"lesion": None},
+    )
+    declared = stages.declared(tmp_path, "01_data")["facts"]["localization"]
+    assert declared[0]["heat inside"] is None and declared[0]["area (chance)"] == 0.5
+    assert said.sentences == ["With Grad-CAM, no film has any heat."]
