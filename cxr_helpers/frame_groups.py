@@ -180,19 +180,29 @@ def note(aurocs: Mapping[str, tuple[float, float, float]], metrics: Collection[s
         n = "n is the number of films in the group; a dash means that there is no such group."
         return " ".join([*(MEANING[name] for name in metrics), n])
     known = {split: found for split, found in aurocs.items() if not np.isnan(found[0])}
-    measured = "; ".join(
-        f"{split} {value:.3f} [{low:.2f}, {high:.2f}]"
-        for split, (value, low, high) in known.items()
-    )
-    measured = f" (AUROC: {measured})" * bool(measured)
-    if any(_knows(*found) for found in known.values()):
-        return (
-            f"The frame{measured} contradicts the class of too few films for a group of their own."
+    few = {split: found for split, found in known.items() if _knows(*found)}
+    said = []
+    if set(known) > set(few) or not known:
+        said.append(
+            f"The frame alone does not tell normal from pneumonia here{_measured(known, few)}: there is "
+            "nothing for a label to contradict, and so no score by what the frame says."
         )
-    return (
-        f"The frame alone does not tell normal from pneumonia here{measured}: there is nothing for "
-        "a label to contradict, and so no score by what the frame says."
+    if few:
+        said.append(
+            f"The frame contradicts the class of too few films{_measured(few)} for a group of their "
+            "own."
+        )
+    return " ".join(said)
+
+
+def _measured(aurocs: Mapping, without: Collection[str] = ()) -> str:
+    """Return the AUROC of some splits in brackets, as text; nothing where there is none."""
+    found = "; ".join(
+        f"{split} {value:.3f} [{low:.2f}, {high:.2f}]"
+        for split, (value, low, high) in aurocs.items()
+        if split not in without
     )
+    return f" (AUROC: {found})" * bool(found)
 
 
 def _knows(_: float, low: float, high: float) -> bool:

@@ -123,5 +123,9 @@ def test_a_caption_says_what_the_groups_are_or_why_there_are_none():
     assert "Worst group" in said and "Contradicted" not in said and "n is the number" in said
     said = frame_groups.note({"test": (0.479, 0.42, 0.54)}, [])
     assert "test 0.479 [0.42, 0.54]" in said and "nothing for a label to contradict" in said
-    said = frame_groups.note({"test": (0.99, 0.98, 1.0), "serial": (np.nan,) * 3}, [])
-    assert "too few films" in said and "test 0.990" in said and "nan" not in said
+    known = {"test": (0.99, 0.98, 1.0), "serial": (0.6, 0.4, 0.8), "validation": (np.nan,) * 3}
+    nothing, few = frame_groups.note(known, []).split("says. ")
+    assert "(AUROC: serial 0.600 [0.40, 0.80])" in nothing and "nothing for a label" in nothing
+    assert few.startswith("The frame contradicts the class of too few films (AUROC: test 0.990")
+    assert "nothing" not in frame_groups.note({"test": known["test"]}, [])
+    assert "(AUROC" not in frame_groups.note({}, [])
