@@ -30,6 +30,7 @@ from cxr_helpers import (
     faults,
     housekeeping,
     manifests,
+    origins,
     parameters,
     preflight,
     results,
@@ -86,34 +87,35 @@ def conduct(options, schema, presets) -> int:
         chosen = commands.selection(options)
     except ValueError as error:
         raise commands.Refused(2, str(error)) from error
-    located = sources.locate(options.data, cache_dir=BUILD / ".cache")
-    data_name, fingerprint, films = sources.identify(located)
-    if not earlier:
-        preflight.check_films(located, values["01_data"])
+    origin = origins.find(options.data, cache_dir=BUILD / ".cache")
 
     kind = f"by-{earlier.name}" if earlier else options.preset
-    run_dir = BUILD / (options.run or commands.run_name(data_name, kind))
+    run_dir = BUILD / (options.run or commands.run_name(origin.name, kind))
     if run_dir == earlier:
         raise commands.Refused(2, f"--run {run_dir.name}: is the run that --weights-from names")
-    where = {"run_dir": str(run_dir), "cache_dir": str(BUILD / ".cache"), "data": located}
-    where["weights_from"] = str(earlier or "")
-    for stage, own in values.items():
-        own.update({name: value for name, value in where.items() if name in schema[stage]})
-
     by = f"models of {earlier.name}" if earlier else f"preset {options.preset}"
-    commands.tell(f"{data_name}, {by} → {commands.short(run_dir)}")
-    for remark in sources.remarks(located):
-        commands.tell(f"note: {remark}")
-    if not options.dry_run:
-        first = values["01_data"]
-        films = films or first["n_phantoms"]
-        for warning in preflight.check(
-            run_dir, films=films, image_size=first["image_size"], pdf=not options.no_pdf
-        ):
-            commands.tell(f"warning: {warning}")
-            options.no_pdf = True
-        digests.keep(BUILD / ".cache")  # the stages' own processes read them
+    commands.tell(f"{origin.name}, {by} → {commands.short(run_dir)}")
+    fingerprint = None
+    if origin.located:
+        fingerprint = examine(origin, options, values["01_data"], run_dir)
+    elif not options.dry_run:
+        prepare(options, values["01_data"], run_dir, films=0)
+        if origin.room:
+            preflight.check_room(*origin.room, advice=f"free some to {origin.todo}")
     with nullcontext() if options.dry_run else preflight.sole_use(run_dir):
+        if fingerprint is None and options.dry_run:
+            commands.tell(f"would {origin.todo} first; what follows may depend on it")
+            fingerprint = (origins.recorded(run_dir) or ("", ""))[1]
+        elif fingerprint is None:
+            commands.tell(f"first: {origin.todo}")
+            origin = origins.fetch(options.data, cache_dir=BUILD / ".cache")
+            fingerprint = examine(origin, options, values["01_data"], run_dir)
+        if not options.dry_run:
+            origins.record(run_dir, origin, fingerprint)
+        where = {"run_dir": str(run_dir), "cache_dir": str(BUILD / ".cache")}
+        where |= {"data": str(origin.located), "weights_from": str(earlier or "")}
+        for stage, own in values.items():
+            own.update({name: value for name, value in where.items() if name in schema[stage]})
         bring = partial(
             chain.update,
             NOTEBOOKS,
@@ -132,6 +134,36 @@ def conduct(options, schema, presets) -> int:
         for seed in (options.seeds or [])[1:]:
             log += chain.retrain(bring, seed, values=values, run_dir=run_dir)
         return typeset(options, values, run_dir, log)
+
+
+def examine(origin, options, first, run_dir) -> str:
+    """Return the fingerprint of films; refuse those, and a machine, that could not end well."""
+    fingerprint, films = sources.identify(origin)
+    if films:
+        commands.tell(f"films: {origin.path}")
+    for remark in sources.remarks(origin.located):
+        commands.tell(f"note: {remark}")
+    if not options.weights_from:
+        preflight.check_films(origin.located, first)
+    if not options.run and (whence := origins.other(run_dir, origin, fingerprint)):
+        raise commands.Refused(
+            2,
+            f"{run_dir.name} is a run of other films ({whence}): give this one a name of its own, "
+            f"such as --run {commands.run_name(Path(origin.whence).parent.name, run_dir.name)[:80]}",
+        )
+    if not options.dry_run:
+        prepare(options, first, run_dir, films=films or first["n_phantoms"])
+        digests.keep(BUILD / ".cache")  # the stages' own processes read them
+    return fingerprint
+
+
+def prepare(options, first, run_dir, *, films) -> None:
+    """Look at the machine, and make the run's folder."""
+    for warning in preflight.check(
+        run_dir, films=films, image_size=first["image_size"], pdf=not options.no_pdf
+    ):
+        commands.tell(f"warning: {warning}")
+        options.no_pdf = True
 
 
 def clean(options) -> int:

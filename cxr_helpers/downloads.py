@@ -14,6 +14,7 @@ from cxr_helpers.folder import DataError
 
 # A version is named, so that a cached copy serves without asking the network.
 KAGGLE_HANDLE = "paultimothymooney/chest-xray-pneumonia/versions/2"
+KAGGLE_BYTES = 2_400_000_000  # about; unpacked it takes as much again
 KAGGLE_PAGE = "kaggle.com/datasets/paultimothymooney/chest-xray-pneumonia"
 MENDELEY_URL = (
     "https://data.mendeley.com/public-files/datasets/rscbjbr9sj/files/"
@@ -22,6 +23,24 @@ MENDELEY_URL = (
 MENDELEY_PAGE = "doi.org/10.17632/rscbjbr9sj.2"
 MENDELEY_BYTES = 1_235_512_464
 ARCHIVE = "ChestXRay2017.zip"
+
+
+def kaggle_cache() -> Path:
+    """Return the folder where kagglehub keeps what it downloads."""
+    return Path(os.environ.get("KAGGLEHUB_CACHE") or Path.home() / ".cache" / "kagglehub")
+
+
+def kaggle_cached() -> Path | None:
+    """Return the folder of Kaggle's copy if kagglehub has downloaded it, without asking anybody."""
+    owner, name, _, version = KAGGLE_HANDLE.split("/")
+    folder = kaggle_cache() / "datasets" / owner / name
+    found = folder / "versions" / version
+    return found if found.is_dir() and (folder / f"{version}.complete").is_file() else None
+
+
+def is_mounted() -> bool:
+    """Return whether the machine has Kaggle's copy at hand: a Kaggle notebook, or Colab."""
+    return bool({"KAGGLE_KERNEL_RUN_TYPE", "TBE_RUNTIME_ADDR"} & set(os.environ))
 
 
 def kaggle() -> Path:
@@ -41,6 +60,12 @@ def kaggle() -> Path:
         return Path(kagglehub.dataset_download(KAGGLE_HANDLE))
     except Exception as error:  # many libraries' errors; a user needs the way out, not the type
         raise DataError(_way_out("kaggle", error, page=KAGGLE_PAGE)) from error
+
+
+def mendeley_cached(*, cache_dir: str | Path, size: int = MENDELEY_BYTES) -> Path | None:
+    """Return Mendeley's zip archive if it was downloaded, whole."""
+    target = Path(cache_dir) / "downloads" / ARCHIVE
+    return target if target.is_file() and target.stat().st_size == size else None
 
 
 def mendeley(*, cache_dir: str | Path, url: str = MENDELEY_URL, size: int = MENDELEY_BYTES) -> Path:
@@ -66,10 +91,10 @@ def mendeley(*, cache_dir: str | Path, url: str = MENDELEY_URL, size: int = MEND
     import pooch
 
     pooch.get_logger().setLevel("WARNING")
+    if cached := mendeley_cached(cache_dir=cache_dir, size=size):
+        return cached
     folder = Path(cache_dir) / "downloads"
     target = folder / ARCHIVE
-    if target.is_file() and target.stat().st_size == size:
-        return target
     folder.mkdir(parents=True, exist_ok=True)
     atomic.sweep(folder)
     with atomic.workplace(folder) as work:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import filelock
 
-from cxr_helpers import atomic, sources, splits, stages
+from cxr_helpers import atomic, origins, sources, splits, stages
 from cxr_helpers.commands import Refused, short
 
 NEEDED = (
@@ -19,6 +19,7 @@ NEEDED = (
     *("tensorflow", "keras", "sklearn", "seaborn"),
 )
 PDF = ("typst",)
+LOCK = ".lock"
 BYTES_PER_PIXEL = 8  # decoded twice (cache, run), and a code of as many bytes as four pixels
 FEW_PHANTOMS, FEW_GROUPS = 150, 30  # whatever share is cut from more, enough is left
 SPARE_BYTES = 150 * 2**20  # weights, checkpoints, executed notebooks, report
@@ -48,6 +49,8 @@ def check(folder: Path, *, films: int, image_size: int, pdf: bool) -> list[str]:
     """
     if lacking := _lacking(NEEDED):
         raise Refused(6, f"not installed: {', '.join(lacking)}; `uv sync` installs what is needed")
+    needed = SPARE_BYTES + films * image_size**2 * BYTES_PER_PIXEL
+    check_room(folder, needed, advice="free some, or set a smaller image_size")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         atomic.write_text(folder / ".writable", "").unlink()
@@ -57,18 +60,22 @@ def check(folder: Path, *, films: int, image_size: int, pdf: bool) -> list[str]:
             f"{short(folder)} cannot be written to ({error.strerror}): "
             "change its permissions or free some disk, or work in another clone",
         ) from error
-    needed = SPARE_BYTES + films * image_size**2 * BYTES_PER_PIXEL
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise Refused(
-            6,
-            f"{short(folder)}: {free / 2**20:,.0f} MiB of disk are free and about "
-            f"{needed / 2**20:,.0f} are needed: free some, or set a smaller image_size",
-        )
     if pdf and (lacking := _lacking(PDF)):
         names = " ".join(lacking)
         return [f"there will be no PDF: {names} is not installed (pip install {names})"]
     return []
+
+
+def check_room(folder: Path, needed: int, *, advice: str) -> None:
+    """Refuse, with exit code 6, where fewer bytes are free than needed; nothing is made."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise Refused(
+            6,
+            f"{short(folder)}: {free / 2**20:,.0f} MiB of disk are free and about "
+            f"{needed / 2**20:,.0f} are needed: {advice}",
+        )
 
 
 def check_films(located: str, parameters: Mapping[str, object]) -> None:
@@ -79,7 +86,7 @@ def check_films(located: str, parameters: Mapping[str, object]) -> None:
     Parameters
     ----------
     located : str
-        From ``sources.locate``.
+        ``located`` of an ``origins.Origin``.
     parameters : mapping
         Of ``01_data``.
 
@@ -114,12 +121,14 @@ def _lacking(packages: tuple[str, ...]) -> list[str]:
 def sole_use(folder: Path) -> Iterator[None]:
     """Hold a folder's lock; the system frees it whenever this process ends, however it ends.
 
+    A folder in which no stage has begun goes at the end.
+
     Raises
     ------
     Refused
         With exit code 5, naming the process that has it.
     """
-    lock, owner = filelock.FileLock(folder / ".lock"), folder / stages.OWNER
+    lock, owner = filelock.FileLock(folder / LOCK), folder / stages.OWNER
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -136,4 +145,6 @@ def sole_use(folder: Path) -> Iterator[None]:
     finally:
         atomic.sweep(folder)
         owner.unlink(missing_ok=True)
+        if {path.name for path in folder.iterdir()} <= {LOCK, origins.RECORD}:
+            shutil.rmtree(folder)
         lock.release()

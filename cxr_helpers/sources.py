@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,21 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr_helpers import (
-    archives,
-    digests,
-    downloads,
-    folder,
-    images,
-    naming,
-    parameters,
-    splits,
-)
+from cxr_helpers import digests, folder, images, naming, origins, splits
 from cxr_helpers.dataset import SPLITS, Dataset
+from cxr_helpers.origins import PHANTOM, Origin
 
 DECODED = "decoded"  # folder of the cache
 TEST_FRACTION = 0.25  # of a folder that has no test of its own
-PHANTOM, KAGGLE, MENDELEY = "phantom", "kaggle", "mendeley"
 
 
 @dataclass(frozen=True)
@@ -69,58 +59,23 @@ class Source:
     decoded: str = ""
 
 
-def locate(data: str, *, cache_dir: str | Path) -> str:
-    """Return ``"phantom"``, or the folder that holds the films, fetched or unpacked if need be.
-
-    Parameters
-    ----------
-    data : str
-        ``"phantom"``, ``"kaggle"``, ``"mendeley"``, or the path of a folder or an archive.
-    cache_dir : path
-        Where downloads and unpacked archives are kept.
-
-    Raises
-    ------
-    folder.DataError
-        If ``data`` is none of these, or cannot be had.
-    """
-    if data == PHANTOM:
-        return PHANTOM
-    if data == KAGGLE:
-        return str(downloads.kaggle())
-    if not data.strip():
-        raise folder.DataError(
-            "--data is empty: expected a folder, an archive, phantom, kaggle or mendeley"
-        )
-    path = Path(data)
-    if data == MENDELEY:
-        path = downloads.mendeley(cache_dir=cache_dir)
-    if os.path.isfile(path):
-        return str(archives.unpack(path, cache_dir=cache_dir))
-    if not os.path.isdir(path):
-        hint = parameters.did_you_mean(data, (PHANTOM, KAGGLE, MENDELEY))
-        raise folder.DataError(
-            f"--data {data!r} does not exist: expected a folder, a .zip, .tar or .tar.gz, "
-            f"{PHANTOM}, {KAGGLE} or {MENDELEY}{hint}"
-        )
-    return str(path.resolve())
-
-
-def identify(located: str) -> tuple[str, str, int | None]:
-    """Return name, content fingerprint and number of located films, without decoding one.
+def identify(origin: Origin) -> tuple[str, int | None]:
+    """Return content fingerprint and number of located films, without decoding one.
 
     The number of phantoms is a parameter's: None.
 
     Raises
     ------
     folder.DataError
-        If there is no usable layout of films.
+        If there is no usable layout of films; an archive is named, not where it was unpacked to.
     """
-    if located == PHANTOM:
-        return PHANTOM, PHANTOM, None
-    scan = folder.scan(located)
-    fingerprint = images.fingerprint(images.digest_each(scan) + scan.files["file"])
-    return scan.root.name, fingerprint, len(scan.files)
+    if origin.located == PHANTOM:
+        return PHANTOM, None
+    try:
+        scan = folder.scan(origin.located)
+    except folder.DataError as error:
+        raise folder.DataError(str(error).replace(origin.located, origin.path)) from error
+    return images.fingerprint(images.digest_each(scan) + scan.files["file"]), len(scan.files)
 
 
 def read(
@@ -137,7 +92,7 @@ def read(
     Parameters
     ----------
     data : str
-        As for ``locate``.
+        As for ``origins.find``.
     size : int
         Height and width in pixels.
     framing : str
@@ -170,7 +125,7 @@ def read(
         truth = {name: drawn[name] for name in ("lesion_masks", "lung_masks")}
         pixels = drawn["images"]
         return Source("phantoms", True, _digest(pixels), pixels, index, nothing, nothing, truth)
-    scan = folder.scan(locate(data, cache_dir=cache_dir))
+    scan = folder.scan(origins.fetch(data, cache_dir=cache_dir).located)
     with digests.remembered(Path(cache_dir)):
         pixels, table, unreadable = images.decode_all(
             scan, size, framing=framing, cache_dir=Path(cache_dir) / DECODED

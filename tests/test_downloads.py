@@ -1,5 +1,6 @@
 """Downloads against a server of the test's own, which misbehaves on demand."""
 
+import gc
 import http.server
 import io
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_helpers import atomic, downloads, sources
+from cxr_helpers import atomic, downloads
 from cxr_helpers.folder import DataError
 
 # a server that breaks off leaves sockets for the collector
@@ -76,6 +77,7 @@ def server():
     yield server
     server.shutdown()
     server.server_close()
+    gc.collect()  # here, where the sockets' warnings are expected
 
 
 def fetch(server, cache, path="/good"):
@@ -159,8 +161,3 @@ def test_kaggles_cached_copy_serves_without_a_network(tmp_path, monkeypatch):
 
 def test_a_version_is_pinned():
     assert downloads.KAGGLE_HANDLE.endswith("/versions/2")
-
-
-def test_a_misspelt_source_is_refused_with_the_nearest(tmp_path):
-    with pytest.raises(DataError, match="did you mean 'mendeley'"):
-        sources.locate("mendelay", cache_dir=tmp_path)

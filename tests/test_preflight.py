@@ -107,10 +107,17 @@ def test_the_lock_names_its_holder_and_goes_with_it(tmp_path):
     assert (tmp_path / ".owner").exists()  # a kill leaves it; it is the lock that counts
     with preflight.sole_use(tmp_path):
         assert (tmp_path / ".owner").read_text() == f"process {os.getpid()}"
-    assert not (tmp_path / ".owner").exists()
+    assert not tmp_path.exists()  # no stage has begun
+
+
+def test_a_folder_in_which_a_stage_has_begun_stays(tmp_path):
+    with preflight.sole_use(tmp_path):
+        (tmp_path / "stages").mkdir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "stages"]
 
 
 def test_leftovers_are_swept_before_and_after(tmp_path):
+    (tmp_path / "stages").mkdir()
     for name in (".partial-999999999-x", ".partial-999999999-y"):
         (tmp_path / name).write_text("")
         with preflight.sole_use(tmp_path):

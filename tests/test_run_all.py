@@ -3,6 +3,7 @@
 import errno
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from test_folder import LAYOUT, make
 
 import run_all
-from cxr_helpers import commands, manifests, stages
+from cxr_helpers import commands, downloads, manifests, origins, preflight, sources, stages
 
 ROOT = Path(run_all.__file__).parent
 
@@ -205,6 +206,91 @@ def test_a_broken_data_folder_is_refused_before_anything_runs(build, tmp_path, c
     assert run_all.main(["--data", str(tmp_path / "films")]) == 3
     assert "films': train/PNEUMONIA is missing" in capsys.readouterr().err
     assert not build.exists()
+
+
+@pytest.fixture
+def nowhere(monkeypatch, tmp_path):
+    """Leave no copy of the published films, and fail where one is asked for."""
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "kagglehub"))
+    for name in ("kaggle", "mendeley"):
+        monkeypatch.setattr(downloads, name, None)
+
+
+@pytest.mark.parametrize("data", ["kaggle", "mendeley"])
+def test_a_dry_run_downloads_and_writes_nothing(build, nowhere, tmp_path, capsys, data):
+    assert run_all.main(["--dry-run", "--data", data]) == 0
+    said = capsys.readouterr().err
+    assert f"{data}, preset standard" in said and "would download" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_unpacks_nothing(build, tmp_path, capsys):
+    make(tmp_path / "films", ENOUGH)
+    archive = shutil.make_archive(str(tmp_path / "films"), "zip", tmp_path / "films")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert run_all.main(["--dry-run", "--data", archive]) == 0
+    assert "would unpack films.zip first" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("data", ["kaggle", "mendeley"])
+def test_a_disk_without_room_for_a_download_is_refused_before_it(
+    build, nowhere, monkeypatch, capsys, data
+):
+    free = shutil.disk_usage("/")._replace(free=10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    assert run_all.main(["--data", data]) == 6
+    assert "954 MiB of disk are free" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_run_in_use_is_refused_before_the_download(build, nowhere, capsys):
+    (build / "kaggle-standard").mkdir(parents=True)
+    with preflight.sole_use(build / "kaggle-standard"):
+        assert run_all.main(["--data", "kaggle"]) == 5
+    assert "is in use by process" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_refusal_leaves_no_empty_run(build, tmp_path, capsys, packed):
+    data = str(make(tmp_path / "films", ENOUGH))
+    data = shutil.make_archive(data, "tar", data) if packed else data
+    assert run_all.main(["--data", data, "--only", "07"]) == 2
+    assert "01_data is not current" in capsys.readouterr().err
+    assert [path.name for path in build.iterdir()] == [".cache"]
+
+
+def test_an_archive_is_named_not_its_place_in_the_cache(build, tmp_path, capsys):
+    (tmp_path / "films" / "train" / "NORMAL").mkdir(parents=True)
+    (tmp_path / "films" / "train" / "NORMAL" / "a.jpeg").touch()
+    archive = shutil.make_archive(str(tmp_path / "films"), "zip", tmp_path / "films")
+    assert run_all.main(["--data", archive]) == 3
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"error: '{archive}': train/PNEUMONIA is missing" in last and ".cache" not in last
+    assert [path.name for path in build.iterdir()] == [".cache"]
+
+
+def test_two_folders_of_one_name_are_kept_apart(build, tmp_path, capsys):
+    one, two, copy = (tmp_path / name / "chest_xray" for name in ("one", "two", "copy"))
+    make(one, ENOUGH)
+    shutil.copytree(one, copy)
+    shutil.copytree(one, two)
+    next((two / "train" / "NORMAL").iterdir()).write_bytes(b"another film")
+    run = build / "chest_xray-standard"
+    run.mkdir(parents=True)
+    origin = origins.find(str(one), cache_dir=build)
+    origins.record(run, origin, sources.identify(origin)[0])
+
+    def dry_run(data, *more):
+        code = run_all.main(["--dry-run", "--data", str(data), *more])
+        return code, capsys.readouterr().err
+
+    code, said = dry_run(two)
+    assert code == 2 and f"chest_xray-standard is a run of other films ({one})" in said
+    named = said.strip().split()[-2:]
+    assert named == ["--run", "two-chest_xray-standard"]
+    code, said = dry_run(two, *named)
+    assert code == 0 and f"films: {two}\n" in said
+    assert dry_run(one)[0] == dry_run(one.parent)[0] == dry_run(copy)[0] == 0
 
 
 def test_relative_paths_count_from_where_the_user_stands(tmp_path):
