@@ -11,7 +11,7 @@ from scipy import special
 from sklearn.neighbors import KNeighborsClassifier
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from cxr_helpers import dataset, models, stages
+from cxr_helpers import dataset, intervals, models, stages
 
 
 def radiographs(**films):
@@ -357,3 +357,46 @@ def test_a_network_without_any_heat_lets_the_last_chapter_end(tmp_path, monkeypa
     declared = stages.declared(tmp_path, "01_data")["facts"]["localization"]
     assert declared[0]["heat inside"] is None and declared[0]["area (chance)"] == 0.5
     assert said.sentences == ["With Grad-CAM, no film has any heat."]
+
+
+def error_and_detail(*, difference, beyond=0.0):
+    """Return what 60 normal and 60 films with pneumonia are made to have: log detail and error."""
+    draw = np.random.default_rng(0)
+    sick = np.repeat([0, 1], 60)
+    detail = np.exp(draw.normal(size=120) - difference * sick)
+    error = np.exp(np.log(detail) + 0.2 * draw.normal(size=120) - beyond * sick)
+    columns = {f"{name} {b}": np.full(120, value) for b in (1, 2, 4, 8) for name, value in BANDS}
+    for region in ("whole", "middle", "outer"):
+        columns |= {f"error {region}": error, f"detail {region}": detail}
+    return pd.DataFrame(columns)
+
+
+BANDS = [("energy", 4.0), ("lost", 3.0)]
+
+
+@pytest.mark.parametrize(
+    ("planted", "verdict"),
+    [
+        ({"difference": 0}, "nothing to explain"),
+        ({"difference": 2}, "at equal detail no difference"),
+        ({"difference": 2, "beyond": 0.15}, "goes with part of the difference"),
+        ({"difference": -2, "beyond": 4}, "does not explain"),
+    ],
+)
+def test_the_autoencoders_error_is_explained_by_what_was_measured(monkeypatch, planted, verdict):
+    said = Published()
+    monkeypatch.setattr("cxr_helpers.publish.text", said.text)
+    truth = np.repeat([0, 1], 60)
+    index = pd.DataFrame({"split": "train", "class_name": np.where(truth, "viral", "normal")})
+    names = cells.run(
+        "04_autoencoder",
+        *("c27f6e51", "9d04a3b7", "e85c20f4"),
+        stage=SimpleNamespace(cached=lambda *_: error_and_detail(**planted)),
+        held=dataset.Part(np.zeros((120, 1, 1), np.uint8), index),
+        draws=intervals.resamples(np.arange(120), truth, draws=400, seed=0),
+        **{"model": None, "seen": "films", "table": said},
+    )
+    assert verdict in said.sentences[-1] and "75%" in said.sentences[-1]
+    apart = planted["difference"] != 0
+    assert ("outer sixth, too" in said.sentences[-1]) == apart
+    assert [line[0] for line in names["lines"]] == ["whole", "middle", "outer"]
