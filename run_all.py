@@ -99,9 +99,9 @@ def conduct(options, schema, presets) -> int:
     if origin.located:
         fingerprint = examine(origin, options, values["01_data"], run_dir)
     elif not options.dry_run:
-        prepare(options, values["01_data"], run_dir, films=0)
         if origin.room:
             preflight.check_room(*origin.room, advice=f"free some to {origin.todo}")
+        prepare(options, values["01_data"], run_dir, films=0)
     with nullcontext() if options.dry_run else preflight.sole_use(run_dir):
         if fingerprint is None and options.dry_run:
             commands.tell(f"would {origin.todo} first; what follows may depend on it")
@@ -146,10 +146,11 @@ def examine(origin, options, first, run_dir) -> str:
     if not options.weights_from:
         preflight.check_films(origin.located, first)
     if not options.run and (whence := origins.other(run_dir, origin, fingerprint)):
+        name = commands.run_name(Path(origin.whence).parent.name, run_dir.name)[:80]
         raise commands.Refused(
             2,
             f"{run_dir.name} is a run of other films ({whence}): give this one a name of its own, "
-            f"such as --run {commands.run_name(Path(origin.whence).parent.name, run_dir.name)[:80]}",
+            f"such as --run {name}",
         )
     if not options.dry_run:
         prepare(options, first, run_dir, films=films or first["n_phantoms"])

@@ -146,5 +146,5 @@ def sole_use(folder: Path) -> Iterator[None]:
         atomic.sweep(folder)
         owner.unlink(missing_ok=True)
         if {path.name for path in folder.iterdir()} <= {LOCK, origins.RECORD}:
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # Windows does not let the lock go
         lock.release()

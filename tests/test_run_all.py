@@ -241,6 +241,7 @@ def test_a_disk_without_room_for_a_download_is_refused_before_it(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
     assert run_all.main(["--data", data]) == 6
     assert "954 MiB of disk are free" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not build.exists()
 
 
 def test_a_run_in_use_is_refused_before_the_download(build, nowhere, capsys):
