@@ -380,6 +380,7 @@ BANDS = [("energy", 4.0), ("lost", 3.0)]
         ({"difference": 0}, "nothing to explain"),
         ({"difference": 2}, "at equal detail no difference"),
         ({"difference": 2, "beyond": 0.15}, "goes with part of the difference"),
+        ({"difference": -2, "beyond": 0.15}, "the other way round"),
         ({"difference": -2, "beyond": 4}, "does not explain"),
     ],
 )
