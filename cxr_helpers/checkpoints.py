@@ -20,7 +20,7 @@ from cxr_helpers import atomic
 
 
 def key(model: keras.Model, *arrays: np.ndarray | None, **settings: object) -> str:
-    """Return a digest of all that decides how a training goes on: a checkpoint of another is not used.
+    """Return a digest of all that decides how a training goes on, by which it is found again.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def key(model: keras.Model, *arrays: np.ndarray | None, **settings: object) -> s
 
 
 def _architecture(model: keras.Model) -> str:
-    """Return layers, loss and optimizer as text, without the names that Keras counts up in a process."""
+    """Return layers, loss and optimizer as text, without the names that Keras counts up."""
     text = model.to_json()
     layers = [layer["config"]["name"] for layer in json.loads(text)["config"]["layers"]]
     text += json.dumps(keras.saving.serialize_keras_object(model.optimizer))

@@ -63,10 +63,10 @@ def parse(
     text("--seeds", metavar="N-M", help="train with each of these seeds, such as 0-4 or 0,7")
     text("--only", nargs="+", metavar="STAGE", help="run these stages, and no other")
     text("--from", dest="first", metavar="STAGE", help="run no stage before this one")
-    add("--force", action="store_true", help="run stages again that are current")
+    add("--force", action="store_true", help="run stages again that are current, and train anew")
     text("--run", metavar="NAME", help="name of the run's folder under report/build")
     add("--dry-run", action="store_true", help="say what would run, and why; run nothing")
-    add("--clean", action="store_true", help="remove kept results that no run refers to")
+    add("--clean", action="store_true", help="remove what is kept and no run refers to")
     add("--list", action="store_true", help="list stages and their parameters")
     add("--no-pdf", action="store_true", help="make the HTML report only")
     add("--timeout", type=int, metavar="SECONDS", help="longest time that a cell may take")
@@ -147,7 +147,6 @@ def selection(options: argparse.Namespace) -> list[str]:
         If ``--only`` or ``--from`` names no stage; a stage's number is enough.
     """
     names = list(stages.STAGES)
-
     if options.only:
         only = {parameters.stage_named(word, names) for word in options.only}
         return [name for name in names if name in only]

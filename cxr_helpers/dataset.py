@@ -13,12 +13,11 @@ import pandas as pd
 from cxr_helpers import atomic, splits
 from cxr_helpers.folder import CLASSES, UNKNOWN, DataError
 from cxr_helpers.labels import Evaluation
-from cxr_helpers.naming import TWO_CLASSES
+from cxr_helpers.naming import BINARY_CLASSES
 from cxr_helpers.stages import Stage
 
 # validation: groups drawn at random; serial: contiguous blocks of patient numbers
 SPLITS = ("train", "validation", "serial", "test")
-BINARY_CLASSES = TWO_CLASSES
 
 
 def positions(class_names: pd.Series, classes: tuple[str, ...]) -> np.ndarray:
@@ -73,8 +72,9 @@ class Part(_Images):
         A view on the memory-mapped file: read-only.
     index : pandas.DataFrame
         A row a film: ``file``, ``split``, ``class_name``, ``group``, ``cluster`` (groups
-        that share a duplicate, see ``splits.clusters``), ``width``, ``height``, ``mode``, ``frame_normal``, ``frame_bacterial``, ``frame_viral`` (probabilities from the
-        frame alone) and, for phantoms, the marker's box. Of test films, and with them of the
+        that share a duplicate, see ``splits.clusters``), ``width`` and ``height`` (in pixels, as
+        stored), ``mode`` (Pillow's), ``frame_<class>`` for each of ``classes`` (probabilities
+        from the frame alone, 0 to 1) and, for phantoms, the marker's box. Of test films, and with them of the
         whole ``Dataset``, class, group and file may be read only in evaluation.
     """
 

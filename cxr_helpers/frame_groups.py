@@ -184,13 +184,13 @@ def note(aurocs: Mapping[str, tuple[float, float, float]], metrics: Collection[s
     said = []
     if set(known) > set(few) or not known:
         said.append(
-            f"The frame alone does not tell normal from pneumonia here{_measured(known, few)}: there is "
-            "nothing for a label to contradict, and so no score by what the frame says."
+            f"The frame alone does not tell normal from pneumonia here{_measured(known, few)}: there "
+            "is nothing for a label to contradict, and so no score by what the frame says."
         )
     if few:
         said.append(
-            f"The frame contradicts the class of too few films{_measured(few)} for a group of their "
-            "own."
+            f"The frame contradicts the class of too few films{_measured(few)} for a group of "
+            "their own."
         )
     return " ".join(said)
 

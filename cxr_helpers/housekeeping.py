@@ -11,7 +11,8 @@ from cxr_helpers import archives, atomic, sources, stages
 def clean(build: Path, *, dry_run: bool = False) -> dict[Path, int]:
     """Remove kept results and decoded images that no stage of any run was or is made with.
 
-    An interrupted training stays, and so does what a run in progress has asked for. Downloads and unpacked archives stay: they cannot be computed again.
+    An interrupted training stays, and so does what a run in progress has asked for. Downloads and
+    unpacked archives stay: they cannot be computed again.
 
     Parameters
     ----------

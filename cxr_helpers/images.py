@@ -29,8 +29,8 @@ def decode(path: Path, size: int, *, framing: str = "squeeze") -> tuple[np.ndarr
 
     JPEGs are decoded at the smallest of the format's own reduced scales (1/2, 1/4, 1/8) that
     has at least twice the target's side: on 90 originals 0.4 grey levels from decoding in full
-    on average, where the next smaller scale is 1.0. EXIF orientation is applied; 16-bit films are scaled to their
-    own range, not clipped.
+    on average, where the next smaller scale is 1.0. EXIF orientation is applied; 16-bit films are
+    scaled to their own range, not clipped.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def _to_grey(image: Image.Image) -> Image.Image:
 
 
 def digest_each(scan: Scan) -> pd.Series:
-    """Return the SHA-256 of each file of a scan, in its order; why not, where one cannot be read."""
+    """Return the SHA-256 of each file of a scan, in its order; for one that cannot be read, why."""
 
     def attempt(name: str) -> str:
         try:
@@ -115,7 +115,8 @@ def decode_all(
     """Return all films of a scan from the cache, decoding them there first if need be.
 
     The cache entry's name is made of the files' contents, the size, and the decoder with its
-    libraries' versions, and it appears under that name only when it is complete: two runs may make it at once.
+    libraries' versions, and it appears under that name only when it is complete: two runs may make
+    it at once.
 
     Parameters
     ----------

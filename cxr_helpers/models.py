@@ -1,4 +1,4 @@
-"""The course report's three architectures, layer by layer, and a residual network; grey images in [0, 1]."""
+"""The course report's three architectures and a residual network, for grey images in [0, 1]."""
 
 from __future__ import annotations
 

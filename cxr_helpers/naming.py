@@ -6,7 +6,7 @@ import pandas as pd
 
 from cxr_helpers.folder import CLASSES, UNKNOWN
 
-TWO_CLASSES = ("normal", "pneumonia")
+BINARY_CLASSES = ("normal", "pneumonia")
 LEAST_GROUPS = 3  # of a kind, to learn from: fewer cannot be cross-fitted and validated
 
 
@@ -21,13 +21,13 @@ def classes(index: pd.DataFrame) -> tuple[tuple[str, ...], str]:
     Returns
     -------
     names : tuple of str
-        ``CLASSES``; ``TWO_CLASSES`` where the kind of most pneumonia to learn from is unknown, or
+        ``CLASSES``; ``BINARY_CLASSES`` where the kind of most pneumonia to learn from is unknown, or
         a kind is missing there or in test.
     reason : str
         The second half of a sentence; empty for three classes.
     """
     reason = _why_two(index)
-    return (TWO_CLASSES if reason else CLASSES), reason
+    return (BINARY_CLASSES if reason else CLASSES), reason
 
 
 def _why_two(index: pd.DataFrame) -> str:

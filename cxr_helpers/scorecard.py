@@ -115,7 +115,7 @@ class Scorecard:
         return self._frame[split]
 
     def note(self, *metrics: str) -> str:
-        """Return what a caption says of metrics by what the frame says, see ``frame_groups.note``."""
+        """Return what a caption says of metrics by frame, see ``frame_groups.note``."""
         found = [name for name in metrics if (self.table["metric"] == name).any()]
         return frame_groups.note({split: auroc for split, (auroc, _) in self._frame.items()}, found)
 

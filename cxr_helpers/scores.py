@@ -144,7 +144,7 @@ def wide(scores: pd.DataFrame, metrics: Sequence[str] = METRICS[:5]) -> pd.DataF
 
 
 def figure(value: float, low: float = np.nan, high: float = np.nan, n: float = np.nan) -> str:
-    """Return a figure, its interval and its films as text; a line may break between, not in them."""
+    """Return a figure, its interval and its number of films as text that breaks only between."""
     if np.isnan(value):
         return "–"
     interval = "" if np.isnan(low) else f" [{low:.2f},\N{NO-BREAK SPACE}{high:.2f}]"

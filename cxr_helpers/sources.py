@@ -1,4 +1,4 @@
-"""Where the films come from: embedded phantoms, a folder, an archive, Kaggle or Mendeley Data."""
+"""The films of a source, whatever its kind, in one form: pixels, index, what was left out."""
 
 from __future__ import annotations
 
@@ -116,12 +116,7 @@ def read(
 
         draw = phantoms.drawn if cached is None else partial(cached, phantoms.drawn)
         drawn = draw(size=size, **phantom_options)
-        index = drawn["index"].assign(
-            group=drawn["index"]["class_name"] + " " + drawn["index"]["patient"].astype(str),
-            width=size,
-            height=size,
-            mode="L",
-        )
+        index = _grouped(drawn["index"]).assign(width=size, height=size, mode="L")
         truth = {name: drawn[name] for name in ("lesion_masks", "lung_masks")}
         pixels = drawn["images"]
         return Source("phantoms", True, _digest(pixels), pixels, index, nothing, nothing, truth)
@@ -156,8 +151,7 @@ def foreseen(located: str, *, n_phantoms: int, seed: int) -> pd.DataFrame:
     if located == PHANTOM:
         from cxr_helpers import phantoms
 
-        index = phantoms.roster(n_phantoms, seed=seed)
-        return index.assign(group=index["class_name"] + " " + index["patient"].astype(str))
+        return _grouped(phantoms.roster(n_phantoms, seed=seed))
     index, _ = _assigned(folder.scan(located).files)
     test = index["split"] == "test"
     return index[test | ~index["group"].isin(index.loc[test, "group"])]
@@ -170,6 +164,11 @@ def remarks(located: str) -> list[str]:
     files = folder.scan(located).files
     _, reason = naming.classes(files.assign(split=files["folder"]))
     return naming.remarks(files, reason)
+
+
+def _grouped(index: pd.DataFrame) -> pd.DataFrame:
+    """Return phantoms with their patient ``group``, as ``folder.scan`` names it."""
+    return index.assign(group=index["class_name"] + " " + index["patient"].astype(str))
 
 
 def _assigned(files: pd.DataFrame) -> tuple[pd.DataFrame, bool]:

@@ -93,7 +93,7 @@ class Stage:
             self._introduce()
 
     def _finished(self, earlier: str) -> tuple[Path, str]:
-        """Return the run (or its scratch) that a stage is read from, and the digest of its outputs."""
+        """Return where a stage is read from, a run or its scratch, and the digest of its outputs."""
         if self.by_hand and _fits(self.run_dir, earlier):
             source = self.run_dir / SCRATCH
         else:

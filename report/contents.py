@@ -211,8 +211,8 @@ def _tables(scores: pd.DataFrame, data: Mapping) -> list[Table]:
         "Scores on the test films beside the published accuracies of the course report, with 95% "
         "bootstrap intervals in brackets (whole patient groups drawn within each class). Balanced "
         "accuracy is the mean of the classes' recalls; AUROC is the area under the ROC curve, for "
-        "three classes the mean of one against the rest; n is the number of test films. A dash marks "
-        "what was not published or has no meaning. " + _by_frame(scores)
+        "three classes the mean of one against the rest; n is the number of test films. A dash "
+        "marks what was not published or has no meaning. " + _by_frame(scores)
     )
     table = results.table_one(scores)
     if "Accuracy over seeds" in table:

@@ -33,7 +33,7 @@ def films(train, test):
 def test_classes_are_three_where_each_can_be_learnt_and_scored(train, test, reason):
     names, found = naming.classes(films(train, test))
     assert reason in found and bool(reason) == bool(found)
-    assert names == (naming.TWO_CLASSES if reason else folder.CLASSES)
+    assert names == (naming.BINARY_CLASSES if reason else folder.CLASSES)
 
 
 def test_a_folder_whose_names_tell_nothing_is_remarked_on_before_it_is_decoded(tmp_path):
