@@ -10,6 +10,7 @@ from pathlib import Path
 from cxr_helpers import commands, manifests, results, stages
 
 Log = list[tuple[str, str, float]]  # stage, what was done with it, seconds
+CURRENT, TEXT, TEXT_LEFT = "current", "text changed", "left: text changed"  # it does not run
 
 
 def update(
@@ -64,20 +65,21 @@ def update(
         )
         reason = manifests.why_stale(stage, recipe, run_dir)
         if options.dry_run and reason is None:
-            waiting = [s for s, what, _ in log if what != "current" and s in stages.STAGES[stage]]
+            runs = {s for s, what, _ in log if what not in (CURRENT, TEXT, TEXT_LEFT)}
+            waiting = [s for s in stages.STAGES[stage] if s in runs]
             reason = f"only if {' or '.join(waiting)} changes" if waiting else None
         if reason is None and stage in chosen and (options.force or options.only):
             reason = "asked for"
         behind_in_prose = reason is None and manifests.prose_is_behind(stage, recipe, run_dir)
         if behind_in_prose and stage not in chosen:
             behind.append(stage)
-            log.append((stage, "left: text changed", 0.0))
+            log.append((stage, TEXT_LEFT, 0.0))
         elif behind_in_prose:
-            log.append((stage, "text changed", 0.0))
+            log.append((stage, TEXT, 0.0))
             if not options.dry_run:
                 _renew_prose(notebook, recipe, run_dir)
         elif reason is None:
-            log.append((stage, "current", 0.0))
+            log.append((stage, CURRENT, 0.0))
         elif stage in needed - set(chosen):
             raise commands.Refused(2, f"{stage} is not current ({reason}): include it in the run")
         elif stage not in chosen:
