@@ -77,6 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def conduct(options, schema, presets) -> int:
     """Bring the chosen stages up to date, then typeset the report."""
+    commands.title_page(options, ROOT / "report" / "report.toml")
     earlier = commands.earlier_run(options, BUILD)
     preset = manifests.parameters_of(earlier, schema) if earlier else presets[options.preset]
     try:

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import sys
+import tomllib
 import traceback
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -23,6 +24,7 @@ from cxr_helpers import manifests, parameters, stages, terminal
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 REPORT_FILES = ("report.html", "report.pdf", "results.csv", "results.json")
 LONGEST = 300  # characters of a line of the title page
+TITLE_PAGE = ("title", "author", "course")
 _console = terminal.Terminal()
 
 
@@ -110,8 +112,36 @@ def _setting(value: str) -> str:
 def _line(value: str) -> str:
     """Return a line of the title page; refuse one that would fill pages."""
     if len(_text(value)) > LONGEST:
-        raise argparse.ArgumentTypeError(f"{len(value):,} characters; at most {LONGEST} fit")
+        raise argparse.ArgumentTypeError(_too_long(value))
     return value
+
+
+def _too_long(line: str) -> str:
+    return f"{len(line):,} characters; at most {LONGEST} fit"
+
+
+def title_page(options: argparse.Namespace, path: Path) -> None:
+    """Fill in the lines of the title page that the command line left out, from a file.
+
+    Raises
+    ------
+    Refused
+        With exit code 2 where the file is no TOML, or a line of it is missing, no text, or longer
+        than an option may be.
+    """
+    try:
+        said = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # neither UTF-8 nor TOML
+        raise Refused(2, f"{short(path)}: {error}") from error
+    for name in TITLE_PAGE:
+        line = said.get(name)
+        if not isinstance(line, str):
+            raise Refused(
+                2, f"{short(path)}: {name} is no text; give one in quotes, or an empty one"
+            )
+        if len(line) > LONGEST:
+            raise Refused(2, f"{short(path)}: {name}: {_too_long(line)}")
+        setattr(options, name, getattr(options, name) or line)
 
 
 def earlier_run(options: argparse.Namespace, build: Path) -> Path | None:

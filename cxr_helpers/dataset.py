@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from cxr_helpers import atomic, splits
-from cxr_helpers.folder import CLASSES, UNKNOWN, DataError
+from cxr_helpers.folder import CLASSES, DataError
 from cxr_helpers.labels import Evaluation
-from cxr_helpers.naming import BINARY_CLASSES
+from cxr_helpers.naming import BINARY_CLASSES as BINARY_CLASSES
+from cxr_helpers.naming import NAMES
 from cxr_helpers.stages import Stage
 
 # validation: groups drawn at random; serial: contiguous blocks of patient numbers
@@ -21,15 +22,13 @@ SPLITS = ("train", "validation", "serial", "test")
 
 
 def positions(class_names: pd.Series, classes: tuple[str, ...]) -> np.ndarray:
-    """Return each class name's position in ``classes``; all pneumonia is one where they are two.
+    """Return each class name's position in ``classes``.
 
     Returns
     -------
     ndarray of int, shape (n,)
         -1 for an unknown subtype among three classes.
     """
-    if classes == BINARY_CLASSES:
-        return (class_names != "normal").to_numpy(dtype=int)
     known = {name: position for position, name in enumerate(classes)}
     return class_names.map(known).fillna(-1).to_numpy(dtype=int)
 
@@ -202,7 +201,7 @@ def save(
     """
     if len(images) != len(index):
         raise ValueError(f"{len(images)} images but {len(index)} rows in the index")
-    for column, known in (("split", SPLITS), ("class_name", (*CLASSES, UNKNOWN))):
+    for column, known in (("split", SPLITS), ("class_name", NAMES)):
         if strange := set(index[column]) - set(known):
             raise ValueError(f"unknown {column} {sorted(strange)}; expected {', '.join(known)}")
     if not (index["split"] == "test").any():
@@ -233,7 +232,7 @@ def read(folder: Path) -> Dataset:
 
 def counts(index: pd.DataFrame) -> pd.DataFrame:
     """Count films by split (rows, with their sum) and class (columns, with their sum)."""
-    classes = [name for name in (*CLASSES, UNKNOWN) if (index["class_name"] == name).any()]
+    classes = [name for name in NAMES if (index["class_name"] == name).any()]
     splits = [name for name in SPLITS if (index["split"] == name).any()]
     table = pd.crosstab(index["split"], index["class_name"]).reindex(
         index=splits, columns=classes, fill_value=0

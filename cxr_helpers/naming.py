@@ -7,6 +7,7 @@ import pandas as pd
 from cxr_helpers.folder import CLASSES, UNKNOWN
 
 BINARY_CLASSES = ("normal", "pneumonia")
+NAMES = (*CLASSES, BINARY_CLASSES[1], UNKNOWN)  # all class names that a run may have, as shown
 LEAST_GROUPS = 3  # of a kind, to learn from: fewer cannot be cross-fitted and validated
 
 
@@ -35,20 +36,65 @@ def _why_two(index: pd.DataFrame) -> str:
     train = index[~test]
     ill = train.loc[train["class_name"] != "normal", "class_name"]
     if len(ill) and (ill == UNKNOWN).mean() > 0.5:
-        return "most of its images' names do not say whether a pneumonia is bacterial or viral"
+        return "most images' names do not say whether a pneumonia is bacterial or viral"
     groups = train.groupby("class_name")["group"].nunique()
     for kind in CLASSES[1:]:
         if groups.get(kind, 0) < LEAST_GROUPS:
-            return f"there are hardly any {kind} images to learn from"
+            few = "hardly any" if kind in groups else "no"
+            return f"there are {few} {kind} images to learn from"
     lacking = [kind for kind in CLASSES[1:] if not (index.loc[test, "class_name"] == kind).any()]
     if lacking and test.any():
         return f"no image in test is known to be {' or '.join(lacking)}"
     return ""
 
 
+def told(index: pd.DataFrame, classes: tuple[str, ...]) -> pd.DataFrame:
+    """Return an index whose ``class_name`` is what a run tells apart: pneumonia is one of two.
+
+    Parameters
+    ----------
+    index : pandas.DataFrame
+        With the columns ``class_name`` and ``group``. A group opens with its class; that of an
+        unknown kind is called pneumonia too, and stays as unique as it was.
+    classes : tuple of str
+        From ``classes``.
+    """
+    if classes != BINARY_CLASSES:
+        return index
+    normal, pneumonia = BINARY_CLASSES
+    return index.assign(
+        class_name=index["class_name"].where(index["class_name"] == normal, pneumonia),
+        group=index["group"].str.replace(f"^{UNKNOWN} ", f"{pneumonia} ", regex=True),
+    )
+
+
 def unnumbered(index: pd.DataFrame) -> int:
     """Return how many images have no patient number, so that each is a group of its own."""
-    return int(index["group"].str.contains("/", regex=False).sum())
+    return int(_alone(index).sum())
+
+
+def _alone(index: pd.DataFrame) -> pd.Series:
+    """Return which images are a group of their own because nothing in their name is a patient."""
+    return index["group"].str.contains("/", regex=False)
+
+
+def grouping(index: pd.DataFrame) -> str:
+    """Return what a patient group is, for images with the column ``group``, in a few sentences."""
+    sizes = index.loc[~_alone(index), "group"].value_counts()
+    alone = len(index) - sizes.sum()
+    found = []
+    if len(sizes):
+        found.append(
+            f"There are {len(sizes)} patient groups of at most {sizes.max()} films. A group is a "
+            "class and a number: the number alone is no patient, because bacterial and viral films "
+            "count apart."
+        )
+    if alone:
+        which = f"The other {alone}" if len(sizes) else f"All {alone}"
+        found.append(
+            f"{which} films have no patient number in their names; each is a patient group of its own."
+        )
+    return " ".join(found)
 
 
 def remarks(index: pd.DataFrame, reason: str) -> list[str]:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from cxr_helpers import images
 from cxr_helpers.folder import UNKNOWN
+from cxr_helpers.naming import BINARY_CLASSES, told
 
 # Films by Kaggle's folders; 5,856 in all. Mendeley's train holds Kaggle's train and val.
 COUNTS = {
@@ -25,24 +26,34 @@ FINGERPRINTS = {
 MENDELEY_TRAIN = "31dc50832d506eb756dcb11985cf2337ab409edb84277ea38f413dec255fe800"
 
 
+def counts(folder: str, *, kinds: bool) -> dict[str, int]:
+    """Return how many images of each class a published folder has; without kinds, of two."""
+    row = COUNTS[folder]
+    pneumonia = sum(row.values()) - row["normal"]
+    return row if kinds else {"normal": row["normal"], "pneumonia": pneumonia}
+
+
 def against(files: pd.DataFrame) -> pd.DataFrame:
     """Compare a folder's counts with the published dataset's.
 
     Parameters
     ----------
     files : pandas.DataFrame
-        With the columns ``folder`` and ``class_name``.
+        With the columns ``folder``, ``class_name`` and ``group``. Where no kind of pneumonia is
+        known, normal and pneumonia are compared.
 
     Returns
     -------
     pandas.DataFrame
         Columns ``folder``, ``class``, ``found``, ``published``, ``difference``.
     """
-    if (files["folder"] == "val").any():
-        wanted = COUNTS
-    else:  # Mendeley's folders: its train holds Kaggle's val
-        both = {name: COUNTS["train"][name] + COUNTS["val"][name] for name in COUNTS["train"]}
-        wanted = {"train": both, "test": COUNTS["test"]}
+    kinds = files["class_name"].isin(("bacterial", "viral")).any()
+    wanted = {name: counts(name, kinds=kinds) for name in COUNTS}
+    if not kinds:
+        files = told(files, BINARY_CLASSES)
+    if not (files["folder"] == "val").any():  # Mendeley's folders: its train holds Kaggle's val
+        val = wanted.pop("val")
+        wanted["train"] = {name: count + val[name] for name, count in wanted["train"].items()}
     found = files.groupby(["folder", "class_name"]).size()
     keys = dict.fromkeys(
         [(split, name) for split, row in wanted.items() for name in row] + [*found.index]

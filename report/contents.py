@@ -9,7 +9,6 @@ import datetime as dt
 import json
 import math
 import os
-import tomllib
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,7 +53,7 @@ def compose(
     values : mapping of stage to parameters
         As they were injected.
     options : mapping
-        ``title``, ``author``, ``course`` where the command line gave them.
+        ``title``, ``author`` and ``course`` of the title page.
 
     Returns
     -------
@@ -65,13 +64,11 @@ def compose(
     data = json.loads((folder_of_data / "dataset.json").read_text(encoding="utf-8"))
     index = pd.read_csv(folder_of_data / "index.csv", keep_default_na=False)
     lookup = _lookup(run_dir, scores=scores, data=data, index=index)
-    said = tomllib.loads((HERE / "report.toml").read_text(encoding="utf-8"))
-    said |= {key: options[key] for key in ("title", "author", "course") if options.get(key)}
     counts = publish.table_content(dataset.counts(index))
     front = Front(
-        title=said["title"],
-        author=said["author"],
-        course=said["course"],
+        title=options["title"],
+        author=options["author"],
+        course=options["course"],
         date=_date(),
         dataset=_dataset_line(data, len(index)),
         counts=Table("tab-front-counts", counts["columns"], counts["rows"], "Films by split"),
@@ -160,7 +157,8 @@ def _lookup(run_dir: Path, *, scores: pd.DataFrame, data: Mapping, index: pd.Dat
         "unnumbered": data.get("unnumbered", 0),
         "seeds": int(scores["seeds"].max()) if "seeds" in scores else 1,
         "published_test_split": all(
-            test.get(name, 0) == count for name, count in published.COUNTS["test"].items()
+            test.get(name, 0) == count
+            for name, count in published.counts("test", kinds="pneumonia" not in test).items()
         ),
         "pneumonia_lower": declared["04_autoencoder"]["direction"] == "below",
         "by_frame": _by_frame(scores),

@@ -94,7 +94,7 @@ def test_a_worst_group_is_told_with_its_films_and_interval(said):
 
 
 def index_of(classes):
-    names = ["normal", *(["bacterial", "viral"] if classes == 3 else ["unknown subtype"] * 2)]
+    names = ["normal", *(["bacterial", "viral"] if classes == 3 else ["pneumonia"] * 2)]
     index = pd.DataFrame({"split": "test", "class_name": names * 12, "frame_normal": 0.5})
     return index.assign(group=[f"{name} {i}" for i, name in enumerate(index["class_name"])])
 
@@ -145,5 +145,16 @@ def test_prose_and_tables_have_three_classes_or_say_why_not(run):
     )
     assert ("no patient number" in abstract) == ("no patient number" in tables[0].caption)
     assert ("no patient number" in abstract) == (classes == 2)
+    assert ("no patient number" in discussion) == (classes == 2)
     assert f"of the {6 if classes == 3 else 4} rows" in " ".join(discussion.split())
     assert len(tables[0].rows) == sum(row.classes <= classes for row in results.ROWS)
+
+
+def test_a_copy_without_kinds_has_as_many_test_films_as_the_published(run):
+    classes, run_dir, data, _ = run
+    names = {3: ["bacterial"] * 242 + ["viral"] * 148, 2: ["pneumonia"] * 390}[classes]
+    scores = results.collect(run_dir)
+    for missing, words in enumerate(("as many, class by class", "are *not* the published")):
+        index = pd.DataFrame({"split": "test", "class_name": ["normal"] * 234 + names[missing:]})
+        lookup = contents._lookup(run_dir, scores=scores, data=data, index=index)
+        assert words in " ".join(contents._prose("discussion.md", lookup).split())

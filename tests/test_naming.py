@@ -25,7 +25,7 @@ def films(train, test):
         (ENOUGH | {folder.UNKNOWN: 18}, ENOUGH, ""),
         (ENOUGH | {folder.UNKNOWN: 19}, ENOUGH, "do not say whether a pneumonia is bacterial"),
         (ENOUGH | {"viral": 2}, ENOUGH, "hardly any viral images to learn from"),
-        ({"normal": 9, "viral": 9}, ENOUGH, "hardly any bacterial images to learn from"),
+        ({"normal": 9, "viral": 9}, ENOUGH, "there are no bacterial images to learn from"),
         (ENOUGH, {"normal": 9, "bacterial": 9}, "no image in test is known to be viral"),
         (ENOUGH, {"normal": 9, folder.UNKNOWN: 9}, "known to be bacterial or viral"),
     ],
@@ -41,8 +41,45 @@ def test_a_folder_whose_names_tell_nothing_is_remarked_on_before_it_is_decoded(t
     places = [f"{split}/{place}" for split in ("train", "test") for place in names]
     make(tmp_path, {place: ["1.jpeg", "2.jpeg", "3.jpeg"] for place in places})
     kind, patient = sources.remarks(str(tmp_path))
-    assert "most of its images' names do not say whether" in kind
+    assert "most images' names do not say whether" in kind
     assert "names of 12 of 12 images carry no patient number: splits and intervals" in patient
+
+
+def test_where_classes_are_two_pneumonia_is_called_so_and_every_group_stays():
+    index = pd.DataFrame(
+        {
+            "class_name": ["normal", "viral", folder.UNKNOWN, folder.UNKNOWN],
+            "group": ["normal 1", "viral 1", *(f"{folder.UNKNOWN} test/{n}.png" for n in "ab")],
+        }
+    )
+    two = naming.told(index, naming.BINARY_CLASSES)
+    assert two["class_name"].tolist() == ["normal", *["pneumonia"] * 3]
+    groups = ["normal 1", "viral 1", "pneumonia test/a.png", "pneumonia test/b.png"]
+    assert two["group"].tolist() == groups
+    assert naming.unnumbered(two) == naming.unnumbered(index) == 2
+    assert naming.told(index, folder.CLASSES).equals(index)
+
+
+NUMBERED, PLAIN = ["normal 1", "normal 1", "viral 1"], ["normal train/a.png", "normal train/b.png"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "counted", "rest"),
+    [
+        (NUMBERED, "There are 2 patient groups of at most 2 films", ""),
+        (
+            NUMBERED + PLAIN,
+            "There are 2 patient groups of at most 2 films",
+            "The other 2 films have",
+        ),
+        (PLAIN, "", "All 2 films have no patient number"),
+    ],
+)
+def test_what_a_patient_group_is_depends_on_the_names(groups, counted, rest):
+    said = naming.grouping(pd.DataFrame({"group": groups}))
+    assert counted in said and rest in said
+    assert ("A group is a class and a number" in said) == bool(counted)
+    assert ("a patient group of its own" in said) == bool(rest)
 
 
 def test_the_published_names_need_no_remark(tmp_path):

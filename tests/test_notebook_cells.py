@@ -1,6 +1,8 @@
 """What notebooks do with planted data: their own cells, run one by one."""
 
+import json
 from collections import defaultdict
+from pathlib import Path
 from types import SimpleNamespace
 
 import cells
@@ -11,7 +13,7 @@ from scipy import special
 from sklearn.neighbors import KNeighborsClassifier
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from cxr_helpers import dataset, intervals, models, stages
+from cxr_helpers import dataset, folder, intervals, models, naming, stages
 
 
 def radiographs(**films):
@@ -401,3 +403,85 @@ def test_the_autoencoders_error_is_explained_by_what_was_measured(monkeypatch, p
     apart = planted["difference"] != 0
     assert ("outer sixth, too" in said.sentences[-1]) == apart
     assert [line[0] for line in names["lines"]] == ["whole", "middle", "outer"]
+
+
+def confused(monkeypatch, kinds):
+    """Run chapter 3 on test films of these kinds that are all misread; return what it published."""
+    data, said = radiographs(train=12, test=12), Published()
+    if kinds == "pneumonia":
+        data = dataset.Dataset(
+            data.images,
+            naming.told(data._rows, naming.BINARY_CLASSES),
+            data.facts | {"why_two": "their names do not say it"},
+            classes=naming.BINARY_CLASSES,
+        )
+    elif kinds == "none":  # models of three classes, on images that tell two
+        rows = data._rows
+        ill = (rows["split"] == "test") & (rows["class_name"] != "normal")
+        rows.loc[ill, "class_name"] = folder.UNKNOWN
+        data.facts["why_two"] = "their names do not say it"
+    monkeypatch.setattr("cxr_helpers.publish.text", said.text)
+    with data.evaluation():
+        truth = data["test"].category
+    known, n = truth >= 0, len(data.classes)
+    cells.run(
+        "03_categorical",
+        *("03-16", "03-17", "03-20"),
+        radiographs=data,
+        classes=data.classes,
+        count={2: "two", 3: "three"}[n],
+        known=known,
+        truth=truth[known],
+        says=(n - truth[known]) % n,
+        chances=np.full((known.sum(), n), 1 / n),
+        figure=said,
+        table=said,
+    )
+    return said
+
+
+def test_a_section_on_confused_kinds_stands_only_where_there_are_some(monkeypatch):
+    said = confused(monkeypatch, "bacterial and viral")
+    assert "three-class" in said.captions["fig-categorical-confusion"]
+    assert said.sentences == ["## Where bacterial and viral are confused"]
+    assert "fig-confused" in said.captions
+
+
+def test_two_classes_have_their_matrix_and_no_section_on_kinds(monkeypatch):
+    said = confused(monkeypatch, "pneumonia")
+    assert "two-class" in said.captions["fig-categorical-confusion"]
+    assert set(said.captions) == {"fig-categorical-confusion", "tab-categorical-classes"}
+    assert not said.sentences
+
+
+def test_models_of_three_classes_say_that_there_is_nothing_to_compare_with(monkeypatch):
+    said = confused(monkeypatch, "none")
+    assert not said.captions and "nothing to compare" in said.sentences[0]
+
+
+def test_models_of_two_classes_stay_at_two_on_films_that_tell_three(monkeypatch):
+    data = radiographs(test=9)
+    earlier = SimpleNamespace(classes=naming.BINARY_CLASSES, facts={"why_two": "as of other films"})
+    monkeypatch.setattr(dataset, "read", lambda _: earlier)
+    names = cells.run(
+        "01_data",
+        "01-15",
+        radiographs=data,
+        source=SimpleNamespace(index=data._rows),
+        pairs=pd.DataFrame({"first": [], "second": []}),
+        leaking=np.zeros(9, dtype=bool),
+        stage=SimpleNamespace(earlier=Path("earlier")),
+        seed=0,
+    )
+    assert set(names["index"]["class_name"]) == {"normal", "pneumonia"}
+    assert names["classes"] == naming.BINARY_CLASSES
+    assert names["why_two"] == "the models of the earlier run tell two apart"
+
+
+def test_prose_for_every_run_does_not_count_the_classes():
+    """A run may have two or three: what is written without a kernel must hold for both."""
+    for book in sorted(cells.FOLDER.glob("*.ipynb")):
+        for cell in json.loads(book.read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "markdown":
+                prose = "".join(cell["source"])
+                assert "three-class" not in prose and "same three" not in prose, book.name

@@ -64,3 +64,11 @@ def test_counts_are_compared_with_the_published_ones(tmp_path):
     assert table["found"].sum() == sum(map(len, LAYOUT.values()))
     line = table.set_index(["folder", "class"]).loc[("val", "viral")]
     assert line["found"] == 0 and line["difference"] == 0
+
+
+def test_where_no_name_tells_the_kind_two_classes_are_compared():
+    kinds = FILES["class_name"].where(FILES["class_name"] == "normal", folder.UNKNOWN)
+    table = published.against(FILES.assign(class_name=kinds))
+    assert set(table["class"]) == {"normal", "pneumonia"} and table["published"].sum() == 5856
+    line = table.set_index(["folder", "class"]).loc[("test", "pneumonia")]
+    assert line["found"] == 1 and line["published"] == 242 + 148

@@ -117,6 +117,33 @@ def test_a_line_of_the_title_page_has_a_length(build, capsys, option):
     assert run_all.main([option, "x" * 300, "--dry-run"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        (
+            'title = "x"\nauthor = "' + "x" * 301 + '"\ncourse = ""',
+            "author: 301 characters; at most",
+        ),
+        ('title = "x"\nauthor = ""\ncourse = 1', "course is no text"),
+        ('title = "x"\nauthor = ""', "course is no text"),
+        ("title = x", "Invalid value (at line 1, column 9)"),
+        ('title = "x"\nauthor = ""\ncourse = "' + "x" * 300 + '"', ""),
+    ],
+)
+def test_the_file_of_the_title_page_is_held_to_the_same(
+    build, tmp_path, monkeypatch, capsys, page, words
+):
+    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "report.toml").write_text(page)
+    monkeypatch.setattr(run_all, "ROOT", tmp_path)
+    assert run_all.main(["--dry-run"]) == (2 if words else 0)
+    said = capsys.readouterr().err.splitlines()
+    assert [words in line and "report.toml: " in line for line in said if "error" in line] == (
+        [True] if words else []
+    )
+
+
 def test_a_stages_number_is_enough(build, capsys):
     assert run_all.main(["--from", "1", "--set", "2.epochs=3", "--dry-run"]) == 0
     assert run_all.main(["--only", "7", "--dry-run"]) == 2
