@@ -1,8 +1,8 @@
 """Results kept by the digest of all that decides them, so that nothing is computed twice.
 
 A notebook that is executed again, because a caption or a colour has changed, finds its trainings,
-predictions, embeddings, heat maps and maps here. ``joblib.Memory`` does the like with pickles,
-which can run code when they are read; here arrays are kept as ``.npz`` without objects.
+predictions, embeddings, heat maps and t-SNE maps here. ``joblib.Memory`` does the like with
+pickles, which can run code when they are read; here arrays are kept as ``.npz`` without objects.
 """
 
 from __future__ import annotations

@@ -200,6 +200,35 @@ def test_our_network_draws_contradicted_films_more_often_only_where_the_frame_kn
     assert ("nothing for a label to contradict" in said.sentences[0]) != knows
 
 
+def computed(function, *arguments, **how):
+    """Stand for `Stage.cached`."""
+    return function(*arguments, **how)
+
+
+def test_heat_maps_of_single_images_are_kept(monkeypatch):
+    """Each for the class that is said: here a map holds nothing but that class."""
+    asked = []
+    monkeypatch.setattr(
+        "cxr_helpers.gradcam.gradcam",
+        lambda _, images, *, layer, class_index: np.full((len(images), 2, 2), class_index),
+    )
+    names = cells.run(
+        "07_explainability",
+        "07-14",
+        radiographs=None,
+        stage=SimpleNamespace(
+            cached=lambda *given, **how: asked.append(how) or computed(*given, **how),
+            save=lambda *_, **__: None,
+        ),
+        groups={"normal, right": [0, 2], "wrong": [1]},
+        says=np.array([0, 2, 1]),
+        test=SimpleNamespace(images=np.zeros((3, 2, 2), np.uint8)),
+        **{"categorical": None, "gradcam_layer": "conv4"},
+    )
+    assert names["heats"]["normal, right"][:, 0, 0].tolist() == [0, 1]
+    assert names["heats"]["wrong"][:, 0, 0].tolist() == [2] and len(asked) == 3
+
+
 def test_on_real_images_the_section_on_heat_measures_too(monkeypatch):
     """All occlusion heat in the outermost row, all Grad-CAM heat in the centre."""
     edge, centre = np.zeros((2, 12, 12)), np.zeros((2, 12, 12))
@@ -211,6 +240,7 @@ def test_on_real_images_the_section_on_heat_measures_too(monkeypatch):
         "07_explainability",
         *("07-17", "07-18", "07-21"),
         radiographs=SimpleNamespace(facts={"has_truth": False}),
+        stage=SimpleNamespace(cached=computed),
         chosen={"pneumonia": np.array([0, 1])},
         maps={"pneumonia": edge},
         test=SimpleNamespace(images=np.zeros((2, 12, 12), np.uint8)),
