@@ -128,24 +128,6 @@ def temperature(logits: np.ndarray, truth: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
-def apply_temperature(logits: np.ndarray, found: float) -> np.ndarray:
-    """Return the probabilities of logits divided by a temperature.
-
-    Parameters
-    ----------
-    logits : array of float, shape (n, k)
-    found : float
-        From ``temperature``; above 0.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, k), rows sum to 1
-    """
-    if not found > 0:
-        raise ValueError(f"temperature {found} is out of range: expected above 0")
-    return special.softmax(np.asarray(logits, dtype=float) / found, axis=1)
-
-
 def prior_shift(probabilities: np.ndarray, *, trained: np.ndarray, wanted: np.ndarray):
     """Reweigh probabilities from the class shares of training to those of other films.
 

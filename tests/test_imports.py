@@ -64,6 +64,8 @@ def hidden_imports(source):
             found += [a.name for a in node.names if a.name == "import_module"]
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cxr_helpers"):
             found += [a.name for a in node.names if a.name == "*"]
+        elif isinstance(node, ast.Attribute) and node.attr == "import_module":
+            found.append(node.attr)
         elif isinstance(node, ast.Name) and node.id == "__import__":
             found.append(node.id)
     return found
@@ -72,6 +74,7 @@ def hidden_imports(source):
 @pytest.mark.parametrize(
     "planted",
     ["__import__('x')", "import importlib", "from importlib import import_module",
+     "import importlib.util; importlib.import_module('x')",
      "import cxr_helpers", "from cxr_helpers import *"],
 )  # fmt: skip
 def test_a_planted_hidden_import_is_found(planted):
