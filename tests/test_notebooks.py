@@ -70,6 +70,16 @@ def test_it_opens_with_title_and_what_it_reads_and_writes(cells):
     assert "Not for clinical use" in source(cells[1])
 
 
+def test_what_it_says_to_write_is_what_it_writes(cells, code):
+    whole = "\n".join(map(source, code))
+    saved = set(re.findall(r'stage\.(?:save|adopt)\(f?"([^"]+)"', whole))
+    saved |= {f"{name}.csv" for name in ("scores", "predictions") if f"    {name}=" in whole}
+    said = source(cells[1]).split("**Writes**")[1]
+    named = {name.replace("*", "{number}") for name in re.findall(r"`([^`]+\.\w+)`", said)}
+    drawn = {"images.npy", "index.csv", "dataset.json", "lesion_masks.npy", "lung_masks.npy"}
+    assert named - drawn == saved  # these are written by dataset.save
+
+
 def test_the_colab_cell_is_the_same_everywhere(cells):
     assert tags(cells[2]) == ["setup"]
     assert source(cells[2]) == source(BOOKS["01_data"]["cells"][2])
