@@ -41,11 +41,16 @@ class Scorecard:
         score: np.ndarray | None = None,
         probability: np.ndarray | None = None,
         splits: Sequence[str] | None = None,
+        groups: bool = True,
     ) -> None:
-        """Score normal-or-pneumonia predictions, see ``scores.binary``."""
+        """Score normal-or-pneumonia predictions, see ``scores.binary``.
+
+        ``groups`` says whether the groups of ``frame_groups`` are scored too: not for the frame's
+        own rows, which are wrong on what the frame contradicts by definition.
+        """
         given = {"predicted": predicted, "score": score, "probability": probability}
         truth = (self.radiographs.index["class_name"] != "normal").to_numpy(dtype=int)
-        self._add(row, truth, given, kind=scores.binary, splits=splits)
+        self._add(row, truth, given, kind=scores.binary, splits=splits, by_frame=groups)
 
     def categorical(
         self,
@@ -54,6 +59,7 @@ class Scorecard:
         predicted: np.ndarray,
         probabilities: np.ndarray | None = None,
         splits: Sequence[str] | None = None,
+        groups: bool = True,
     ) -> None:
         """Score three-class predictions, see ``scores.categorical``; unknown kinds are left out.
 
@@ -62,14 +68,21 @@ class Scorecard:
         if not self.radiographs.three_classes:
             return
         given = {"predicted": predicted, "probabilities": probabilities}
-        self._add(row, self.radiographs.category, given, kind=scores.categorical, splits=splits)
+        self._add(
+            row,
+            self.radiographs.category,
+            given,
+            kind=scores.categorical,
+            splits=splits,
+            by_frame=groups,
+        )
 
     def unavailable(self, row: str) -> None:
         """Note a row that cannot be scored on these films."""
         n = len(self.radiographs["test"])
         self._scores.append(scores.unavailable(row, "test", n))
 
-    def _add(self, row, truth, given, *, kind, splits) -> None:
+    def _add(self, row, truth, given, *, kind, splits, by_frame) -> None:
         index = self.radiographs.index
         ranked = next((v for v in list(given.values())[1:] if v is not None and v.ndim == 1), None)
         for split in splits or self.radiographs.scored():
@@ -82,12 +95,14 @@ class Scorecard:
             side, right = sides[films], of_split["predicted"] == truth[films]
             draws = intervals.resamples(groups, truth[films], seed=self.seed)
             normal = (index["class_name"].iloc[films] == "normal").to_numpy()
-            by_frame = {"worst_group_accuracy": frame_groups.worst(right, normal, side, draws)}
-            if kind is scores.binary and score is not None:
-                by_frame["contradicted_auroc"] = frame_groups.contradicted_auroc(
+            found = {}
+            if by_frame:
+                found["worst_group_accuracy"] = frame_groups.worst(right, normal, side, draws)
+            if by_frame and kind is scores.binary and score is not None:
+                found["contradicted_auroc"] = frame_groups.contradicted_auroc(
                     truth[films], score, side, draws
                 )
-            extra = [(row, split, name, *found) for name, found in by_frame.items() if found]
+            extra = [(row, split, name, *line) for name, line in found.items() if line]
             self._scores.append(lines)
             if extra:
                 self._scores.append(pd.DataFrame(extra, columns=scores.COLUMNS))

@@ -91,6 +91,17 @@ def test_where_the_frame_knows_nothing_no_group_is_scored(radiographs):
     assert "nothing for a label to contradict" in card.note("worst_group_accuracy")
 
 
+def test_the_frames_own_rows_have_no_groups(radiographs):
+    """They are wrong on what the frame contradicts by definition."""
+    card = Scorecard(radiographs)
+    said = np.tile([0, 1], 90)
+    for own, groups in (("other", True), ("frame", False)):
+        card.binary(own, predicted=said, score=said.astype(float), groups=groups)
+        card.categorical(own, predicted=said, groups=groups)
+    by_group = card.table["metric"].isin(frame_groups.MEANING)
+    assert set(card.table.loc[by_group, "row"]) == {"other"}
+
+
 def test_training_films_are_not_looked_at(radiographs):
     card = Scorecard(radiographs)
     score = np.where(radiographs.index["split"] == "train", np.nan, 0.5)
