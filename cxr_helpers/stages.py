@@ -63,7 +63,8 @@ class Stage:
     ValueError
         If ``name`` is not a stage.
     MissingArtifact
-        If an earlier stage has not finished in this run, or this one in the earlier run.
+        If an earlier stage has not finished in this run, or this one in the earlier run, or, by
+        hand, earlier stages were made from different data.
     """
 
     def __init__(self, name: str, *, run_dir: str | Path, weights_from: str | Path = "") -> None:
@@ -74,6 +75,8 @@ class Stage:
         self.by_hand = RUNNER not in os.environ
         self.earlier: Path | None = None
         self._inputs = {earlier: self._finished(earlier) for earlier in STAGES[name]}
+        if self.by_hand:
+            self._agree()
         if weights_from:
             self.earlier = stage_folder(Path(weights_from), name)
             if declared(Path(weights_from), name) is None or damaged_output(
@@ -107,6 +110,16 @@ class Stage:
                 f"{earlier}{busy}: run notebooks/{earlier}.ipynb first, or `run_all.py`"
             )
         return source, digest
+
+    def _agree(self) -> None:
+        """Refuse earlier stages of which one was made from another's older or later artifacts."""
+        for stage, (source, _) in self._inputs.items():
+            for read, digest in declared(source, stage)["inputs"].items():
+                if digest != self._inputs.get(read, (source, digest))[1]:
+                    raise MissingArtifact(
+                        f"{stage} was made from another {read} than is there now: run "
+                        f"notebooks/{stage}.ipynb first, or delete {self.run_dir.name}/{SCRATCH}"
+                    )
 
     def _introduce(self) -> None:
         """Say in one line where a notebook that was opened by hand reads and writes."""

@@ -30,7 +30,7 @@ def test_after_any_playing_everything_is_current(finished):
         ("01_data", 3),
         ("02_binary", 4),
         ("01_data", 5),
-        ("07_explainability", 6),
+        ("04_autoencoder", 6),
     ):
         said = play(finished, stage, number=number)
         assert "Opened by hand: reads the run phantom-standard, which stays as it is" in said

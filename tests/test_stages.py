@@ -197,7 +197,34 @@ def test_what_was_made_by_hand_from_something_else_is_not_read(tmp_path, monkeyp
     assert read() == 99
     first.save("numbers.npy", np.save, np.arange(4))
     first.finish()
+    with pytest.raises(MissingArtifact, match="02_binary was made from another 01_data"):
+        read()  # so was the run's
+    monkeypatch.setenv(stages.RUNNER, str(tmp_path / "store"))
+    finished(tmp_path, "02_binary")
+    monkeypatch.delenv(stages.RUNNER)
     assert read() == 3
+
+
+def test_stages_that_were_made_from_different_data_are_not_read_together(
+    tmp_path, monkeypatch, capsys
+):
+    """Else probabilities of the run's images would stand beside the images of the scratch."""
+    for name in ("01_data", "02_binary", "03_categorical"):
+        finished(tmp_path, name)
+    monkeypatch.delenv(stages.RUNNER)
+    finished(tmp_path)  # played, but with what the run has
+    Stage("07_explainability", run_dir=tmp_path)
+    other = Stage("01_data", run_dir=tmp_path)
+    other.save("numbers.npy", np.save, np.arange(99))
+    other.finish()
+    for name in ("02_binary", "03_categorical"):
+        reason = rf"{name} was made from another 01_data .* run notebooks/{name}\.ipynb first"
+        with pytest.raises(MissingArtifact, match=reason):
+            Stage("07_explainability", run_dir=tmp_path)
+        finished(tmp_path, name)
+    capsys.readouterr()
+    Stage("07_explainability", run_dir=tmp_path)
+    assert "01_data, 02_binary, 03_categorical from there too" in capsys.readouterr().out
 
 
 def test_an_open_notebook_notices_that_its_input_was_run_again(tmp_path, monkeypatch):
