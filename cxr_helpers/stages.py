@@ -114,7 +114,7 @@ class Stage:
     def _agree(self) -> None:
         """Refuse earlier stages of which one was made from another's older or later artifacts."""
         for stage, (source, _) in self._inputs.items():
-            for read, digest in declared(source, stage)["inputs"].items():
+            for read, digest in declared(source, stage).get("inputs", {}).items():
                 if digest != self._inputs.get(read, (source, digest))[1]:
                     raise MissingArtifact(
                         f"{stage} was made from another {read} than is there now: run "

@@ -227,6 +227,14 @@ def test_stages_that_were_made_from_different_data_are_not_read_together(
     assert "01_data, 02_binary, 03_categorical from there too" in capsys.readouterr().out
 
 
+def test_a_run_of_an_earlier_version_can_be_opened(tmp_path, by_hand):
+    """It did not note what a stage was made from."""
+    folder = stages.stage_folder(tmp_path, "01_data")
+    folder.mkdir(parents=True)
+    atomic.write_json(folder / stages.DECLARED, {"stage": "01_data", "facts": {}, "outputs": {}})
+    assert Stage("02_binary", run_dir=tmp_path).by_hand
+
+
 def test_an_open_notebook_notices_that_its_input_was_run_again(tmp_path, monkeypatch):
     first = finished(tmp_path)
     monkeypatch.delenv(stages.RUNNER)
