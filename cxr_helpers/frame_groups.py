@@ -177,7 +177,10 @@ def note(aurocs: Mapping[str, tuple[float, float, float]], metrics: Collection[s
         The keys of ``MEANING`` that the table has.
     """
     if metrics:
-        n = "n is the number of films in the group; a dash means that there is no such group."
+        n = (
+            "n is the number of films in the group; a dash means that there is no such group, or "
+            "that the row is the frame's own."
+        )
         return " ".join([*(MEANING[name] for name in metrics), n])
     known = {split: found for split, found in aurocs.items() if not np.isnan(found[0])}
     few = {split: found for split, found in known.items() if _knows(*found)}
