@@ -146,7 +146,7 @@ def examine(origin, options, first, run_dir) -> str:
         commands.tell(f"note: {remark}")
     if not options.weights_from:
         preflight.check_films(origin.located, first)
-    if not options.run and (whence := origins.other(run_dir, origin, fingerprint)):
+    if whence := origins.other(run_dir, origin, fingerprint):
         name = commands.run_name(Path(origin.whence).parent.name, run_dir.name)[:80]
         raise commands.Refused(
             2,

@@ -318,6 +318,7 @@ def test_two_folders_of_one_name_are_kept_apart(build, tmp_path, capsys):
     assert named == ["--run", "two-chest_xray-standard"]
     code, said = dry_run(two, *named)
     assert code == 0 and f"films: {two}\n" in said
+    assert dry_run(two, "--run", run.name)[0] == 2  # nor may it be named
     assert dry_run(one)[0] == dry_run(one.parent)[0] == dry_run(copy)[0] == 0
 
 
