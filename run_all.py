@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from cxr_helpers import (
+    atomic,
     chain,
     commands,
     digests,
@@ -51,7 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         schema = {stage: parameters.read(path) for stage, path in NOTEBOOKS.items()}
         presets = parameters.presets(ROOT / "notebooks" / "presets.toml")
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        return commands.fail(4, f"{commands.short(Path(error.filename))}: {error.strerror}")
+    except ValueError as error:
         return commands.fail(4, str(error))
     options = commands.parse(arguments, presets=list(presets), summary=__doc__)
     try:
@@ -178,6 +181,7 @@ def clean(options) -> int:
 
 def typeset(options, values, run_dir, log) -> int:
     """Write results and report; show what was done."""
+    from cxr_helpers import publish  # IPython takes half a second to import
     from report import ReportError, contents, currency, render
 
     start, others = time.monotonic(), (options.seeds or [])[1:]
@@ -198,7 +202,9 @@ def typeset(options, values, run_dir, log) -> int:
             currency.write(recipe, run_dir, [path for path in made if path.exists()])
         log.append(("report", "ran", time.monotonic() - start))
     commands.show_log(log, title="done")
-    commands.show_results(results.table_one(scores))
+    data = atomic.read_json(stages.stage_folder(run_dir, "01_data") / "dataset.json")
+    title = publish.labelled("Table 1", synthetic=data["synthetic"])
+    commands.show_results(results.table_one(scores), title=title)
     for warning in warnings:
         commands.tell(f"warning: {warning}")
     for path in made:

@@ -77,6 +77,8 @@ def parse(
     line("--course", help="course of the report; also in report/report.toml")
     add("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments)
+    if options.only and options.first:
+        parser.error("--only: not with --from")
     if options.run and not RUN_NAME.fullmatch(options.run):
         parser.error(f"--run {options.run!r}: expected letters, digits, '.', '_' and '-' only")
     if options.timeout is not None and options.timeout < 1:
@@ -126,11 +128,13 @@ def title_page(options: argparse.Namespace, path: Path) -> None:
     Raises
     ------
     Refused
-        With exit code 2 where the file is no TOML, or a line of it is missing, no text, or longer
-        than an option may be.
+        With exit code 2 where the file cannot be read or is no TOML, or a line of it is missing,
+        no text, or longer than an option may be.
     """
     try:
         said = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Refused(2, f"{short(path)}: {error.strerror}: it holds the title page") from error
     except ValueError as error:  # neither UTF-8 nor TOML
         raise Refused(2, f"{short(path)}: {error}") from error
     for name in TITLE_PAGE:
@@ -230,9 +234,9 @@ def show_log(log: Sequence[tuple[str, str, float]], *, title: str) -> None:
     _console.print(table, markup=False)
 
 
-def show_results(results: pd.DataFrame) -> None:
+def show_results(results: pd.DataFrame, *, title: str) -> None:
     """Show Table 1, the columns that fit a terminal."""
-    table = Table(title="Table 1", title_justify="left")
+    table = Table(title=title, title_justify="left")
     wanted = ("Row", "Classes", "Published", "Accuracy", "AUROC", "Accuracy over seeds", "n")
     shown = results[[name for name in wanted if name in results]]
     for name in shown:

@@ -107,7 +107,7 @@ class Parameter:
         if math.isinf(self.low) and math.isinf(self.high):
             return "any"
         steps = f" in steps of {self.step:g}" if self.step else ""
-        return f"{self.low:g} to {self.high:g}{steps}"
+        return f"{self.low:.10g} to {self.high:.10g}{steps}"
 
 
 def read(notebook: Path) -> dict[str, Parameter]:
@@ -147,6 +147,8 @@ def read(notebook: Path) -> dict[str, Parameter]:
                 "'name: type = literal  # comment'"
             ) from None
         comment = lines[node.end_lineno - 1][node.end_col_offset :].strip().lstrip("# ")
+        if kind.removeprefix("list[").removesuffix("]") not in TYPES:
+            raise ValueError(f"{notebook.name}, parameters cell: {name} has the type {kind!r}")
         found[name] = Parameter(name, kind, default, **_help_and_rule(comment))
         found[name].check(default)
     return found
@@ -199,6 +201,8 @@ def resolve(
     """
     values = {stage: {p.name: p.default for p in own.values()} for stage, own in schema.items()}
     for stage, changes in preset.items():
+        if stage not in schema:
+            raise ValueError(f"preset: no stage {stage!r}{did_you_mean(stage, schema)}")
         for name, value in changes.items():
             if name not in schema[stage]:
                 raise ValueError(f"preset: {stage} has no parameter {name!r}")
@@ -266,8 +270,17 @@ def seeds(text: str) -> list[int]:
 
 
 def presets(path: Path) -> dict[str, dict[str, dict[str, object]]]:
-    """Return the presets of a TOML file: name, then stage, then parameter values."""
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    """Return the presets of a TOML file: name, then stage, then parameter values.
+
+    Raises
+    ------
+    ValueError
+        If the file is no TOML, in UTF-8.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -105,9 +105,12 @@ class Stage:
         if digest is None:
             owner = self.run_dir / OWNER
             busy = f" ({owner.read_text(encoding='utf-8')} is at it)" if owner.is_file() else ""
+            others = self.run_dir.parent.glob(f"*/stages/{earlier}/{DECLARED}")
+            known = ", ".join(sorted(path.parents[2].name for path in others))
+            hint = f"; runs that have it: {known} (`run_dir`)" if known and self.by_hand else ""
             raise MissingArtifact(
                 f"{self.name} reads what {earlier} writes, and {self.run_dir.name} has no finished "
-                f"{earlier}{busy}: run notebooks/{earlier}.ipynb first, or `run_all.py`"
+                f"{earlier}{busy}: run notebooks/{earlier}.ipynb first, or `run_all.py`{hint}"
             )
         return source, digest
 

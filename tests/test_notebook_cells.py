@@ -261,15 +261,16 @@ class Remembered(SimpleNamespace):
     save = say = lambda *_, **__: None
 
 
-def neighbours_of(data, *, k=5, neighbours=(1, 3, 5, 9)):
+def neighbours_of(data, *, k=5, neighbours=(1, 3, 5, 9), blocks=2):
     """Run chapter 5 on random embeddings up to the scores of our network's; return its names."""
     draw = np.random.default_rng(1)
-    networks = ("binary", "categorical", "autoencoder", "ours")
+    networks = dict.fromkeys(("binary", "categorical", "autoencoder", "ours"))
+    networks["ours"] = models.residual_cnn(32, widths=[4] * blocks)
     return cells.run(
         "05_knn",
         *("7e3b4f18", "7ce472f8", "05-13", "05-14", "267bca26", "05-20"),
         radiographs=data,
-        networks=dict.fromkeys(networks),
+        networks=networks,
         embedding={name: draw.normal(size=(len(data.index), 8)) for name in networks},
         stage=Remembered(),
         k=k,
@@ -290,6 +291,12 @@ def test_k_is_chosen_by_the_vote_that_is_scored():
         vote = KNeighborsClassifier(line.k, metric=used.metric, weights=used.weights)
         assert vote.fit(near, learn.pneumonia).score(asked, choose.pneumonia) == line.accuracy
     assert (used.metric, used.weights) == ("cosine", "distance")
+
+
+def test_a_network_of_one_block_has_fewer_layers_to_try():
+    names = neighbours_of(radiographs(train=60, validation=40, test=40), blocks=1)
+    tried = names["study"].query("model == 'ours'")["layer"].unique()
+    assert list(tried) == ["stem_relu", "block1", models.EMBEDDING]
 
 
 def test_with_few_films_all_of_them_vote():

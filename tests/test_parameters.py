@@ -163,3 +163,17 @@ def test_seeds_that_make_no_sense_are_refused(text, message):
 
 def test_as_many_seeds_as_are_allowed():
     assert parameters.seeds("0-98,200") == [*range(99), 200]
+
+
+def test_a_type_that_there_is_not_is_refused(tmp_path):
+    (tmp_path / "01_data.ipynb").write_text(notebook("epochs: inte = 12"))
+    with pytest.raises(ValueError, match=r"01_data\.ipynb, parameters cell: epochs has the type"):
+        parameters.read(tmp_path / "01_data.ipynb")
+
+
+def test_a_preset_of_no_stage_and_a_broken_file_of_presets_are_named(schema, tmp_path):
+    with pytest.raises(ValueError, match=r"no stage '01_dat'; did you mean '01_data'"):
+        parameters.resolve(schema, preset={"01_dat": {"epochs": 3}})
+    (tmp_path / "presets.toml").write_text("quick")
+    with pytest.raises(ValueError, match=r"presets\.toml: Expected '='"):
+        parameters.presets(tmp_path / "presets.toml")

@@ -36,7 +36,7 @@ def build(tmp_path, monkeypatch):
         (["--set", "run_dir=/tmp"], 2, "'run_dir' is not set this way"),
         (["--set", "precision=bfloat"], 2, "is not one of float32, mixed_bfloat16"),
         (["--set", 'x=1;open("PWNED","w").close()'], 2, "no notebook has a parameter 'x'"),
-        (["--seed", "-1"], 2, "seed = -1 is out of range"),
+        (["--seed", "-1"], 2, "seed = -1 is out of range: 0 to 4294967295"),
         (["--only", "08"], 2, "no stage '08'"),
         (["--from", "binarry"], 2, "expected one of 01_data, 02_binary, 03_categorical"),
         (["--from", "binarry"], 2, "did you mean '02_binary'?"),
@@ -67,6 +67,7 @@ def test_a_mistake_is_one_line_and_an_exit_code(build, capsys, arguments, code, 
         (["--unknown"], "unrecognized arguments"),
         (["--seeds", "4-0"], "--seeds '4-0' counts down"),
         (["--seeds", "0-1", "--seed", "3"], "--seeds: not with --seed"),
+        (["--only", "2", "--from", "3"], "--only: not with --from"),
     ],
 )
 def test_a_bad_option_is_refused(capsys, arguments, words):
@@ -127,6 +128,7 @@ def test_a_line_of_the_title_page_has_a_length(build, capsys, option):
         ('title = "x"\nauthor = ""\ncourse = 1', "course is no text"),
         ('title = "x"\nauthor = ""', "course is no text"),
         ("title = x", "Invalid value (at line 1, column 9)"),
+        (None, "No such file or directory: it holds the title page"),
         ('title = "x"\nauthor = ""\ncourse = "' + "x" * 300 + '"', ""),
     ],
 )
@@ -135,13 +137,21 @@ def test_the_file_of_the_title_page_is_held_to_the_same(
 ):
     (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
     (tmp_path / "report").mkdir()
-    (tmp_path / "report" / "report.toml").write_text(page)
+    if page is not None:
+        (tmp_path / "report" / "report.toml").write_text(page)
     monkeypatch.setattr(run_all, "ROOT", tmp_path)
     assert run_all.main(["--dry-run"]) == (2 if words else 0)
     said = capsys.readouterr().err.splitlines()
     assert [words in line and "report.toml: " in line for line in said if "error" in line] == (
         [True] if words else []
     )
+
+
+def test_a_notebook_that_is_missing_is_named(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(run_all, "NOTEBOOKS", {"01_data": tmp_path / "01_data.ipynb"})
+    assert run_all.main(["--dry-run"]) == 4
+    said = capsys.readouterr().err
+    assert "01_data.ipynb: No such file" in said and "Errno" not in said
 
 
 def test_a_stages_number_is_enough(build, capsys):

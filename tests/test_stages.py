@@ -27,6 +27,14 @@ def test_missing_stage_says_which_notebook_to_run(tmp_path):
         Stage("02_binary", run_dir=tmp_path)
 
 
+def test_by_hand_a_wrong_run_is_told_which_runs_there_are(tmp_path, monkeypatch):
+    finished(tmp_path / "phantom-quick")
+    monkeypatch.delenv(stages.RUNNER)
+    said = r"phantom-standard has no finished 01_data: .*; runs that have it: phantom-quick \("
+    with pytest.raises(MissingArtifact, match=said):
+        Stage("02_binary", run_dir=tmp_path / "phantom-standard")
+
+
 def test_missing_artifact_is_named(tmp_path):
     finished(tmp_path)
     with pytest.raises(MissingArtifact, match=r"01_data/other\.npy"):

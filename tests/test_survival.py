@@ -223,6 +223,7 @@ def test_an_unchanged_rerun_runs_and_typesets_nothing(finished):
     done = finished.run()
     assert done.code == 0 and finished.take_log() == []
     assert "│ report            │ current" in done.said
+    assert "SYNTHETIC PHANTOMS. Table 1" in done.said
     assert {p: p.stat().st_mtime_ns for p in finished.run_dir.glob("re*.*")} == before
 
 
