@@ -71,8 +71,11 @@ def cuts(truth: np.ndarray, score: np.ndarray, *, at_least: float = 0.95) -> dic
 
     Parameters
     ----------
-    truth, score : array, shape (n,)
+    truth : array of int, shape (n,)
         As for ``threshold``.
+    score : array of float, shape (n,)
+        Probabilities. A cut that calls all films positive is 0, one that calls none is the number
+        after 1.
     at_least : float
         Sensitivity of the last one.
     """
@@ -81,7 +84,7 @@ def cuts(truth: np.ndarray, score: np.ndarray, *, at_least: float = 0.95) -> dic
         found["most accurate"] = threshold(truth, score)
         name = f"sensitivity {at_least:g}"
         found[name] = threshold(truth, score, aim="sensitivity", at_least=at_least)
-    return found
+    return {name: float(np.clip(cut, 0, np.nextafter(1, 2))) for name, cut in found.items()}
 
 
 def temperature(logits: np.ndarray, truth: np.ndarray) -> float:

@@ -144,10 +144,16 @@ def wide(scores: pd.DataFrame, metrics: Sequence[str] = METRICS[:5]) -> pd.DataF
 
 
 def figure(value: float, low: float = np.nan, high: float = np.nan, n: float = np.nan) -> str:
-    """Return a figure, its interval and its number of films as text that breaks only between."""
+    """Return a figure, its interval and its number of films as text that breaks only between.
+
+    The ends of the interval are rounded outwards, so that it holds the figure as printed too.
+    """
     if np.isnan(value):
         return "–"
-    interval = "" if np.isnan(low) else f" [{low:.2f},\N{NO-BREAK SPACE}{high:.2f}]"
+    interval = ""
+    if not np.isnan(low):
+        low, high = np.floor(round(100 * low, 6)) / 100, np.ceil(round(100 * high, 6)) / 100
+        interval = f" [{low:.2f},\N{NO-BREAK SPACE}{high:.2f}]"
     films = "" if np.isnan(n) else f" (n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{n:.0f})"
     return f"{value:.3f}{interval}{films}"
 

@@ -175,7 +175,7 @@ def _prose(name: str, lookup: Mapping) -> str:
     )
     environment.filters |= {
         "percent": lambda share: "no figure" if math.isnan(share) else f"{share:.1%}",
-        "signed": lambda share: f"{100 * share:+.1f}",
+        "signed": lambda share: f"{100 * share:+.1f}".replace("-", "\N{MINUS SIGN}"),
         "p": lambda p: f"{p:.2g}" if p >= 0.001 else "less than 0.001",
         "three": lambda number: f"{number:.3f}",
         "points": lambda share: f"{100 * share:.1f}",

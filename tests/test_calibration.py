@@ -166,3 +166,10 @@ def test_cuts_are_half_and_those_chosen_where_both_classes_are_seen():
     assert found["0.5"] == 0.5 and 0.2 < found["most accurate"] < 0.3
     assert 0.3 < found["sensitivity 0.5"] <= 0.9
     assert calibration.cuts(truth[:2], score[:2]) == {"0.5": 0.5}
+
+
+def test_a_cut_that_calls_all_films_alike_is_a_probability_too():
+    all_ill = calibration.cuts(np.array([1, 0, 1, 1]), np.array([0.5, 0.6, 0.5, 0.5]))
+    assert all_ill["most accurate"] == 0 and all_ill["sensitivity 0.95"] == 0
+    none_ill = calibration.cuts(np.array([0, 0, 0, 1]), np.array([0.5, 1.0, 0.5, 0.4]))
+    assert 1 < none_ill["most accurate"] < 1.001

@@ -93,6 +93,22 @@ def test_a_worst_group_is_told_with_its_films_and_interval(said):
     assert n == "200"
 
 
+@pytest.mark.parametrize(
+    ("serial", "words"),
+    [(0.7004, "neither predicts test better."), (0.75, "the serial blocks predict test better.")],
+)
+def test_a_validation_split_is_only_called_better_where_the_printed_gaps_differ(
+    said, serial, words
+):
+    tested = lines()
+    others = [
+        tested.assign(split="validation", value=0.7),
+        tested.assign(split="serial", value=serial),
+    ]
+    _, discussion = said(pd.concat([tested.assign(value=0.8), *others], ignore_index=True))
+    assert f"On this run {words}" in discussion
+
+
 def index_of(classes):
     names = ["normal", *(["bacterial", "viral"] if classes == 3 else ["pneumonia"] * 2)]
     index = pd.DataFrame({"split": "test", "class_name": names * 12, "frame_normal": 0.5})
@@ -141,7 +157,7 @@ def test_prose_and_tables_have_three_classes_or_say_why_not(run):
     tables = contents._tables(scores, data)
     assert (WHY in abstract) == (WHY in tables[0].caption) == (classes == 2)
     assert (
-        ("three classes;" in abstract) == ("for three classes in" in discussion) == (classes == 3)
+        ("three classes;" in abstract) == ("for three classes" in discussion) == (classes == 3)
     )
     assert ("no patient number" in abstract) == ("no patient number" in tables[0].caption)
     assert ("no patient number" in abstract) == (classes == 2)

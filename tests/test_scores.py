@@ -151,3 +151,8 @@ def test_a_score_of_some_films_shows_their_number():
     assert table["n"].tolist() == [4] and table["accuracy"].item() == "1.000"
     shown = table["worst group accuracy"].item().replace("\N{NO-BREAK SPACE}", " ")
     assert shown == "0.500 [0.25, 1.00] (n = 2)"
+
+
+def test_a_printed_interval_holds_its_printed_figure():
+    assert scores.figure(0.625, 0.625, 0.625).replace("\xa0", " ") == "0.625 [0.62, 0.63]"
+    assert scores.figure(0.29, 0.29, 0.57).replace("\xa0", " ") == "0.290 [0.29, 0.57]"
