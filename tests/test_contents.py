@@ -156,9 +156,7 @@ def test_prose_and_tables_have_three_classes_or_say_why_not(run):
     abstract, discussion = (contents._prose(f"{n}.md", lookup) for n in ("abstract", "discussion"))
     tables = contents._tables(scores, data)
     assert (WHY in abstract) == (WHY in tables[0].caption) == (classes == 2)
-    assert (
-        ("three classes;" in abstract) == ("for three classes" in discussion) == (classes == 3)
-    )
+    assert ("three classes;" in abstract) == ("for three classes" in discussion) == (classes == 3)
     assert ("no patient number" in abstract) == ("no patient number" in tables[0].caption)
     assert ("no patient number" in abstract) == (classes == 2)
     assert ("no patient number" in discussion) == (classes == 2)
