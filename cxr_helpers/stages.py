@@ -127,11 +127,12 @@ class Stage:
     def _introduce(self) -> None:
         """Say in one line where a notebook that was opened by hand reads and writes."""
         own = [name for name, (source, _) in self._inputs.items() if source != self.run_dir]
-        read = f"; {', '.join(own)} from there too" if own else ""
-        print(
-            f"Opened by hand: reads the run {self.run_dir.name}, which stays as it is, and writes "
-            f"to {self.run_dir.name}/{SCRATCH}{read}."
+        also = f"; {', '.join(own)} from there too" if own else ""
+        run = self.run_dir.name
+        what = (
+            f"reads the run {run}, which stays as it is, and writes" if self._inputs else "writes"
         )
+        print(f"Opened by hand: {what} to {run}/{SCRATCH}{also}, not to the run.")
 
     def input(self, stage: str, name: str) -> Path:
         """Return the path of an earlier stage's artifact, checked to be there.

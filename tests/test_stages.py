@@ -166,7 +166,7 @@ def test_opened_by_hand_it_writes_beside_the_run(tmp_path, monkeypatch, capsys):
     stage.save("numbers.npy", np.save, np.arange(99))
     stage.finish()
     said = capsys.readouterr().out.splitlines()
-    assert len(said) == 1 and said[0].startswith("Opened by hand: reads the run ")
+    assert len(said) == 1 and said[0].startswith("Opened by hand: writes to ")
     assert {path: path.read_bytes() for path in run} == run
     assert stage.folder == tmp_path / stages.SCRATCH / "stages" / "01_data"
 
