@@ -129,10 +129,11 @@ class Stage:
         own = [name for name, (source, _) in self._inputs.items() if source != self.run_dir]
         also = f"; {', '.join(own)} from there too" if own else ""
         run = self.run_dir.name
-        what = (
-            f"reads the run {run}, which stays as it is, and writes" if self._inputs else "writes"
-        )
-        print(f"Opened by hand: {what} to {run}/{SCRATCH}{also}, not to the run.")
+        if self._inputs:
+            said = f"reads the run {run}, which stays as it is, and writes to {run}/{SCRATCH}{also}"
+        else:
+            said = f"writes to {run}/{SCRATCH}; the run {run} stays as it is"
+        print(f"Opened by hand: {said}.")
 
     def input(self, stage: str, name: str) -> Path:
         """Return the path of an earlier stage's artifact, checked to be there.
