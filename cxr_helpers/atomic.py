@@ -108,4 +108,11 @@ def sweep(folder: Path, *, deep: bool = True) -> list[Path]:
 
 def _is_alive(path: Path) -> bool:
     writer = path.name.removeprefix(PARTIAL).split("-")[0]
-    return writer.isdecimal() and int(writer) != os.getpid() and psutil.pid_exists(int(writer))
+    if not writer.isdecimal() or int(writer) == os.getpid():
+        return False
+    try:
+        return psutil.Process(int(writer)).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:  # another user's
+        return True

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import psutil
 import pytest
 
 from cxr_helpers import atomic, faults
@@ -116,6 +117,19 @@ def test_kills_at_random_moments_never_show_half_a_file(tmp_path):
         left += len(atomic.sweep(tmp_path))
         assert list(tmp_path.iterdir()) == [path]
     assert left  # at least one kill came in the middle of a write
+
+
+def test_a_writer_whom_its_parent_has_not_waited_for_is_dead(tmp_path):
+    """A killed kernel stays a zombie until whoever inherits it looks."""
+    writer = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=-1)
+    left = tmp_path / f"{atomic.PARTIAL}{writer.pid}-x"
+    left.write_text("half")
+    assert atomic.sweep(tmp_path) == []
+    writer.kill()
+    while psutil.Process(writer.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert atomic.sweep(tmp_path) == [left]
+    writer.communicate()
 
 
 def test_the_sweep_spares_what_is_being_written(tmp_path):
