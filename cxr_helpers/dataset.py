@@ -73,8 +73,8 @@ class Part(_Images):
         A row a film: ``file``, ``split``, ``class_name``, ``group``, ``cluster`` (groups
         that share a duplicate, see ``splits.clusters``), ``width`` and ``height`` (in pixels, as
         stored), ``mode`` (Pillow's), ``frame_<class>`` for each of ``classes`` (probabilities
-        from the frame alone, 0 to 1) and, for phantoms, the marker's box. Of test films, and with them of the
-        whole ``Dataset``, class, group and file may be read only in evaluation.
+        from the frame alone, 0 to 1) and, for phantoms, the marker's box. Of test films, and with
+        them of the whole ``Dataset``, class, group and file may be read only in evaluation.
     """
 
     def where(self, mask: np.ndarray) -> Part:

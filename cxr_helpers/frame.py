@@ -76,7 +76,7 @@ def cross_fit(
         Side of the blacked-out centre.
     epochs, seed : int
     folds : int
-        Fewer are made where a class has fewer groups.
+        Fewer are made where a known class has fewer groups.
     report : callable, optional
         Gets a line of text a fold.
     checkpoint : callable, optional
@@ -90,12 +90,15 @@ def cross_fit(
         One a fold, for ``judge``.
     """
     category, groups = np.asarray(category), np.asarray(groups)
-    folds = min([folds, *(len(np.unique(groups[category == c])) for c in np.unique(category))])
+    known = category >= 0
+    sizes = [len(np.unique(groups[category == c])) for c in np.unique(category[known])]
+    folds = min([folds, *sizes])
     framed = black_out(images.shrink(films, SIZE), share)
     found = np.zeros((len(films), classes), np.float32)
     networks = []
+    strata = np.where(known, category, classes - 1)  # an unknown kind is some pneumonia
     splitter = StratifiedGroupKFold(n_splits=max(2, folds), shuffle=True, random_state=seed)
-    for fold, (learn, held) in enumerate(splitter.split(films, category, groups)):
+    for fold, (learn, held) in enumerate(splitter.split(films, strata, groups)):
         learn = learn[category[learn] >= 0]
         steps = -(-len(learn) // 32)
         networks.append(network(classes))

@@ -50,6 +50,21 @@ def test_a_mark_in_the_frame_is_found_and_one_in_the_centre_is_not():
         assert others.shape == (10, classes)
 
 
+def test_few_films_of_an_unknown_kind_do_not_make_fewer_networks(monkeypatch):
+    learnt = []
+    monkeypatch.setattr(frame.training, "fit", lambda model, films, *_, **__: learnt.append(films))
+    monkeypatch.setattr(
+        frame.training, "predict", lambda model, films: np.full((len(films), 3), 1 / 3, np.float32)
+    )
+    category = np.array([0, 1, 2] * 8 + [-1])
+    films = np.zeros((25, 64, 64), np.uint8)
+    said, networks = frame.cross_fit(
+        films, category, np.arange(25), classes=3, share=0.68, epochs=1, seed=0, folds=4
+    )
+    assert len(networks) == 4 and np.allclose(said, 1 / 3)
+    assert sum(map(len, learnt)) == 3 * 24  # each known one in three folds of four
+
+
 def test_no_film_is_judged_as_no_film():
     networks = [frame.network(2)]
     assert frame.judge(networks, np.zeros((0, 64, 64), np.uint8), share=0.68).shape == (0, 2)
