@@ -1,11 +1,11 @@
 """Run the seven notebooks in order and write the report.
 
     uv run run_all.py                              # on embedded phantoms
-    uv run run_all.py --data path/to/chest_xray    # on real films, a folder or an archive
+    uv run run_all.py --data path/to/chest_xray    # on real images, a folder or an archive
     uv run run_all.py --data kaggle                # download them first (or mendeley)
     uv run run_all.py --set 02_binary.epochs=3     # one parameter changed
     uv run run_all.py --dry-run                    # what would run, and why
-    uv run run_all.py --weights-from RUN --data OTHER   # score a run's models on other films
+    uv run run_all.py --weights-from RUN --data OTHER   # score a run's models on other images
 
 Results go to report/build/<run>/. A stage whose code, parameters, inputs and versions have not
 changed is not run again; a training that was interrupted goes on after its last whole epoch.
@@ -23,26 +23,26 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
-from cxr_helpers import (
-    atomic,
-    chain,
-    commands,
-    digests,
-    faults,
+from cxr_helpers.data import ingestion, sources
+from cxr_helpers.evaluation import tables
+from cxr_helpers.pipeline import (
+    command_line,
+    currency,
+    graph,
     housekeeping,
-    manifests,
-    origins,
     parameters,
     preflight,
     results,
-    sources,
+    runner,
     stages,
-    terminal,
 )
-from cxr_helpers.interrupts import Stopped, stoppable
+from cxr_helpers.pipeline.runs import REPORT_FILES, Run
+from cxr_helpers.system import digests, errors, files, terminal
+from cxr_helpers.system.errors import Refused
+from cxr_helpers.system.signals import Stopped, stoppable
 
 ROOT = Path(__file__).resolve().parent
-NOTEBOOKS = {stage: ROOT / "notebooks" / f"{stage}.ipynb" for stage in stages.STAGES}
+NOTEBOOKS = ROOT / "notebooks"
 BUILD = ROOT / "report" / "build"
 
 
@@ -50,166 +50,166 @@ def main(arguments: list[str] | None = None) -> int:
     """Run what the command line asks for; return the exit code."""
     terminal.open_closed_streams()
     try:
-        schema = {stage: parameters.read(path) for stage, path in NOTEBOOKS.items()}
-        presets = parameters.presets(ROOT / "notebooks" / "presets.toml")
+        stages_of = graph.load(NOTEBOOKS)
+        schema = {stage: parameters.read(spec.notebook) for stage, spec in stages_of.items()}
     except OSError as error:
-        return commands.fail(4, f"{commands.short(Path(error.filename))}: {error.strerror}")
+        path = terminal.short_path(Path(error.filename))
+        return command_line.fail(4, f"{path}: {error.strerror}")
     except ValueError as error:
-        return commands.fail(4, str(error))
-    options = commands.parse(arguments, presets=list(presets), summary=__doc__)
+        return command_line.fail(4, str(error))
+    options = command_line.parse(arguments, presets=list(stages_of.presets), summary=__doc__)
     try:
         if options.list:
-            commands.list_parameters(schema)
+            command_line.list_parameters(schema)
             return 0
-        with (
-            stoppable(),
-            digests.remembered(BUILD / ".cache", write=not options.dry_run),
-        ):
+        with stoppable(), digests.cached(BUILD / ".cache", write=not options.dry_run):
             if options.clean:
                 return clean(options)
-            return conduct(options, schema, presets)
-    except commands.Refused as error:
-        return commands.fail(error.code, str(error), debug=options.debug)
+            return run_stages(options, stages_of, schema)
+    except Refused as error:
+        return command_line.fail(error.code, str(error), debug=options.debug)
     except Stopped as stop:
-        return commands.fail(stop.code, f"stopped by {stop}; the same command goes on from here")
+        return command_line.fail(
+            stop.code, f"stopped by {stop}; the same command goes on from here"
+        )
     except Exception as error:
-        fault = faults.of(error)
-        bug = fault.code == faults.BUG
-        return commands.fail(fault.code, fault.message, debug=options.debug or bug)
+        fault = errors.classify(error)
+        bug = fault.code == errors.BUG
+        return command_line.fail(fault.code, fault.message, debug=options.debug or bug)
 
 
-def conduct(options, schema, presets) -> int:
+def run_stages(options, stages_of, schema) -> int:
     """Bring the chosen stages up to date, then typeset the report."""
-    commands.title_page(options, ROOT / "report" / "report.toml")
-    earlier = commands.earlier_run(options, BUILD)
-    preset = manifests.parameters_of(earlier, schema) if earlier else presets[options.preset]
+    command_line.title_page(options, ROOT / "report" / "report.toml")
+    earlier = command_line.earlier_run(options, BUILD, stages_of)
+    preset = earlier.parameters(schema) if earlier else stages_of.presets[options.preset]
     try:
         settings = [*options.settings, *([f"seed={options.seed}"] if options.seed else [])]
         values = parameters.resolve(
-            schema, preset=preset, settings=settings, reserved=manifests.UNTRACKED
+            schema, preset=preset, settings=settings, reserved=currency.UNTRACKED
         )
-        chosen = commands.selection(options)
+        chosen = command_line.selection(options, stages_of)
     except ValueError as error:
-        raise commands.Refused(2, str(error)) from error
-    origin = origins.find(options.data, cache_dir=BUILD / ".cache")
+        raise Refused(2, str(error)) from error
+    source = sources.find(options.data, cache_dir=BUILD / ".cache")
 
     kind = f"by-{earlier.name}" if earlier else options.preset
-    run_dir = BUILD / (options.run or commands.run_name(origin.name, kind))
-    if run_dir == earlier:
-        raise commands.Refused(2, f"--run {run_dir.name}: is the run that --weights-from names")
+    run = Run(BUILD / (options.run or command_line.run_name(source.name, kind)), stages_of)
+    if earlier and run.folder == earlier.folder:
+        raise Refused(2, f"--run {run.name}: is the run that --weights-from names")
     by = f"models of {earlier.name}" if earlier else f"preset {options.preset}"
-    commands.tell(f"{origin.name}, {by} → {commands.short(run_dir)}")
+    terminal.write_line(f"{source.name}, {by} → {terminal.short_path(run.folder)}")
     fingerprint = None
-    if origin.located:
-        fingerprint = examine(origin, options, values["01_data"], run_dir)
+    if source.located:
+        fingerprint = examine(source, options, values["01_data"], run)
     elif not options.dry_run:
-        if origin.room:
-            preflight.check_room(*origin.room, advice=f"free some to {origin.todo}")
-        prepare(options, values["01_data"], run_dir, films=0)
-    with nullcontext() if options.dry_run else preflight.sole_use(run_dir):
+        if source.disk_space:
+            preflight.check_disk(*source.disk_space, advice=f"free some to {source.pending}")
+        prepare(options, values["01_data"], run, images=0)
+    with nullcontext() if options.dry_run else run.locked():
         if fingerprint is None and options.dry_run:
-            commands.tell(f"would {origin.todo} first; what follows may depend on it")
-            fingerprint = (origins.recorded(run_dir) or ("", ""))[1]
+            terminal.write_line(f"would {source.pending} first; what follows may depend on it")
+            fingerprint = (run.source() or ("", ""))[1]
         elif fingerprint is None:
-            commands.tell(f"first: {origin.todo}")
-            origin = origins.fetch(options.data, cache_dir=BUILD / ".cache")
-            fingerprint = examine(origin, options, values["01_data"], run_dir)
+            terminal.write_line(f"first: {source.pending}")
+            source = sources.fetch(options.data, cache_dir=BUILD / ".cache")
+            fingerprint = examine(source, options, values["01_data"], run)
         if not options.dry_run:
-            origins.record(run_dir, origin, fingerprint)
-        where = {"run_dir": str(run_dir), "cache_dir": str(BUILD / ".cache")}
-        where |= {"data": str(origin.located), "weights_from": str(earlier or "")}
+            run.record_source(source.location, fingerprint)
+        where = {"run_dir": str(run.folder), "cache_dir": str(BUILD / ".cache")}
+        where |= {
+            "data": str(source.located),
+            "weights_from": str(earlier.folder if earlier else ""),
+        }
         for stage, own in values.items():
             own.update({name: value for name, value in where.items() if name in schema[stage]})
-        bring = partial(
-            chain.update,
-            NOTEBOOKS,
-            options=options,
-            fingerprint=fingerprint,
-            store=BUILD / stages.STORE,
+        update = partial(
+            runner.update, options=options, fingerprint=fingerprint, store=BUILD / stages.STORE
         )
-        log, behind = bring(values=values, chosen=chosen, run_dir=run_dir)
+        log, behind = update(run, values=values, chosen=chosen)
         if options.dry_run or behind:
-            commands.show_log(log, title="would run" if options.dry_run else "done")
+            command_line.show_log(log, title="would run" if options.dry_run else "done")
             if behind:
-                commands.tell(f"no report: {', '.join(behind)} not current")
+                terminal.write_line(f"no report: {', '.join(behind)} not current")
             if options.seeds:
-                commands.tell(f"then again, where not current, seeds {options.seeds[1:]}")
+                terminal.write_line(f"then again, where not current, seeds {options.seeds[1:]}")
             return 0
         for seed in (options.seeds or [])[1:]:
-            log += chain.retrain(bring, seed, values=values, run_dir=run_dir)
-        return typeset(options, values, run_dir, log)
+            log += runner.retrain(run, seed, values=values, update=update)
+        return typeset(options, values, run, log)
 
 
-def examine(origin, options, first, run_dir) -> str:
-    """Return the fingerprint of films; refuse those, and a machine, that could not end well."""
-    fingerprint, films = sources.identify(origin)
-    if films:
-        commands.tell(f"films: {origin.path}")
-    for remark in sources.remarks(origin.located):
-        commands.tell(f"note: {remark}")
+def examine(source, options, first, run) -> str:
+    """Return the fingerprint of the images; refuse images and machines that cannot work."""
+    fingerprint, images = ingestion.identify(source)
+    if images:
+        terminal.write_line(f"images: {source.path}")
+    for note in ingestion.notes(source.located):
+        terminal.write_line(f"note: {note}")
     if not options.weights_from:
-        preflight.check_films(origin.located, first)
-    if whence := origins.other(run_dir, origin, fingerprint):
-        name = commands.run_name(Path(origin.whence).parent.name, run_dir.name)[:80]
-        raise commands.Refused(
+        preflight.check_images(source.located, first)
+    if location := run.other_source(source.location, fingerprint):
+        name = command_line.run_name(Path(source.location).parent.name, run.name)[:80]
+        raise Refused(
             2,
-            f"{run_dir.name} is a run of other films ({whence}): give this one a name of its own, "
+            f"{run.name} is a run of other images ({location}): give this one a name of its own, "
             f"such as --run {name}",
         )
     if not options.dry_run:
-        prepare(options, first, run_dir, films=films or first["n_phantoms"])
-        digests.keep(BUILD / ".cache")  # the stages' own processes read them
+        prepare(options, first, run, images=images or first["n_phantoms"])
+        digests.write_cache(BUILD / ".cache")  # the stages' own processes read them
     return fingerprint
 
 
-def prepare(options, first, run_dir, *, films) -> None:
-    """Look at the machine, and make the run's folder."""
+def prepare(options, first, run, *, images) -> None:
+    """Check the machine, and make the run's folder."""
     for warning in preflight.check(
-        run_dir, films=films, image_size=first["image_size"], pdf=not options.no_pdf
+        run.folder, n_images=images, image_size=first["image_size"], pdf=not options.no_pdf
     ):
-        commands.tell(f"warning: {warning}")
+        terminal.write_line(f"warning: {warning}")
         options.no_pdf = True
 
 
 def clean(options) -> int:
-    """Remove what no run refers to; say how much it was."""
+    """Remove what no run refers to; report how much it was."""
     for folder, freed in housekeeping.clean(BUILD, dry_run=options.dry_run).items():
         done = "would free" if options.dry_run else "freed"
-        commands.tell(f"{commands.short(folder)}: {done} {freed / 2**20:,.1f} MiB")
+        terminal.write_line(f"{terminal.short_path(folder)}: {done} {freed / 2**20:,.1f} MiB")
     return 0
 
 
-def typeset(options, values, run_dir, log) -> int:
+def typeset(options, values, run, log) -> int:
     """Write results and report; show what was done."""
-    from cxr_helpers import publish  # IPython takes half a second to import
-    from report import ReportError, contents, currency, render
+    from cxr_helpers.figures import publishing  # IPython takes half a second to import
+    from report import ReportError, contents, render
+    from report import currency as report_currency
 
     start, others = time.monotonic(), (options.seeds or [])[1:]
-    recipe = currency.recipe(run_dir, options=vars(options))
-    made = [run_dir / name for name in commands.REPORT_FILES]
-    if currency.is_current(recipe, run_dir):
+    recipe = report_currency.recipe(run, options=vars(options))
+    made = [run.folder / name for name in REPORT_FILES]
+    if report_currency.is_current(recipe, run):
         log.append(("report", "current", 0.0))
-        scores, warnings = results.collect(run_dir, seeds=others), []
+        scores, warnings = results.collect(run, seeds=others), []
     else:
-        scores, _ = results.write(run_dir, seeds=others)
-        executed = [run_dir / "notebooks" / f"{stage}.ipynb" for stage in stages.STAGES]
+        scores, _ = results.write(run, seeds=others)
+        executed = [run.executed(stage) for stage in run.graph]
         try:
-            pages = contents.compose(run_dir, scores=scores, values=values, options=vars(options))
-            warnings = render(executed, **pages, out=run_dir, pdf=not options.no_pdf).warnings
+            pages = contents.compose(run, scores=scores, values=values, options=vars(options))
+            warnings = render(executed, **pages, out=run.folder, pdf=not options.no_pdf).warnings
         except ReportError as error:
-            raise commands.Refused(4, f"the report was not made: {error}") from error
+            raise Refused(4, f"the report was not made: {error}") from error
         if not warnings:
-            currency.write(recipe, run_dir, [path for path in made if path.exists()])
+            report_currency.write(recipe, run, [path for path in made if path.exists()])
         log.append(("report", "ran", time.monotonic() - start))
-    commands.show_log(log, title="done")
-    data = atomic.read_json(stages.stage_folder(run_dir, "01_data") / "dataset.json")
-    title = publish.labelled("Table 1", synthetic=data["synthetic"])
-    commands.show_results(results.table_one(scores), title=title)
+    command_line.show_log(log, title="done")
+    data = files.read_json(run.stage("01_data") / "dataset.json")
+    title = publishing.labelled("Table 1", synthetic=data["synthetic"])
+    command_line.show_results(tables.table_one(scores, run.graph.rows), title=title)
     for warning in warnings:
-        commands.tell(f"warning: {warning}")
+        terminal.write_line(f"warning: {warning}")
     for path in made:
         if path.exists() and path.suffix in (".html", ".pdf"):
-            commands.tell(f"report: {commands.short(path)}")
+            terminal.write_line(f"report: {terminal.short_path(path)}")
     return 0
 
 

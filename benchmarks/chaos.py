@@ -30,17 +30,17 @@ from pathlib import Path
 
 import psutil
 
-from cxr_helpers import results, stages
+from cxr_helpers.pipeline import results, stages
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = "chaos"
 OURS = "our network"  # as 03_categorical calls it
 SETTINGS = (
-    *("n_phantoms=100", "image_size=32", "frame_epochs=1", "02_binary.epochs=10"),
+    *("n_phantoms=100", "image_size=32", "border_epochs=1", "02_binary.epochs=10"),
     *("03_categorical.epochs=8", "03_categorical.ours_epochs=6", "03_categorical.ours_widths=8,16"),
     *("04_autoencoder.epochs=8", "study_rates=0.001", "study_epochs=1", "study_images=64"),
 )
-# the conductor itself, on the first stages, with its folder elsewhere and no report at the end
+# the runner itself, on the first stages, with its folder elsewhere and no report at the end
 DRIVER = """
 import sys
 from pathlib import Path
@@ -191,7 +191,7 @@ def stage_ends(run_dir: Path, names: list[str], seconds: float) -> dict[str, flo
 
 
 def manifest(run_dir: Path, name: str) -> Path:
-    """Return where the conductor records that a stage finished."""
+    """Return where the runner records that a stage finished."""
     return stages.stage_folder(run_dir, name) / "manifest.json"
 
 

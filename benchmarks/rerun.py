@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from cxr_helpers import stages
+from cxr_helpers.pipeline import stages
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from nbformat import NotebookNode
 
-from cxr_helpers.publish import TABLE_MIME
+from cxr_helpers.figures.publishing import TABLE_MIME
 from report.errors import ReportError
 
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -105,7 +105,7 @@ def chapters(notebook: NotebookNode) -> list[Chapter]:
     ------
     ReportError
         If a chapter does not open with a level-one heading, or an output does
-        not keep the contract of `cxr_helpers.publish`.
+        not keep the contract of `cxr_helpers.figures.publishing`.
     """
     found: dict[str, list[Block]] = {}
     for cell in notebook.cells:

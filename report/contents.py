@@ -10,33 +10,30 @@ import json
 import math
 import os
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import jinja2
 import pandas as pd
 
-from cxr_helpers import (
-    dataset,
-    digests,
-    frame_groups,
-    manifests,
-    publish,
-    published,
-    results,
-    stages,
-)
+from cxr_helpers.data import dataset, kermany
+from cxr_helpers.evaluation import shortcut_groups, tables
+from cxr_helpers.figures import publishing
+from cxr_helpers.pipeline import currency, results
+from cxr_helpers.pipeline.graph import Row
+from cxr_helpers.pipeline.runs import Run
+from cxr_helpers.system import digests
 from report.blocks import Prose, Table
 from report.document import Front
 from report.errors import ReportError
 
 HERE = Path(__file__).parent
-HIDDEN = manifests.UNTRACKED  # they are paths of the machine
+HIDDEN = currency.UNTRACKED  # they are paths of the machine
 
 
 def compose(
-    run_dir: Path,
+    run: Run,
     *,
     scores: pd.DataFrame,
     values: Mapping[str, Mapping[str, object]],
@@ -46,8 +43,8 @@ def compose(
 
     Parameters
     ----------
-    run_dir : Path
-        The run's folder, all stages finished.
+    run : Run
+        All its stages are finished.
     scores : pandas.DataFrame
         From ``results.collect``.
     values : mapping of stage to parameters
@@ -60,18 +57,18 @@ def compose(
     dict
         ``front``, ``opening``, ``closing``, ``appendix``.
     """
-    folder_of_data = stages.stage_folder(run_dir, "01_data")
+    folder_of_data = run.stage("01_data")
     data = json.loads((folder_of_data / "dataset.json").read_text(encoding="utf-8"))
     index = pd.read_csv(folder_of_data / "index.csv", keep_default_na=False)
-    lookup = _lookup(run_dir, scores=scores, data=data, index=index)
-    counts = publish.table_content(dataset.counts(index))
+    lookup = _lookup(run, scores=scores, data=data, index=index)
+    counts = publishing.table_content(dataset.counts(index))
     front = Front(
         title=options["title"],
         author=options["author"],
         course=options["course"],
         date=_date(),
         dataset=_dataset_line(data, len(index)),
-        counts=Table("tab-front-counts", counts["columns"], counts["rows"], "Films by split"),
+        counts=Table("tab-front-counts", counts["columns"], counts["rows"], "Images by split"),
         synthetic=data["synthetic"],
     )
     return {
@@ -79,10 +76,10 @@ def compose(
         "opening": [
             Prose(_prose("abstract.md", lookup)),
             Prose("# Results"),
-            *_tables(scores, data),
+            *_tables(scores, data, run.graph.rows),
         ],
         "closing": [Prose(_prose("discussion.md", lookup)), Prose(_prose("references.md", {}))],
-        "appendix": _appendix(run_dir, values=values, data=data),
+        "appendix": _appendix(run, values=values, data=data),
     }
 
 
@@ -93,27 +90,27 @@ def _date() -> str:
     return dt.date.today().isoformat()
 
 
-def _dataset_line(data: Mapping, films: int) -> str:
+def _dataset_line(data: Mapping, images: int) -> str:
     if data["scored_only"]:
-        return f"{data['name']}: {films:,} films with those the models learnt from"
+        return f"{data['name']}: {images:,} images with those the models learnt from"
     if data["synthetic"]:
-        return f"{films:,} synthetic phantoms, drawn by this project from a seed"
-    return f"Chest X-ray images (pneumonia), folder {data['name']}: {films:,} films"
+        return f"{images:,} synthetic phantoms, drawn by this project from a seed"
+    return f"Chest X-ray images (pneumonia), folder {data['name']}: {images:,} images"
 
 
-def _lookup(run_dir: Path, *, scores: pd.DataFrame, data: Mapping, index: pd.DataFrame) -> dict:
+def _lookup(run: Run, *, scores: pd.DataFrame, data: Mapping, index: pd.DataFrame) -> dict:
     """Return all names that the prose may use."""
     lines = {}
-    gaps = results.validation_gaps(scores)
+    gaps = tables.validation_gaps(scores)
     for row, own in scores[scores["split"] == "test"].groupby("row"):
         named = dict(zip(own["metric"], own["value"], strict=True))
-        said = {line.metric: _percent(line.value, line.low, line.high) for line in own.itertuples()}
-        films = dict(zip(own["metric"], own["n"], strict=True))
+        text = {line.metric: _percent(line.value, line.low, line.high) for line in own.itertuples()}
+        n_of = dict(zip(own["metric"], own["n"], strict=True))
         lines[row] = SimpleNamespace(
             **named,
             n=int(own["n"].max()),
-            said=SimpleNamespace(**said),
-            films=SimpleNamespace(**films),
+            text=SimpleNamespace(**text),
+            n_of=SimpleNamespace(**n_of),
         )
     compared = [
         SimpleNamespace(
@@ -122,7 +119,7 @@ def _lookup(run_dir: Path, *, scores: pd.DataFrame, data: Mapping, index: pd.Dat
             published=row.published,
             classes=row.classes,
         )
-        for row in results.ROWS
+        for row in run.graph.rows
         if row.published is not None and row.id in lines
     ]
     majority = {
@@ -136,33 +133,33 @@ def _lookup(run_dir: Path, *, scores: pd.DataFrame, data: Mapping, index: pd.Dat
         "knn": ("knn_binary", "binary_cnn"),
     }
     test = index.loc[index["split"] == "test", "class_name"].value_counts()
-    declared = {stage: stages.declared(run_dir, stage)["facts"] for stage in stages.STAGES}
+    declared = {stage: run.declared(stage)["facts"] for stage in run.graph}
     return {
         "synthetic": data["synthetic"],
         "scored_only": data["scored_only"],
         "dataset": data["name"],
-        "films": f"{len(index):,}",
+        "images": f"{len(index):,}",
         "test": lines,
-        "published": {row.id: row.published for row in results.ROWS if row.published is not None},
+        "published": {row.id: row.published for row in run.graph.rows if row.published is not None},
         "compared": compared,
         "close": [row for row in compared if abs(row.accuracy - row.published) <= 0.05],
         "farthest": max(compared, key=lambda row: abs(row.accuracy - row.published)),
         "below": [row.label for row in compared if row.accuracy <= majority[row.classes]],
         "compare": {
-            name: results.compare(run_dir, *rows)
+            name: results.compare(run, *rows)
             for name, rows in pairs.items()
             if lines.keys() >= {*rows}
         },
-        "why_two": data.get("why_two", ""),
-        "unnumbered": data.get("unnumbered", 0),
+        "two_class_reason": data.get("two_class_reason", ""),
+        "without_patient": data.get("without_patient", 0),
         "seeds": int(scores["seeds"].max()) if "seeds" in scores else 1,
         "published_test_split": all(
             test.get(name, 0) == count
-            for name, count in published.counts("test", kinds="pneumonia" not in test).items()
+            for name, count in kermany.counts("test", kinds="pneumonia" not in test).items()
         ),
         "pneumonia_lower": declared["04_autoencoder"]["direction"] == "below",
-        "by_frame": _by_frame(scores),
-        "labels": {row.id: row.label for row in results.ROWS},
+        "by_border": _by_border(scores),
+        "labels": {row.id: row.label for row in run.graph.rows},
         "facts": declared,
         "gaps": gaps,
         "better_validation": min(gaps, key=gaps.get) if len(gaps) > 1 else None,
@@ -202,17 +199,17 @@ def _percent(value: float, low: float, high: float) -> str:
     return f"{value:.1%} (95% interval {100 * low:.1f} to {100 * high:.1f})"
 
 
-def _tables(scores: pd.DataFrame, data: Mapping) -> list[Table]:
+def _tables(scores: pd.DataFrame, data: Mapping, rows: Sequence[Row]) -> list[Table]:
     """Return Table 1 and the table of the other scores."""
     synthetic = data["synthetic"]
     caption = (
-        "Scores on the test films beside the published accuracies of the course report, with 95% "
+        "Scores on the test images beside the published accuracies of the course report, with 95% "
         "bootstrap intervals in brackets (whole patient groups drawn within each class). Balanced "
         "accuracy is the mean of the classes' recalls; AUROC is the area under the ROC curve, for "
-        "three classes the mean of one against the rest; n is the number of test films. A dash "
-        "marks what was not published or has no meaning. " + _by_frame(scores)
+        "three classes the mean of one against the rest; n is the number of test images. A dash "
+        "marks what was not published or has no meaning. " + _by_border(scores)
     )
-    table = results.table_one(scores)
+    table = tables.table_one(scores, rows)
     if "Accuracy over seeds" in table:
         caption += (
             " Over seeds: mean ± standard deviation of the accuracy over trainings (their number); a "
@@ -220,36 +217,38 @@ def _tables(scores: pd.DataFrame, data: Mapping) -> list[Table]:
         )
     size = scores[(scores["row"] == "size_binary") & (scores["metric"] == "accuracy")]
     if size["value"].isna().any():
-        caption += " Film size alone is not available: all films it could learn from have one size."
-    if data.get("why_two"):
-        caption += f" There are no rows for three classes: {data['why_two']}."
-    if count := data.get("unnumbered"):
+        caption += (
+            " Image size alone is not available: all images it could learn from have one size."
+        )
+    if data.get("two_class_reason"):
+        caption += f" There are no rows for three classes: {data['two_class_reason']}."
+    if count := data.get("without_patient"):
         caption += (
             f" The names of {count:,} images carry no patient number: each is drawn by itself."
         )
-    more = results.table_one(scores, results.MORE)
-    tables = [_table(table, "tab-results", publish.labelled(caption, synthetic=synthetic))]
-    if len(more):
+    further = tables.table_one(scores, rows, tables.FURTHER)
+    found = [_table(table, "tab-results", publishing.labelled(caption, synthetic=synthetic))]
+    if len(further):
         caption = (
-            "More scores on the test films, with the same intervals. Brier score and calibration "
+            "More scores on the test images, with the same intervals. Brier score and calibration "
             "error need a probability; the interval of the calibration error lies high, because "
             "resampling itself adds to the error."
         )
-        caption = publish.labelled(caption, synthetic=synthetic)
-        tables.append(_table(more, "tab-more-results", caption))
-    return tables
+        caption = publishing.labelled(caption, synthetic=synthetic)
+        found.append(_table(further, "tab-more-results", caption))
+    return found
 
 
-def _by_frame(scores: pd.DataFrame) -> str:
+def _by_border(scores: pd.DataFrame) -> str:
     """Return what Table 1 says of scores by what the frame says."""
     test = scores[scores["split"] == "test"].set_index(["row", "metric"])[["value", "low", "high"]]
-    frame = test.loc["frame_binary"] if "frame_binary" in test.index else test.iloc[:0]
+    frame = test.loc["border_binary"] if "border_binary" in test.index else test.iloc[:0]
     found = {"test": tuple(frame.loc["auroc"])} if "auroc" in frame.index else {}
     metrics = test.index.get_level_values("metric")
-    return frame_groups.note(found, [m for m in ("worst_group_accuracy",) if m in metrics])
+    return shortcut_groups.note(found, [m for m in ("worst_group_accuracy",) if m in metrics])
 
 
-def _appendix(run_dir: Path, *, values: Mapping, data: Mapping) -> list:
+def _appendix(run: Run, *, values: Mapping, data: Mapping) -> list:
     """Return parameters, versions and the record of every stage."""
     parameters = pd.DataFrame(
         [
@@ -260,7 +259,7 @@ def _appendix(run_dir: Path, *, values: Mapping, data: Mapping) -> list:
         ],
         columns=["stage", "parameter", "value"],
     )
-    manifest = {stage: manifests.read(stage, run_dir) for stage in stages.STAGES}
+    manifest = {stage: run.manifest(stage) for stage in run.graph}
     last = manifest["01_data"]
     versions = pd.DataFrame(last["recipe"]["versions"].items(), columns=["library", "version"])
     record = pd.DataFrame(
@@ -268,10 +267,10 @@ def _appendix(run_dir: Path, *, values: Mapping, data: Mapping) -> list:
             (
                 stage,
                 manifest[stage]["seconds"],
-                (stages.declared(run_dir, stage)["peak_memory_bytes"] or math.nan) / 2**20,
-                digests.of(manifest[stage]["recipe"])[:16],
+                (run.declared(stage)["peak_memory_bytes"] or math.nan) / 2**20,
+                digests.sha256_of_json(manifest[stage]["recipe"])[:16],
             )
-            for stage in stages.STAGES
+            for stage in run.graph
         ],
         columns=["stage", "seconds", "peak memory (MiB)", "recipe digest"],
     )
@@ -285,7 +284,7 @@ def _appendix(run_dir: Path, *, values: Mapping, data: Mapping) -> list:
             f"Machine: {machine['system']}, {machine['cores']} cores."
         ),
         *(
-            _table(frame, id, publish.labelled(caption, synthetic=data["synthetic"]))
+            _table(frame, id, publishing.labelled(caption, synthetic=data["synthetic"]))
             for frame, id, caption in (
                 (record, "tab-record", "Each stage: seconds, highest memory, recipe."),
                 (versions, "tab-versions", "Versions of Python and the libraries."),
@@ -301,5 +300,5 @@ def _table(frame: pd.DataFrame, id: str, caption: str) -> Table:
         name: ".2f" if name == "Published" else ".0f" if any(w in name for w in whole) else ".1f"
         for name in frame.select_dtypes("number")
     }
-    content = publish.table_content(frame, formats=formats)
+    content = publishing.table_content(frame, formats=formats)
     return Table(id, content["columns"], content["rows"], caption)

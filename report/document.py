@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cxr_helpers.publish import SYNTHETIC_LABEL
+from cxr_helpers.figures.publishing import SYNTHETIC_LABEL
 from report.blocks import Block, Chapter, Figure, Prose, Table
 from report.errors import ReportError
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from nbconvert.exporters import TemplateExporter
 from nbformat import NotebookNode
 
-from cxr_helpers.publish import SYNTHETIC_LABEL
+from cxr_helpers.figures.publishing import SYNTHETIC_LABEL
 from report import mathfont
 from report.blocks import Figure, chapters
 from report.document import compose

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cxr_helpers import atomic
+from cxr_helpers.system import files
 from report.blocks import Block
 from report.document import Front, Matter
 from report.html import HtmlExporter
@@ -61,7 +61,7 @@ def render(
     ------
     ReportError
         If a notebook did not run cleanly to its end, breaks the contract of
-        `cxr_helpers.publish`, repeats an id, or links to nothing.
+        `cxr_helpers.figures.publishing`, repeats an id, or links to nothing.
     """
     merged = merge(notebooks)
     matter = Matter(front, tuple(opening), tuple(closing), tuple(appendix))
@@ -81,7 +81,7 @@ def render(
     # both are ready: an interruption leaves both old ones, or none
     pdf_path = out / "report.pdf"
     pdf_path.unlink(missing_ok=True)  # an older one would pass for this report's
-    html_path = atomic.write_bytes(out / "report.html", page.encode(errors="replace"))
+    html_path = files.write_bytes(out / "report.html", page.encode(errors="replace"))
     if printed is None:
         return Rendered(html_path, None, warnings)
-    return Rendered(html_path, atomic.write_bytes(pdf_path, printed), warnings)
+    return Rendered(html_path, files.write_bytes(pdf_path, printed), warnings)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from nbconvert.exporters import TemplateExporter
 from nbformat import NotebookNode
 
-from cxr_helpers.publish import SYNTHETIC_LABEL
+from cxr_helpers.figures.publishing import SYNTHETIC_LABEL
 from report.blocks import Table, chapters
 from report.document import Document, Front, compose
 from report.pandoc import convert

@@ -5,19 +5,21 @@ import shutil
 import pytest
 import tiny
 
+from cxr_helpers.pipeline import graph, stages
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _as_the_runner(tmp_path_factory):
     """Let a stage write as in the runner's kernels; what opens one by hand takes this back."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(tiny.stages.RUNNER, str(tmp_path_factory.mktemp("store")))
+        patch.setenv(stages.RUNNER, str(tmp_path_factory.mktemp("store")))
         yield
 
 
 @pytest.fixture
 def by_hand(monkeypatch):
     """Open notebooks as a user does: not by the runner."""
-    monkeypatch.delenv(tiny.stages.RUNNER)
+    monkeypatch.delenv(stages.RUNNER)
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +27,7 @@ def _finished(tmp_path_factory):
     project = tiny.make(tmp_path_factory.mktemp("tiny") / "project")
     done = project.run()
     assert done.code == 0, done.said
-    assert project.take_log() == list(tiny.stages.STAGES)
+    assert project.take_log() == list(graph.default())
     return project
 
 

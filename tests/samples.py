@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from cxr_helpers.publish import TABLE_MIME
+from cxr_helpers.figures.publishing import TABLE_MIME
 from report import Front
 
 HOSTILE = (

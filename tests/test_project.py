@@ -78,7 +78,7 @@ def test_modules_that_need_no_tensorflow_never_import_it():
 def test_every_module_has_its_tests():
     tested = {p.stem.removeprefix("test_") for p in (ROOT / "tests").glob("test_*.py")}
     through = dict.fromkeys(["anatomy", "strokes", "lesions", "exposure"], "phantoms")
-    through |= {"films": "plots", "commands": "run_all"}
+    through |= {"images": "plots", "commands": "run_all"}
     assert {through.get(name, name) for name in MODULES} <= tested
 
 

@@ -1,4 +1,4 @@
-"""On the real films, where they are at hand: never in the repository, never needed."""
+"""On the real images, where they are at hand: never in the repository, never needed."""
 
 import os
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxr_helpers import folder, images, published, sources, splits
+from cxr_helpers.data import decoding, folder, ingestion, kermany, splits
 
 HOME = os.environ.get("CXR_DATA_DIR")
 pytestmark = pytest.mark.skipif(
-    not HOME, reason="CXR_DATA_DIR does not name a folder of real films"
+    not HOME, reason="CXR_DATA_DIR does not name a folder of real images"
 )
 
 
@@ -21,7 +21,7 @@ def scan():
 
 def test_the_development_copy_is_kaggles_training_set(scan):
     counts = scan.files["class_name"].value_counts().to_dict()
-    assert counts == published.COUNTS["train"]
+    assert counts == kermany.COUNTS["train"]
     assert len(scan.ignored) == 0
 
 
@@ -43,7 +43,7 @@ def test_originals_of_every_mode_are_read():
     assert len(paths) == 90
     modes, widths = set(), set()
     for path in paths:
-        pixels, facts = images.decode(path, 128)
+        pixels, facts = decoding.decode(path, 128)
         assert pixels.std() > 10
         modes.add(facts["mode"])
         widths.add(facts["width"])
@@ -51,14 +51,14 @@ def test_originals_of_every_mode_are_read():
 
 
 def test_originals_without_a_test_folder_get_one_of_whole_groups(tmp_path):
-    source = sources.read(
+    source = ingestion.read(
         str(Path(HOME) / "originals"),
         size=64,
         framing="pad",
         cache_dir=tmp_path,
         phantom_options={},
     )
-    assert source.cut_test and source.index["split"].value_counts()["test"] in range(15, 30)
+    assert source.test_from_train and source.index["split"].value_counts()["test"] in range(15, 30)
     assert source.index.groupby("group")["split"].nunique().max() == 1
 
 
@@ -66,7 +66,7 @@ def test_reduced_scale_decoding_stays_close_to_full_decoding():
     from PIL import Image
 
     path = next((Path(HOME) / "originals").rglob("*.jpeg"))
-    pixels, _ = images.decode(path, 128)
+    pixels, _ = decoding.decode(path, 128)
     with Image.open(path) as image:
         full = image.convert("L").resize((128, 128), Image.Resampling.BICUBIC)
     difference = np.abs(pixels.astype(int) - np.asarray(full).astype(int))

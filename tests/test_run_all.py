@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_folder import LAYOUT, make
+from folders import LAYOUT, make
 
 import run_all
-from cxr_helpers import commands, downloads, manifests, origins, preflight, sources, stages
+from cxr_helpers.data import downloads, ingestion, sources
+from cxr_helpers.pipeline import command_line, currency, graph, preflight, stages
 
 ROOT = Path(run_all.__file__).parent
 
@@ -32,7 +33,7 @@ def build(tmp_path, monkeypatch):
         (["--set", "learning_rate=inf"], 2, "out of range"),
         (["--set", "epoch=3"], 2, "did you mean 'epochs'?"),
         (["--set", "image_size=130"], 2, "in steps of 4"),
-        (["--set", "data=films"], 2, "use --data"),
+        (["--set", "data=images"], 2, "use --data"),
         (["--set", "run_dir=/tmp"], 2, "'run_dir' is not set this way"),
         (["--set", "precision=bfloat"], 2, "is not one of float32, mixed_bfloat16"),
         (["--set", 'x=1;open("PWNED","w").close()'], 2, "no notebook has a parameter 'x'"),
@@ -168,7 +169,7 @@ def test_debug_shows_the_traceback(build, capsys):
 def test_dry_run_says_what_and_why_and_makes_nothing(build, capsys):
     assert run_all.main(["--dry-run"]) == 0
     said = capsys.readouterr().err
-    assert all(stage in said for stage in stages.STAGES) and "never finished" in said
+    assert all(stage in said for stage in graph.default()) and "never finished" in said
     assert not build.exists()
 
 
@@ -204,17 +205,17 @@ ENOUGH = LAYOUT | {
         ({"PNEUMONIA": ["person8_virus_1.jpeg"]}, [], "one kind of pneumonia: train has"),
         (
             {"NORMAL": [f"IM-020{number}-0001.jpeg" for number in range(3)]},
-            ["--set", "serial_fraction=0.5", "--set", "validation_fraction=0.5"],
+            ["--set", "contiguous_fraction=0.5", "--set", "validation_fraction=0.5"],
             "images of normal: train",
         ),
         (
             {"NORMAL": [f"IM-020{number}-0001.jpeg" for number in range(2)]},
-            ["--set", "serial_fraction=0", "--set", "validation_fraction=0"],
+            ["--set", "contiguous_fraction=0", "--set", "validation_fraction=0"],
             "images of normal: train as cut has 3 of at least 4",
         ),
         (
             {"NORMAL": [f"IM-020{number}-0001.jpeg" for number in range(3)]},
-            ["--set", "serial_fraction=0", "--set", "validation_fraction=0"],
+            ["--set", "contiguous_fraction=0", "--set", "validation_fraction=0"],
             "",
         ),
     ],
@@ -223,7 +224,7 @@ def test_too_few_patients_are_refused_before_anything_runs(
     build, tmp_path, capsys, changes, arguments, words
 ):
     layout = ENOUGH | {f"train/{place}": names for place, names in changes.items()}
-    data = str(make(tmp_path / "films", layout))
+    data = str(make(tmp_path / "images", layout))
     code = run_all.main(["--dry-run", "--data", data, *arguments])
     said = capsys.readouterr().err
     assert code == (3 if words else 0) and words in said and not build.exists()
@@ -232,22 +233,22 @@ def test_too_few_patients_are_refused_before_anything_runs(
 @pytest.mark.parametrize("share", ["0.1", "0.5"])
 def test_few_phantoms_are_looked_at_too(build, capsys, share):
     """Sixty, the fewest, are enough for what each preset cuts; half and half is not, for seed 28."""
-    settings = ["n_phantoms=60", f"validation_fraction={share}", f"serial_fraction={share}"]
+    settings = ["n_phantoms=60", f"validation_fraction={share}", f"contiguous_fraction={share}"]
     settings = [word for setting in settings for word in ("--set", setting)]
     code = run_all.main(["--dry-run", "--seed", "28", *settings])
     assert code == (0 if share == "0.1" else 3), capsys.readouterr().err
 
 
 def test_a_broken_data_folder_is_refused_before_anything_runs(build, tmp_path, capsys):
-    (tmp_path / "films" / "train" / "NORMAL").mkdir(parents=True)
-    assert run_all.main(["--data", str(tmp_path / "films")]) == 3
-    assert "films': train/PNEUMONIA is missing" in capsys.readouterr().err
+    (tmp_path / "images" / "train" / "NORMAL").mkdir(parents=True)
+    assert run_all.main(["--data", str(tmp_path / "images")]) == 3
+    assert "images': train/PNEUMONIA is missing" in capsys.readouterr().err
     assert not build.exists()
 
 
 @pytest.fixture
 def nowhere(monkeypatch, tmp_path):
-    """Leave no copy of the published films, and fail where one is asked for."""
+    """Leave no copy of the published images, and fail where one is asked for."""
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "kagglehub"))
     for name in ("kaggle", "mendeley"):
         monkeypatch.setattr(downloads, name, None)
@@ -262,11 +263,11 @@ def test_a_dry_run_downloads_and_writes_nothing(build, nowhere, tmp_path, capsys
 
 
 def test_a_dry_run_unpacks_nothing(build, tmp_path, capsys):
-    make(tmp_path / "films", ENOUGH)
-    archive = shutil.make_archive(str(tmp_path / "films"), "zip", tmp_path / "films")
+    make(tmp_path / "images", ENOUGH)
+    archive = shutil.make_archive(str(tmp_path / "images"), "zip", tmp_path / "images")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert run_all.main(["--dry-run", "--data", archive]) == 0
-    assert "would unpack films.zip first" in capsys.readouterr().err
+    assert "would unpack images.zip first" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
@@ -290,7 +291,7 @@ def test_a_run_in_use_is_refused_before_the_download(build, nowhere, capsys):
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_refusal_leaves_no_empty_run(build, tmp_path, capsys, packed):
-    data = str(make(tmp_path / "films", ENOUGH))
+    data = str(make(tmp_path / "images", ENOUGH))
     data = shutil.make_archive(data, "tar", data) if packed else data
     assert run_all.main(["--data", data, "--only", "07"]) == 2
     assert "01_data is not current" in capsys.readouterr().err
@@ -298,9 +299,9 @@ def test_a_refusal_leaves_no_empty_run(build, tmp_path, capsys, packed):
 
 
 def test_an_archive_is_named_not_its_place_in_the_cache(build, tmp_path, capsys):
-    (tmp_path / "films" / "train" / "NORMAL").mkdir(parents=True)
-    (tmp_path / "films" / "train" / "NORMAL" / "a.jpeg").touch()
-    archive = shutil.make_archive(str(tmp_path / "films"), "zip", tmp_path / "films")
+    (tmp_path / "images" / "train" / "NORMAL").mkdir(parents=True)
+    (tmp_path / "images" / "train" / "NORMAL" / "a.jpeg").touch()
+    archive = shutil.make_archive(str(tmp_path / "images"), "zip", tmp_path / "images")
     assert run_all.main(["--data", archive]) == 3
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert f"error: '{archive}': train/PNEUMONIA is missing" in last and ".cache" not in last
@@ -312,22 +313,22 @@ def test_two_folders_of_one_name_are_kept_apart(build, tmp_path, capsys):
     make(one, ENOUGH)
     shutil.copytree(one, copy)
     shutil.copytree(one, two)
-    next((two / "train" / "NORMAL").iterdir()).write_bytes(b"another film")
+    next((two / "train" / "NORMAL").iterdir()).write_bytes(b"another image")
     run = build / "chest_xray-standard"
     run.mkdir(parents=True)
-    origin = origins.find(str(one), cache_dir=build)
-    origins.record(run, origin, sources.identify(origin)[0])
+    origin = sources.find(str(one), cache_dir=build)
+    sources.record(run, origin, ingestion.identify(origin)[0])
 
     def dry_run(data, *more):
         code = run_all.main(["--dry-run", "--data", str(data), *more])
         return code, capsys.readouterr().err
 
     code, said = dry_run(two)
-    assert code == 2 and f"chest_xray-standard is a run of other films ({one})" in said
+    assert code == 2 and f"chest_xray-standard is a run of other images ({one})" in said
     named = said.strip().split()[-2:]
     assert named == ["--run", "two-chest_xray-standard"]
     code, said = dry_run(two, *named)
-    assert code == 0 and f"films: {two}\n" in said
+    assert code == 0 and f"images: {two}\n" in said
     assert dry_run(two, "--run", run.name)[0] == 2  # nor may it be named
     assert dry_run(one)[0] == dry_run(one.parent)[0] == dry_run(copy)[0] == 0
 
@@ -347,20 +348,20 @@ def test_relative_paths_count_from_where_the_user_stands(tmp_path):
     ("data", "name"),
     [
         ("phantom", "phantom-standard"),
-        ("my films", "my-films-standard"),
+        ("my images", "my-images-standard"),
         ("../..", "data-standard"),
         ("Röntgen", "R-ntgen-standard"),
     ],
 )
 def test_run_names_are_plain(data, name):
-    assert commands.run_name(data, "standard") == name
-    assert commands.RUN_NAME.fullmatch(name)
+    assert command_line.run_name(data, "standard") == name
+    assert command_line.RUN_NAME.fullmatch(name)
 
 
 def test_an_old_report_is_set_aside(tmp_path):
     (tmp_path / "report.html").write_text("old")
-    commands.retire_report(tmp_path)
-    commands.retire_report(tmp_path)
+    command_line.retire_report(tmp_path)
+    command_line.retire_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
     assert (tmp_path / "previous" / "report.html").read_text() == "old"
 
@@ -414,11 +415,11 @@ def earlier(build):
     """Return a run whose stages all ended, or seem to."""
     folder = build / "phantom-quick"
     (folder / "notebooks").mkdir(parents=True)
-    for name in stages.STAGES:
+    for name in graph.default():
         stage = stages.Stage(name, run_dir=folder)
         stage.save("x.txt", Path.write_text, "x")
         stage.finish()
-        manifests.write(name, {"parameters": {}}, folder, seconds=0.0)
+        currency.write(name, {"parameters": {}}, folder, seconds=0.0)
     return folder
 
 

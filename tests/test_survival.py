@@ -12,10 +12,11 @@ import subprocess
 
 import pytest
 import tiny
-from test_preflight import powerless
+from machine import powerless
 from tiny import HOLD, ended, family, is_gone, kill, wait_for
 
-from cxr_helpers import manifests
+from cxr_helpers.pipeline import graph
+from cxr_helpers.pipeline.runs import Run
 
 AGAIN = "the same command goes on from here"
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
@@ -58,7 +59,7 @@ def test_a_signal_in_a_cell_ends_everything(finished, number):
     assert done.last == f"error: stopped by {number.name}; {AGAIN}"
     wait_for(lambda: all(map(is_gone, processes)), within=20)
     assert finished.partial() == [] and not (finished.stage("02_binary") / "half.txt").exists()
-    assert manifests.read("02_binary", finished.run_dir) is None
+    assert Run(finished.run_dir).manifest("02_binary") is None
     assert not (finished.run_dir / "report.html").exists()
 
 
@@ -200,7 +201,7 @@ def test_a_limit_on_file_sizes_ends_with_words_and_old_artifacts(finished):
 
 @posix
 def test_the_conductor_itself_out_of_disk_ends_with_words(finished):
-    """[OUT-02] It is the conductor that writes what a notebook has shown."""
+    """[OUT-02] It is the runner that writes what a notebook has shown."""
     done = finished.run(
         "--only",
         "02",
@@ -209,7 +210,7 @@ def test_the_conductor_itself_out_of_disk_ends_with_words(finished):
         "import run_all, sys; sys.exit(run_all.main())",
     )
     assert done.code == 6 and "File too large: raise the limit" in done.last
-    assert manifests.read("02_binary", finished.run_dir) is None and finished.partial() == []
+    assert Run(finished.run_dir).manifest("02_binary") is None and finished.partial() == []
 
 
 # --- changed ---
@@ -347,7 +348,7 @@ def test_other_seeds_train_again_on_the_same_data_and_are_kept(project):
     """The tiny stages have no seed: what counts is which run, where, and what the report reads."""
     assert project.run("--seeds", "0-1").code == 0
     ran = project.take_log()
-    assert ran == [*tiny.stages.STAGES, *tiny.results.ROWS_FROM]
+    assert ran == [*graph.default(), *tiny.results.ROWS_FROM]
     again = project.run_dir / tiny.results.SEEDS / "1" / "stages"
     assert (again / "01_data" / "value.txt").samefile(project.stage("01_data") / "value.txt")
     assert "seeds_mean" in (project.run_dir / "results.csv").read_text()

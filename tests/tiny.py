@@ -18,7 +18,8 @@ import psutil
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 import run_all
-from cxr_helpers import results, stages
+from cxr_helpers.pipeline import graph, runs
+from cxr_helpers.pipeline.runs import Run
 
 CODE = run_all.ROOT
 PARAMETERS = """
@@ -32,11 +33,11 @@ run_dir: str = ""  # where the run's artifacts are
 BODY = """
 import os
 from pathlib import Path
-from cxr_helpers.stages import STAGES, Stage
+from cxr_helpers.pipeline.stages import Stage
 stage = Stage({stage!r}, run_dir=run_dir)
 with open("ran.txt", "a") as log:
     log.write(stage.name + "\\n")
-read = [stage.input(earlier, "value.txt").read_text() for earlier in STAGES[stage.name]]
+read = [stage.input(earlier, "value.txt").read_text() for earlier in stage.run.graph[stage.name].reads]
 stage.save("value.txt", Path.write_text, f"{{stage.name}} {{number}} {{read}}")
 """
 PLANTED = 'exec(os.environ.get("TINY_" + stage.name, ""))'
@@ -139,14 +140,14 @@ class Project:
 
     def stage(self, name: str) -> Path:
         """Return the folder of a stage's artifacts."""
-        return stages.stage_folder(self.run_dir, name)
+        return Run(self.run_dir).stage(name)
 
     def contents(self) -> dict[str, bytes]:
         """Return every file of the run that a user may look at, by its name."""
         return {
             str(path.relative_to(self.run_dir)): path.read_bytes()
             for path in sorted(self.run_dir.rglob("*"))
-            if path.is_file() and path.name not in (".lock", stages.OWNER)
+            if path.is_file() and path.name not in (".lock", runs.OWNER)
         }
 
     def partial(self) -> list[str]:
@@ -161,10 +162,9 @@ def make(root: Path) -> Project:
         shutil.copytree(CODE / folder, root / folder, ignore=ignored)
     shutil.copy2(CODE / "run_all.py", root)
     (root / "notebooks").mkdir()
-    (root / "notebooks" / "presets.toml").write_text("[standard]\n[quick]\n")
     for name in ("abstract.md", "discussion.md", "references.md"):
         (root / "report" / name).write_text(f"# {name.removesuffix('.md').title()}\n\nTiny.\n")
-    for stage in stages.STAGES:
+    for stage in graph.default():
         write_notebook(root / "notebooks" / f"{stage}.ipynb")
     return Project(root)
 
@@ -174,21 +174,23 @@ def write_notebook(path: Path, *, more: str = "") -> None:
     stage = path.stem
     body = BODY.format(stage=stage) + (data() if stage == "01_data" else "") + more
     if stage == "07_explainability":
-        body += "from cxr_helpers import interrupts\n"
+        body += "from cxr_helpers.system import signals\n"
     cells = [new_code_cell(source) for source in (body, PLANTED, FINISH)]
     parameters = new_code_cell(PARAMETERS.strip(), metadata={"tags": ["parameters"]})
     title = new_markdown_cell(f"# Stage {stage}")
     for position, cell in enumerate([title, parameters, *cells]):
         cell["id"] = f"cell-{position}"  # else each copy would be another notebook
-    nbformat.write(new_notebook(cells=[title, parameters, *cells]), path)
+    declared = json.loads(graph.default()[stage].notebook.read_text(encoding="utf-8"))["metadata"]
+    declared = {"cxr": declared["cxr"] | {"presets": {"quick": {}}}}
+    nbformat.write(new_notebook(cells=[title, parameters, *cells], metadata=declared), path)
 
 
 def data() -> str:
     """Return the code by which 01_data writes all that a report needs."""
     scores = "row,split,metric,value,n\n"
-    scores += "".join(f"{row.id},test,accuracy,0.5,1\n" for row in results.ROWS)
-    predictions = "row,split,film,truth,predicted,score\n"
-    predictions += "".join(f"{row.id},test,1,1,1,\n" for row in results.ROWS)
+    scores += "".join(f"{row.id},test,accuracy,0.5,1\n" for row in graph.default().rows)
+    predictions = "row,split,image,y_true,y_pred,y_score\n"
+    predictions += "".join(f"{row.id},test,1,1,1,\n" for row in graph.default().rows)
     dataset = {"name": "tiny", "synthetic": True, "scored_only": False, "fingerprint": "none"}
     return DATA.format(scores=scores, predictions=predictions, dataset=json.dumps(dataset))
 

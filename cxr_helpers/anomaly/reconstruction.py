@@ -1,0 +1,124 @@
+"""Anomaly by reconstruction error: how badly an autoencoder redraws an image."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import keras
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+
+from cxr_helpers.models import training
+
+BANDS = (1, 2, 4, 8)  # standard deviations of the Gaussians between them, in 1/128 of the side
+DETAIL = 2  # what a Gaussian of this standard deviation takes away is fine detail
+_FLOOR = 1e-9  # of an error or a detail, before its logarithm
+
+
+def reconstruct(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Return what the autoencoder makes of some images.
+
+    Parameters
+    ----------
+    model : keras.Model
+        (n, size, size, 1) to the same shape, in [0, 1].
+    images : ndarray of uint8, shape (n, size, size)
+
+    Returns
+    -------
+    ndarray of float32, shape (n, size, size), range [0, 1]
+    """
+    return training.predict(model, images)[..., 0]
+
+
+def reconstruction_error(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Return each image's mean squared error between itself and its reconstruction.
+
+    Parameters
+    ----------
+    model : keras.Model
+        (n, size, size, 1) to the same shape, in [0, 1].
+    images : ndarray of uint8, shape (n, size, size)
+        May be memory-mapped; a few hundred images at a time are held as floats.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        In units of squared grey level, black 0 and white 1.
+    """
+    errors = [
+        np.mean((reconstruct(model, part) - part / np.float32(255)) ** 2, axis=(1, 2), dtype=float)
+        for part in np.array_split(images, max(1, len(images) // 512))
+    ]
+    return np.concatenate(errors)
+
+
+def error_and_detail(model: keras.Model, images: np.ndarray) -> pd.DataFrame:
+    """Return how badly images are redrawn, by region and by fineness, beside their fine detail.
+
+    Parameters
+    ----------
+    model : keras.Model
+        (n, size, size, 1) to the same shape, in [0, 1].
+    images : ndarray of uint8, shape (n, size, size)
+        May be memory-mapped; about a hundred at a time are held as floats.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row an image, in units of squared grey level, black 0 and white 1. For each region
+        (``whole``, ``outer``: the outer sixth of each side, ``middle``: the rest) the columns
+        ``error <region>``, the mean squared error of the reconstruction, and ``detail <region>``,
+        the mean square of what a Gaussian filter of 2/128 of the side takes away. For each band
+        of a Laplacian pyramid (Burt and Adelson 1983, doi:10.1109/TCOM.1983.1095851), between
+        0, 1, 2, 4 and 8 of 1/128 of the side, ``energy <upper end>`` of the image and ``lost
+        <upper end>``, that of the difference from its reconstruction.
+    """
+    size = images.shape[1]
+    margin, unit = size // 6, size / 128
+    middle = np.zeros((size, size), dtype=bool)
+    middle[margin : size - margin, margin : size - margin] = True
+    regions = {"whole": np.ones_like(middle), "middle": middle, "outer": ~middle}
+
+    def energies(maps: np.ndarray) -> list[np.ndarray]:
+        """Return the mean square of each band of each map."""
+        blurred = [maps, *(_blurred(maps, scale * unit) for scale in BANDS)]
+        return [np.mean((fine - coarse) ** 2, axis=(1, 2)) for fine, coarse in pairwise(blurred)]
+
+    found = []
+    for part in np.array_split(images, max(1, len(images) // 128)):
+        shown = part / np.float32(255)
+        missing = shown - reconstruct(model, part)
+        detail = (shown - _blurred(shown, DETAIL * unit)) ** 2
+        columns = {}
+        for name, region in regions.items():
+            columns[f"error {name}"] = (missing**2)[:, region].mean(axis=1, dtype=float)
+            columns[f"detail {name}"] = detail[:, region].mean(axis=1, dtype=float)
+        columns |= {f"energy {b}": e for b, e in zip(BANDS, energies(shown), strict=True)}
+        columns |= {f"lost {b}": e for b, e in zip(BANDS, energies(missing), strict=True)}
+        found.append(pd.DataFrame(columns))
+    return pd.concat(found, ignore_index=True)
+
+
+def excess_error(error: np.ndarray, detail: np.ndarray, normal: np.ndarray) -> np.ndarray:
+    """Return how far images are redrawn worse than normal ones of equal detail.
+
+    Parameters
+    ----------
+    error, detail : ndarray of float, shape (n,)
+        At least 0, see ``error_and_detail``.
+    normal : ndarray of bool, shape (n,)
+        Where a straight line is fitted to the logarithm of the error against that of the detail.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        Natural logarithm of the error, minus the line's.
+    """
+    x, y = (np.log(np.maximum(values, _FLOOR)) for values in (detail, error))
+    return y - np.polyval(np.polyfit(x[normal], y[normal], 1), x)
+
+
+def _blurred(maps: np.ndarray, sigma: float) -> np.ndarray:
+    return ndimage.gaussian_filter(maps, (0, sigma, sigma))

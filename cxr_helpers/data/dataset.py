@@ -1,0 +1,254 @@
+"""The data as the later stages read them: images by split, with their labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from cxr_helpers.data import splits
+from cxr_helpers.data.class_names import CLASSES, NAMES
+from cxr_helpers.data.labels import Evaluation
+from cxr_helpers.system import files
+from cxr_helpers.system.errors import DataError
+
+# validation: groups drawn at random; contiguous: contiguous blocks of patient numbers
+SPLITS = ("train", "validation", "contiguous", "test")
+
+
+class Stage(Protocol):
+    """Where artifacts are written and read, such as ``cxr_helpers.pipeline.stages.Stage``."""
+
+    folder: Path
+
+    def save(self, name: str, write: Callable, *args, **kwargs) -> Path:
+        """Write an artifact as ``write(path, *args, **kwargs)``."""
+
+    def input(self, stage: str, name: str) -> Path:
+        """Return the path of an earlier stage's artifact."""
+
+
+def positions(class_names: pd.Series, classes: tuple[str, ...]) -> np.ndarray:
+    """Return each class name's position in ``classes``.
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+        -1 for an unknown subtype among three classes.
+    """
+    known = {name: position for position, name in enumerate(classes)}
+    return class_names.map(known).fillna(-1).to_numpy(dtype=int)
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Images with a row of an index each; the labels of test images only in evaluation."""
+
+    images: np.ndarray
+    _rows: pd.DataFrame
+    classes: tuple[str, ...] = field(default=CLASSES, kw_only=True)
+    _evaluation: Evaluation = field(default_factory=Evaluation, kw_only=True)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def index(self) -> pd.DataFrame:
+        """A row an image, see ``Part``; in test without labels unless evaluation is declared."""
+        return self._evaluation.visible(self._rows)
+
+    @property
+    def pneumonia(self) -> np.ndarray:
+        """1 for pneumonia, 0 for normal: ndarray of int, shape (n,)."""
+        return (self.index["class_name"] != "normal").to_numpy(dtype=int)
+
+    @property
+    def category(self) -> np.ndarray:
+        """Position in ``classes``, -1 for an unknown subtype: ndarray of int, shape (n,)."""
+        return positions(self.index["class_name"], self.classes)
+
+
+@dataclass(frozen=True)
+class Part(_Images):
+    """The images of one split.
+
+    Attributes
+    ----------
+    images : ndarray of uint8, shape (n, size, size)
+        A view on the memory-mapped file: read-only.
+    index : pandas.DataFrame
+        A row an image: ``file``, ``split``, ``class_name``, ``group``, ``cluster`` (groups
+        that share a duplicate, see ``splits.clusters``), ``width`` and ``height`` (in pixels, as
+        stored), ``mode`` (Pillow's), ``border_<class>`` for each of ``classes`` (probabilities
+        from the frame alone, 0 to 1) and, for phantoms, the marker's box. Of test images, and with
+        them of the whole ``Dataset``, class, group and file may be read only in evaluation.
+    """
+
+    def where(self, mask: np.ndarray) -> Part:
+        """Return the images where ``mask`` is True, shape (n,); they are copied."""
+        mask = np.asarray(mask, dtype=bool)
+        rows = self._rows[mask].reset_index(drop=True)
+        return Part(self.images[mask], rows, classes=self.classes, _evaluation=self._evaluation)
+
+
+@dataclass(frozen=True)
+class Dataset(_Images):
+    """All images of a run, sorted by split; those of test in random order.
+
+    Attributes
+    ----------
+    images : ndarray of uint8, shape (n, size, size), memory-mapped
+    index : pandas.DataFrame
+        As in ``Part``.
+    facts : dict
+        ``name``, ``synthetic``, ``image_size``, ``fingerprint``, ``choose_by`` (group or contiguous),
+        ``classes``, ``two_class_reason`` (see ``three_classes``), ``without_patient`` (images).
+    classes : tuple of str
+        What the networks of chapters 1 and 3 tell apart: ``CLASSES``, or ``BINARY_CLASSES``.
+    """
+
+    facts: dict
+
+    def evaluation(self) -> Evaluation:
+        """Declare that the labels of test images are read, in this notebook cell only.
+
+        In a program it is a context: ``with radiographs.evaluation():``. Elsewhere
+        ``labels.LabelsWithheld`` is raised by whatever would tell the class of a test image.
+        """
+        return self._evaluation.declare()
+
+    def __getitem__(self, split: str) -> Part:
+        """Return the images of a split, one of ``SPLITS``."""
+        if split not in SPLITS:
+            raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS)}")
+        rows = np.flatnonzero(self._rows["split"] == split)
+        low, high = (rows[0], rows[-1] + 1) if len(rows) else (0, 0)
+        return Part(
+            self.images[low:high],
+            self._rows.iloc[low:high].reset_index(drop=True),
+            classes=self.classes,
+            _evaluation=self._evaluation,
+        )
+
+    @property
+    def selection(self) -> Part:
+        """The validation images that weights are chosen by; empty where there are none."""
+        return self[splits.SELECTION[self.facts.get("choose_by", "group")]]
+
+    @property
+    def three_classes(self) -> bool:
+        """Whether rows for three classes are scored; if not, ``facts["two_class_reason"]`` says why."""
+        return not self.facts.get("two_class_reason")
+
+    @property
+    def resampled(self) -> str:
+        """What the bootstrap draws, for captions."""
+        single = ", or images whose names carry no patient number,"
+        part = single if self.facts.get("without_patient") else ""
+        return f"whole patient groups{part} drawn within each class"
+
+    def scored(self) -> list[str]:
+        """Return the splits to score: every validation split that has images, then test."""
+        return [name for name in SPLITS[1:] if len(self[name])]
+
+    def development(self, *, seed: int) -> tuple[Part, Part]:
+        """Return train and validation, for choosing anything but the weights.
+
+        Where the run has no validation split, 15 % of train (whole clusters) stand in for it.
+        """
+        train, chooser = self["train"], self.selection
+        if len(chooser):
+            return train, chooser
+        held = splits.validation_mask(
+            train.index["cluster"], train.index["class_name"], fraction=0.15, seed=seed
+        )
+        return train.where(~held), train.where(held)
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the images are phantoms."""
+        return self.facts["synthetic"]
+
+
+def save(
+    stage: Stage,
+    images: np.ndarray,
+    index: pd.DataFrame,
+    facts: dict,
+    *,
+    truth: Mapping[str, np.ndarray] | None = None,
+) -> Dataset:
+    """Write the data for the later stages: ``images.npy``, ``index.csv``, ``dataset.json``.
+
+    Parameters
+    ----------
+    stage : Stage
+        ``01_data``.
+    images : ndarray of uint8, shape (n, size, size)
+        In any order.
+    index : pandas.DataFrame
+        A row an image, with the columns ``file``, ``split``, ``class_name``, ``group``.
+    facts : dict
+        ``name``, ``synthetic``, ``fingerprint``.
+    truth : mapping of name to ndarray, shape (n, ...), optional
+        What phantoms know of themselves, such as masks; lands as ``<name>.npy`` in the same
+        order as the images.
+
+    Returns
+    -------
+    Dataset
+        What ``load`` returns in a later stage.
+
+    Raises
+    ------
+    ValueError
+        If rows and images differ in number, or a split or class is unknown.
+    folder.DataError
+        If no image is in test.
+    """
+    if len(images) != len(index):
+        raise ValueError(f"{len(images)} images but {len(index)} rows in the index")
+    for column, known in (("split", SPLITS), ("class_name", NAMES)):
+        if strange := set(index[column]) - set(known):
+            raise ValueError(f"unknown {column} {sorted(strange)}; expected {', '.join(known)}")
+    if not (index["split"] == "test").any():
+        raise DataError("no image is left to test on: training has all that were given")
+    order = np.argsort(index["split"].map(SPLITS.index), kind="stable")
+    test = (index["split"].iloc[order] == "test").to_numpy()
+    order[test] = np.random.default_rng(0).permutation(order[test])  # folders are sorted by class
+    stage.save("images.npy", np.save, np.ascontiguousarray(images[order]))
+    for name, array in (truth or {}).items():
+        stage.save(f"{name}.npy", np.save, array[order])
+    stage.save("index.csv", index.iloc[order].to_csv, index=False)
+    stage.save("dataset.json", files.write_json, facts | {"image_size": int(images.shape[1])})
+    return read(stage.folder)
+
+
+def load(stage: Stage) -> Dataset:
+    """Return the images that ``01_data`` wrote, memory-mapped."""
+    return read(stage.input("01_data", "images.npy").parent)
+
+
+def read(folder: Path) -> Dataset:
+    """Return the images that ``01_data`` wrote into some folder, memory-mapped."""
+    facts = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    index = pd.read_csv(folder / "index.csv", keep_default_na=False)
+    classes = tuple(facts.get("classes", CLASSES))
+    return Dataset(np.load(folder / "images.npy", mmap_mode="r"), index, facts, classes=classes)
+
+
+def counts(index: pd.DataFrame) -> pd.DataFrame:
+    """Count images by split (rows, with their sum) and class (columns, with their sum)."""
+    classes = [name for name in NAMES if (index["class_name"] == name).any()]
+    splits = [name for name in SPLITS if (index["split"] == name).any()]
+    table = pd.crosstab(index["split"], index["class_name"]).reindex(
+        index=splits, columns=classes, fill_value=0
+    )
+    table["all"] = table.sum(axis=1)
+    table.loc["all"] = table.sum()
+    return table.rename_axis("split").rename_axis(None, axis=1).reset_index()

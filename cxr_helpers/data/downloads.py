@@ -1,0 +1,130 @@
+"""Fetch the published images from Kaggle or Mendeley Data, whole or not at all.
+
+Kermany, Zhang, Goldbaum (2018), Mendeley Data V2, doi:10.17632/rscbjbr9sj.2, CC BY 4.0.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+from cxr_helpers.system import files
+from cxr_helpers.system.errors import DataError
+
+# A version is named, so that a cached copy serves without asking the network.
+KAGGLE_HANDLE = "paultimothymooney/chest-xray-pneumonia/versions/2"
+KAGGLE_BYTES = 2_400_000_000  # about; unpacked it takes as much again
+KAGGLE_PAGE = "kaggle.com/datasets/paultimothymooney/chest-xray-pneumonia"
+MENDELEY_URL = (
+    "https://data.mendeley.com/public-files/datasets/rscbjbr9sj/files/"
+    "f12eaf6d-6023-432f-acc9-80c9d7393433/file_downloaded"
+)
+MENDELEY_PAGE = "doi.org/10.17632/rscbjbr9sj.2"
+MENDELEY_BYTES = 1_235_512_464
+ARCHIVE = "ChestXRay2017.zip"
+
+
+def kaggle_cache() -> Path:
+    """Return the folder where kagglehub keeps what it downloads."""
+    return Path(os.environ.get("KAGGLEHUB_CACHE") or Path.home() / ".cache" / "kagglehub")
+
+
+def kaggle_cached() -> Path | None:
+    """Return the folder of Kaggle's copy if kagglehub has downloaded it, without asking anybody."""
+    owner, name, _, version = KAGGLE_HANDLE.split("/")
+    folder = kaggle_cache() / "datasets" / owner / name
+    found = folder / "versions" / version
+    return found if found.is_dir() and (folder / f"{version}.complete").is_file() else None
+
+
+def is_mounted() -> bool:
+    """Return whether the machine has Kaggle's copy at hand: a Kaggle notebook, or Colab."""
+    return bool({"KAGGLE_KERNEL_RUN_TYPE", "TBE_RUNTIME_ADDR"} & set(os.environ))
+
+
+def kaggle() -> Path:
+    """Return the folder of Kaggle's copy, downloaded by kagglehub where it is not cached.
+
+    No login is asked for. In a Kaggle notebook the mounted input serves, in Colab its
+    read-only cache.
+
+    Raises
+    ------
+    DataError
+        If it cannot be had: no network, or Kaggle refuses.
+    """
+    import kagglehub
+
+    try:
+        return Path(kagglehub.dataset_download(KAGGLE_HANDLE))
+    except Exception as error:  # many libraries' errors; a user needs the way out, not the type
+        raise DataError(_way_out("kaggle", error, page=KAGGLE_PAGE)) from error
+
+
+def mendeley_cached(*, cache_dir: str | Path, size: int = MENDELEY_BYTES) -> Path | None:
+    """Return Mendeley's zip archive if it was downloaded, whole."""
+    target = Path(cache_dir) / "downloads" / ARCHIVE
+    return target if target.is_file() and target.stat().st_size == size else None
+
+
+def mendeley(*, cache_dir: str | Path, url: str = MENDELEY_URL, size: int = MENDELEY_BYTES) -> Path:
+    """Return Mendeley's zip archive, downloaded by pooch where it is not cached.
+
+    What was downloaded gets the archive's name only after its length was checked and it
+    proved to be a zip. A download that was cut starts again from the beginning.
+
+    Parameters
+    ----------
+    cache_dir : path
+        The archive is kept in its folder ``downloads``.
+    url : str
+        Where to get it.
+    size : int
+        Its length in bytes; no hash was published.
+
+    Raises
+    ------
+    DataError
+        If it cannot be had, or is not what it should be.
+    """
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")
+    if cached := mendeley_cached(cache_dir=cache_dir, size=size):
+        return cached
+    folder = Path(cache_dir) / "downloads"
+    target = folder / ARCHIVE
+    folder.mkdir(parents=True, exist_ok=True)
+    files.remove_leftovers(folder)
+    with files.temporary_folder(folder) as work:
+        try:
+            part = Path(
+                pooch.retrieve(
+                    url,
+                    known_hash=None,
+                    path=work,
+                    fname=f"{ARCHIVE}.part",
+                    downloader=pooch.HTTPDownloader(progressbar=True, timeout=60),
+                )
+            )
+        except Exception as error:  # requests', urllib3's and the system's
+            raise DataError(_way_out("mendeley", error, page=MENDELEY_PAGE)) from error
+        found = part.stat().st_size
+        if found != size or not zipfile.is_zipfile(part):
+            raise DataError(
+                f"the download from Mendeley Data is {found:,} bytes and "
+                f"{'' if zipfile.is_zipfile(part) else 'no '}zip archive; expected {size:,} bytes. "
+                f"Try again, or get {ARCHIVE} from {MENDELEY_PAGE} by hand and use --data {ARCHIVE}"
+            )
+        os.replace(part, target)
+    return target
+
+
+def _way_out(source: str, error: Exception, *, page: str) -> str:
+    """Return one line: what went wrong, how to go on by hand, how to go on without."""
+    reason = str(error).strip().split("\n")[0][:160] or type(error).__name__
+    return (
+        f"--data {source} could not be downloaded ({reason}). Download it by hand from {page} and "
+        "give its folder or zip: --data PATH; --data phantom needs no network"
+    )

@@ -1,0 +1,229 @@
+"""The images of a source, whatever its kind, in one form: pixels, index, what was left out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxr_helpers.data import class_names, decoding, folder, sources, splits
+from cxr_helpers.data.dataset import SPLITS, Dataset
+from cxr_helpers.data.sources import PHANTOM, Source
+from cxr_helpers.system import digests, errors
+
+DECODED = "decoded"  # folder of the cache
+TEST_FRACTION = 0.25  # of a folder that has no test of its own
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images as they came, before a validation split is cut.
+
+    Attributes
+    ----------
+    name : str
+        What the report calls the data.
+    synthetic : bool
+        Whether they are phantoms.
+    fingerprint : str
+        Of the contents.
+    images : ndarray of uint8, shape (n, size, size)
+    index : pandas.DataFrame
+        A row an image: ``file``, ``split`` (train or test), ``class_name``, ``group``,
+        ``width``, ``height``, ``mode``.
+    ignored, unreadable : pandas.DataFrame
+        Files that were not used: ``file``, ``reason``.
+    truth : mapping of name to ndarray, shape (n, ...)
+        What phantoms know of themselves: ``lesion_masks`` and ``lung_masks``.
+    test_from_train : bool
+        Whether there was no test folder, so that a quarter of the images, in whole patient
+        groups, was cut from train for it, the same for every seed.
+    decoded : str
+        Name of the entry, below ``DECODED`` in the cache, that holds the images; empty where they
+        were drawn.
+    """
+
+    name: str
+    synthetic: bool
+    fingerprint: str
+    images: np.ndarray
+    index: pd.DataFrame
+    ignored: pd.DataFrame
+    unreadable: pd.DataFrame
+    truth: Mapping[str, np.ndarray] = field(default_factory=dict)
+    test_from_train: bool = False
+    decoded: str = ""
+
+
+def identify(origin: Source) -> tuple[str, int | None]:
+    """Return content fingerprint and number of located images, without decoding one.
+
+    The number of phantoms is a parameter's: None.
+
+    Raises
+    ------
+    folder.DataError
+        If there is no usable layout of images; an archive is named, not where it was unpacked to.
+    """
+    if origin.located == PHANTOM:
+        return PHANTOM, None
+    try:
+        scan = folder.scan(origin.located)
+    except errors.DataError as error:
+        raise errors.DataError(str(error).replace(origin.located, origin.path)) from error
+    return decoding.fingerprint(decoding.digest_each(scan) + scan.files["file"]), len(scan.files)
+
+
+def read(
+    data: str,
+    *,
+    size: int,
+    framing: str,
+    cache_dir: str | Path,
+    phantom_options: Mapping[str, object],
+    cached: Callable | None = None,
+) -> ImageSet:
+    """Return the images of a source at the working size.
+
+    Parameters
+    ----------
+    data : str
+        As for ``origins.find``.
+    size : int
+        Height and width in pixels.
+    framing : str
+        How an image is made square, see ``images.decode``.
+    cache_dir : path
+        Where decoded images are kept between runs.
+    phantom_options : mapping
+        Passed to ``phantoms.phantoms`` where phantoms are drawn.
+    cached : callable, optional
+        Takes a function and its arguments, returns what it returns, such as ``Stage.cached``: so
+        that phantoms are not drawn twice.
+
+    Raises
+    ------
+    folder.DataError
+        If the data cannot be used.
+    """
+    nothing = pd.DataFrame(columns=["file", "reason"])
+    if data == PHANTOM:
+        from cxr_helpers.phantoms import rendering  # SciPy: a second that no other source needs
+
+        draw = (
+            rendering.render_arrays if cached is None else partial(cached, rendering.render_arrays)
+        )
+        drawn = draw(size=size, **phantom_options)
+        index = _grouped(drawn["index"]).assign(width=size, height=size, mode="L")
+        truth = {name: drawn[name] for name in ("lesion_masks", "lung_masks")}
+        pixels = drawn["images"]
+        return ImageSet("phantoms", True, _digest(pixels), pixels, index, nothing, nothing, truth)
+    scan = folder.scan(sources.fetch(data, cache_dir=cache_dir).located)
+    with digests.cached(Path(cache_dir)):
+        pixels, table, unreadable = decoding.decode_all(
+            scan, size, framing=framing, cache_dir=Path(cache_dir) / DECODED
+        )
+    index, test_from_train = _assigned(table)
+    return ImageSet(
+        scan.root.name,
+        False,
+        decoding.fingerprint(table["sha256"]),
+        pixels,
+        index,
+        scan.ignored,
+        unreadable,
+        test_from_train=test_from_train,
+        decoded=Path(pixels.filename).parent.name,
+    )
+
+
+def preview(located: str, *, n_phantoms: int, seed: int) -> pd.DataFrame:
+    """Return what is known of located images before one is decoded or drawn.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row an image: ``split`` (train or test), ``class_name``, ``group``; without training images
+        whose group test has too, which are never learnt from.
+    """
+    if located == PHANTOM:
+        from cxr_helpers.phantoms import rendering
+
+        return _grouped(rendering.patient_list(n_phantoms, seed=seed))
+    index, _ = _assigned(folder.scan(located).files)
+    test = index["split"] == "test"
+    return index[test | ~index["group"].isin(index.loc[test, "group"])]
+
+
+def notes(located: str) -> list[str]:
+    """Return what is to be said of located images before they are decoded, a sentence each."""
+    if located == PHANTOM:
+        return []
+    files = folder.scan(located).files
+    _, reason = class_names.distinguishable(files.assign(split=files["folder"]))
+    return class_names.notes(files, reason)
+
+
+def _grouped(index: pd.DataFrame) -> pd.DataFrame:
+    """Return phantoms with their patient ``group``, as ``folder.scan`` names it."""
+    return index.assign(group=index["class_name"] + " " + index["patient"].astype(str))
+
+
+def _assigned(files: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
+    """Return images with their ``split``, and whether test was cut from train.
+
+    Kaggle's val holds 16 images: too few to choose anything by, so they join train.
+    """
+    index = files.assign(split=files["folder"].replace("val", "train"))
+    test_from_train = not (index["split"] == "test").any()
+    if test_from_train:
+        held = splits.validation_mask(
+            index["group"], index["class_name"], fraction=TEST_FRACTION, seed=0
+        )
+        index.loc[held, "split"] = "test"
+    return index, test_from_train
+
+
+def as_test(source: ImageSet, earlier: Dataset) -> ImageSet:
+    """Return a source whose test images are new and whose other images are an earlier run's.
+
+    Parameters
+    ----------
+    source : Source
+        Its test images are taken; all its images, where it had no test folder or is phantoms.
+    earlier : Dataset
+        Its images in train and both validation splits are kept, in their splits.
+
+    Raises
+    ------
+    folder.DataError
+        If the images are not of the same size in pixels.
+    """
+    if source.images.shape[1] != earlier.images.shape[1]:
+        raise errors.DataError(
+            f"images of {source.images.shape[1]} pixels cannot be scored by models of "
+            f"{earlier.images.shape[1]}"
+        )
+    new = np.full(len(source.index), True)
+    if not (source.test_from_train or source.synthetic):
+        new = (source.index["split"] == "test").to_numpy()
+    kept = [earlier[name] for name in SPLITS if name != "test" and len(earlier[name])]
+    index = pd.concat([*(part.index for part in kept), source.index[new].assign(split="test")])
+    return replace(
+        source,
+        name=f"{source.name}, scored by the models of {earlier.facts['name']}",
+        synthetic=source.synthetic or earlier.synthetic,
+        images=np.concatenate([*(part.images for part in kept), source.images[new]]),
+        index=index.reset_index(drop=True),
+        truth={},
+        test_from_train=False,
+    )
+
+
+def _digest(images: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(images)).hexdigest()

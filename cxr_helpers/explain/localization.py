@@ -1,0 +1,67 @@
+"""How well a heat map finds what is known to be there.
+
+Pointing game: Zhang et al. (2018), *Top-Down Neural Attention by Excitation Backprop*, IJCV,
+doi:10.1007/s11263-017-1059-x.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+
+def score_maps(maps: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
+    """Compare heat maps with masks of the truth, image by image.
+
+    Parameters
+    ----------
+    maps : ndarray of float, shape (n, height, width)
+        Only positive heat counts.
+    masks : ndarray of bool, shape (n, height, width)
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row an image: ``hit`` (the pointing game: share of the hottest pixels inside, so 1 or 0
+        where one is hottest, and its expectation where ties are broken at random; 0 without
+        heat), ``heat`` (share of the heat inside, NaN where there is no heat) and ``area`` (share
+        of the image inside: what both would be on average if the map knew nothing).
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    if maps.shape != masks.shape:
+        raise ValueError(f"maps of shape {maps.shape} but masks of shape {masks.shape}")
+    heat = np.maximum(np.asarray(maps, dtype=float), 0).reshape(len(maps), -1)
+    inside = np.asarray(masks, dtype=bool).reshape(len(masks), -1)
+    total = heat.sum(axis=1)
+    within = (heat * inside).sum(axis=1)
+    hottest = (heat == heat.max(axis=1, keepdims=True)) & (heat > 0)
+    return pd.DataFrame(
+        {
+            "hit": (hottest & inside).sum(axis=1) / np.maximum(1, hottest.sum(axis=1)),
+            "heat": np.divide(within, total, out=np.full(len(heat), np.nan), where=total > 0),
+            "area": inside.mean(axis=1),
+        }
+    )
+
+
+def box_masks(boxes: np.ndarray, size: int) -> np.ndarray:
+    """Return masks of half-open pixel boxes.
+
+    Parameters
+    ----------
+    boxes : ndarray of int, shape (n, 4)
+        Left, top, right and bottom.
+    size : int
+        Height and width of the images.
+
+    Returns
+    -------
+    ndarray of bool, shape (n, size, size)
+    """
+    x0, y0, x1, y1 = (np.asarray(edge)[:, None, None] for edge in np.asarray(boxes).T)
+    y, x = np.mgrid[:size, :size]
+    return (x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)

@@ -1,0 +1,115 @@
+"""Occlusion: which part of an image a score depends on, by covering one part after the other.
+
+Zeiler & Fergus (2014), *Visualizing and Understanding Convolutional Networks*, ECCV,
+doi:10.1007/978-3-319-10590-1_53.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+
+def positions(length: int, *, patch: int, stride: int) -> np.ndarray:
+    """Return where patches start along one side, so that every pixel is covered.
+
+    The last patch ends at the last pixel, whether or not ``stride`` divides the side.
+    """
+    if not 1 <= stride <= patch <= length:
+        raise ValueError(
+            f"patch {patch} and stride {stride} on a side of {length}: "
+            "expected 1 <= stride <= patch <= side"
+        )
+    starts = list(range(0, length - patch + 1, stride))
+    if starts[-1] != length - patch:
+        starts.append(length - patch)
+    return np.array(starts)
+
+
+def occlusion_map(
+    score: Callable[[np.ndarray], np.ndarray],
+    image: np.ndarray,
+    *,
+    patch: int,
+    stride: int,
+    fill: float | None = None,
+    batch_size: int = 512,
+) -> np.ndarray:
+    """Return how much the score falls, on average, when a patch covers a pixel.
+
+    Parameters
+    ----------
+    score : callable
+        (m, height, width, 1) float32 in [0, 1] to (m,) scores, such as a class probability.
+        Called once for the image and all its covered copies, or a few times where there are
+        more than ``batch_size``.
+    image : ndarray of uint8, shape (height, width)
+        One image.
+    patch, stride : int
+        Side of the square cover and its step, in pixels; 1 <= stride <= patch <= side.
+    fill : float, optional
+        Grey level of the cover in [0, 1]; the image's own mean by default.
+    batch_size : int
+        Covered copies scored in one call.
+
+    Returns
+    -------
+    ndarray of float32, shape (height, width)
+        Score of the image minus mean score of the copies that cover the pixel: positive where
+        the image's content speaks for the class, negative where it speaks against.
+
+    Raises
+    ------
+    ValueError
+        If the image is not two-dimensional, or patch and stride do not fit.
+    """
+    if image.ndim != 2:
+        raise ValueError(f"image of shape {image.shape}; expected (height, width)")
+    height, width = image.shape
+    scaled = image.astype(np.float32) / 255.0
+    cover = float(scaled.mean()) if fill is None else fill
+    corners = [
+        (top, left)
+        for top in positions(height, patch=patch, stride=stride)
+        for left in positions(width, patch=patch, stride=stride)
+    ]
+    reference = None
+    fall = np.zeros((height, width), dtype=np.float64)
+    covers = np.zeros((height, width), dtype=np.int64)
+    for first in range(0, len(corners), batch_size):
+        some = corners[first : first + batch_size]
+        copies = np.repeat(scaled[None, :, :, None], len(some) + 1, axis=0)
+        for copy, (top, left) in zip(copies[1:], some, strict=True):
+            copy[top : top + patch, left : left + patch] = cover
+        scores = np.asarray(score(copies), dtype=np.float64).reshape(-1)
+        reference = scores[0] if reference is None else reference
+        for value, (top, left) in zip(scores[1:], some, strict=True):
+            fall[top : top + patch, left : left + patch] += reference - value
+            covers[top : top + patch, left : left + patch] += 1
+    return (fall / covers).astype(np.float32)
+
+
+def occlusion_maps(
+    model, images: np.ndarray, *, patch: int, stride: int, fill: float | None = None
+) -> np.ndarray:
+    """Return the occlusion maps of several images for a network's first output.
+
+    Parameters
+    ----------
+    model : keras.Model
+        (m, height, width, 1) float32 in [0, 1] to (m, outputs).
+    images : ndarray of uint8, shape (n, height, width)
+    patch, stride, fill
+        As for ``occlusion_map``.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, height, width)
+    """
+
+    def score(copies: np.ndarray) -> np.ndarray:
+        return model.predict(copies, batch_size=256, verbose=0)[:, 0]
+
+    maps = [occlusion_map(score, image, patch=patch, stride=stride, fill=fill) for image in images]
+    return np.array(maps, dtype=np.float32).reshape(images.shape)

@@ -1,0 +1,189 @@
+"""Figures of images: grids of X-rays, with or without something drawn over them.
+
+Images are shown in grey over the full range 0 to 255, so that exposures compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+
+from cxr_helpers.figures import charts  # noqa: F401  (sets the style)
+
+LABELS = 0.3  # inches for the row labels
+TITLE = 6.5  # points: size of the letters above an image
+
+
+def grid(
+    rows: Sequence[np.ndarray],
+    *,
+    row_labels: Sequence[str] | None = None,
+    titles: Sequence[Sequence[str]] | None = None,
+    edges: Sequence[Sequence[str | None]] | None = None,
+    outlines: Sequence[np.ndarray] | None = None,
+    side: float = 1.05,
+) -> Figure:
+    """Draw rows of images.
+
+    Parameters
+    ----------
+    rows : sequence of ndarray, shape (m, size, size), uint8 or float in [0, 255]
+        A row may have fewer images than the longest.
+    row_labels : sequence of str, optional
+        Written at the left of each row.
+    titles : sequence of sequences of str, optional
+        Written above each image; lines that are wider than it are broken.
+    edges : sequence of sequences of colour or None, optional
+        Frame of each image.
+    outlines : sequence of ndarray of bool, shape (m, size, size), optional
+        Masks whose outlines are drawn over the images.
+    side : float
+        Side of an image in inches.
+    """
+    columns = max(len(row) for row in rows)
+    fig, axes, titles = _canvas(len(rows), columns, side=side, titles=titles)
+    for i, row in enumerate(rows):
+        for j, image in enumerate(row):
+            ax = axes[i][j]
+            ax.imshow(image, cmap="gray", vmin=0, vmax=255)
+            ax.set_visible(True)
+            if titles is not None:
+                ax.set_title(titles[i][j], fontsize=TITLE, pad=2, parse_math=False)
+            if outlines is not None and outlines[i][j].any():
+                ax.contour(outlines[i][j], levels=[0.5], colors="#F0E442", linewidths=0.8)
+            if edges is not None and edges[i][j]:
+                _frame(ax, edges[i][j])
+        if row_labels is not None and len(row):
+            axes[i][0].set_ylabel(row_labels[i], fontsize=8)
+    return fig
+
+
+def overlays(
+    images: Sequence[np.ndarray],
+    maps: Sequence[np.ndarray],
+    *,
+    row_labels: Sequence[str],
+    titles: Sequence[Sequence[str]],
+    label: str,
+    signed: bool,
+    limit: float | None = None,
+    side: float = 1.05,
+) -> Figure:
+    """Draw heat maps over images, two lines a row: the images, then the same with their maps.
+
+    Parameters
+    ----------
+    images : sequence of ndarray of uint8, shape (m, size, size)
+        A row each.
+    maps : sequence of ndarray of float, shape (m, size, size)
+        Their heat maps, one unit for all.
+    row_labels : sequence of str
+    titles : sequence of sequences of str
+        Written above each image; lines that are wider than it are broken.
+    label : str
+        What the colour bar measures, with its unit.
+    signed : bool
+        Diverging colours centred at 0, or perceptually uniform ones from 0.
+    limit : float, optional
+        End of the colour range; the 99.5 % quantile of all maps by default.
+    """
+    columns = max(len(row) for row in images)
+    fig, axes, titles = _canvas(2 * len(images), columns, side=side, titles=titles, bar=0.75)
+    everything = np.abs(np.concatenate([np.asarray(m).ravel() for m in maps]))
+    limit = limit or float(np.quantile(everything, 0.995)) or 1.0
+    look = {"cmap": "RdBu_r", "vmin": -limit} if signed else {"cmap": "inferno", "vmin": 0}
+    for i, (row, heats) in enumerate(zip(images, maps, strict=True)):
+        for j, (image, heat) in enumerate(zip(row, heats, strict=True)):
+            above, below = axes[2 * i][j], axes[2 * i + 1][j]
+            for ax in (above, below):
+                ax.imshow(image, cmap="gray", vmin=0, vmax=255)
+                ax.set_visible(True)
+            # where there is no heat the image shows through
+            opacity = 0.15 + 0.6 * np.clip(np.abs(heat) / limit, 0, 1)
+            below.imshow(heat, vmax=limit, alpha=opacity, **look)
+            above.set_title(titles[i][j], fontsize=TITLE, pad=2, parse_math=False)
+        axes[2 * i][0].set_ylabel(row_labels[i], fontsize=8)
+        axes[2 * i + 1][0].set_ylabel("map", fontsize=8)
+    scale = ScalarMappable(Normalize(look["vmin"], limit), look["cmap"])
+    fig.colorbar(scale, ax=axes.ravel().tolist(), shrink=0.7, label=label, aspect=30, pad=0.01)
+    return fig
+
+
+def mean_maps(
+    maps: Sequence[np.ndarray], *, titles: Sequence[str], label: str, background: np.ndarray
+) -> Figure:
+    """Draw class means of signed maps over the mean image, with one shared colour range.
+
+    Parameters
+    ----------
+    maps : sequence of ndarray of float, shape (size, size)
+    titles : sequence of str
+    label : str
+        What the colour bar measures.
+    background : ndarray, shape (size, size), range [0, 255]
+    """
+    limit = max(float(np.abs(m).max()) for m in maps) or 1.0
+    fig, axes = plt.subplots(1, len(maps), figsize=(2.1 * len(maps) + 0.7, 2.3), squeeze=False)
+    for ax, heat, title in zip(axes[0], maps, titles, strict=True):
+        ax.imshow(background, cmap="gray", vmin=0, vmax=255)
+        drawn = ax.imshow(heat, cmap="RdBu_r", vmin=-limit, vmax=limit, alpha=0.6)
+        ax.set(title=title)
+        _bare(ax)
+    fig.colorbar(drawn, ax=axes.ravel().tolist(), shrink=0.8, label=label)
+    return fig
+
+
+def _canvas(rows: int, columns: int, *, side: float, titles: Sequence | None, bar: float = 0.0):
+    """Return a figure no wider than the text, its axes, and the titles broken to fit them.
+
+    An image has ``side`` inches or less; rows are high enough for the titles.
+    """
+    side = min(side, (6.6 - LABELS - bar) / columns)
+    broken = titles and [[_broken(title, 0.95 * side) for title in row] for row in titles]
+    lines = sum(max((t.count("\n") for t in row), default=0) for row in broken or [])
+    height = rows * (side + (0.17 if titles else 0.03)) + lines * 1.3 * TITLE / 72
+    size = (columns * side + LABELS + bar, height)
+    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for ax in axes.ravel():
+        _bare(ax)
+        ax.set_visible(False)
+    fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
+    return fig, axes, broken
+
+
+def _broken(title: str, inches: float) -> str:
+    """Break the lines of a title that are too wide: between words, or within a long one."""
+    lines = []
+    for line in title.split("\n"):
+        while line:
+            fits = len(line)
+            while fits > 1 and _width(line[:fits]) > inches:
+                fits -= 1
+            if fits < len(line) and " " in line[1 : fits + 1]:
+                fits = line.rindex(" ", 1, fits + 1)
+            lines.append(line[:fits])
+            line = line[fits:].lstrip()
+    return "\n".join(lines)
+
+
+def _width(line: str) -> float:
+    """Return the width of a title's line in inches."""
+    font = FontProperties(size=TITLE)
+    return text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] / 72
+
+
+def _bare(ax) -> None:
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+
+
+def _frame(ax, colour: str) -> None:
+    ax.spines[:].set_visible(True)
+    ax.spines[:].set(color=colour, linewidth=2)

@@ -1,0 +1,129 @@
+"""All that a training needs to go on after a kill, as if nothing had happened.
+
+Keras's ``BackupAndRestore`` loses the optimizer's settings, the best score and the history.
+Here every variable is kept: the model's (with the states of its random generators), the
+optimizer's, and the loop's own, in one file that appears whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from cxr_helpers.system import files
+
+
+def key(model: keras.Model, *arrays: np.ndarray | None, **settings: object) -> str:
+    """Return a digest of all that decides how a training goes on, by which it is found again.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Compiled, its optimizer built, before the first step: initial weights count.
+    *arrays : ndarray or None
+        Images and targets; their bytes count.
+    **settings
+        Anything else that decides, such as the seed; must have a ``repr`` that tells.
+    """
+    digest = hashlib.sha256(keras.__version__.encode())
+    settings = {name: repr(value) for name, value in settings.items()}
+    digest.update(json.dumps([_architecture(model), settings]).encode())
+    for array in [*_state(model).values(), *arrays]:
+        if array is not None:
+            array = np.ascontiguousarray(array)
+            digest.update(f"{array.dtype} {array.shape}".encode())
+            digest.update(array.data)
+    return digest.hexdigest()
+
+
+def _architecture(model: keras.Model) -> str:
+    """Return layers, loss and optimizer as text, without the names that Keras counts up."""
+    text = model.to_json()
+    layers = [layer["config"]["name"] for layer in json.loads(text)["config"]["layers"]]
+    text += json.dumps(keras.saving.serialize_keras_object(model.optimizer))
+    for position, name in enumerate([model.name, model.optimizer.name, *layers]):
+        text = text.replace(f'"{name}"', f'"#{position}"')
+    return text
+
+
+def save(
+    path: Path,
+    model: keras.Model,
+    *,
+    key: str,
+    progress: Mapping[str, object],
+    extra: Mapping[str, Sequence[np.ndarray]],
+) -> None:
+    """Write a checkpoint whole or not at all, over the one before.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in ``.npz``; its folder is made where it is missing.
+    model : keras.Model
+        Its and its optimizer's variables are kept.
+    key : str
+        From ``key``, taken before the training began.
+    progress : mapping
+        Plain JSON: what the loop knows. Floats come back bit for bit.
+    extra : mapping of name to arrays
+        Such as the best weights so far.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = _state(model) | {
+        f"{name}/{i}": array for name, several in extra.items() for i, array in enumerate(several)
+    }
+    with files.replacing(path) as partial, open(partial, "wb") as file:
+        np.savez(file, key=key, progress=json.dumps(dict(progress)), **arrays)
+
+
+def restore(
+    path: Path, model: keras.Model, *, key: str
+) -> tuple[dict, dict[str, list[np.ndarray]]] | None:
+    """Give a model and its optimizer the state of a checkpoint.
+
+    Returns
+    -------
+    tuple of dict and dict, or None
+        ``progress`` and ``extra`` as they were saved; None, and the model untouched, where
+        there is no checkpoint, it is damaged, or it belongs to another training.
+    """
+    try:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            if str(file["key"]) != key:
+                return None
+            arrays = {name: file[name] for name in file.files}
+    except (FileNotFoundError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    for name, variable in _variables(model).items():
+        variable.assign(arrays.pop(name))
+    progress = json.loads(str(arrays["progress"]))
+    extra: dict[str, list[np.ndarray]] = {}
+    for name, array in arrays.items():  # in the order in which they were saved
+        if "/" in name:
+            extra.setdefault(name.split("/")[0], []).append(array)
+    return progress, extra
+
+
+def _variables(model: keras.Model) -> dict[str, keras.Variable]:
+    """Return every variable that training changes, under names of its position."""
+    return {
+        f"{owner}-{i}": variable
+        for owner, variables in (
+            ("model", model.variables),
+            ("optimizer", model.optimizer.variables),
+        )
+        for i, variable in enumerate(variables)
+    }
+
+
+def _state(model: keras.Model) -> dict[str, np.ndarray]:
+    return {
+        name: keras.ops.convert_to_numpy(variable) for name, variable in _variables(model).items()
+    }

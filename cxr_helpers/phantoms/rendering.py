@@ -1,0 +1,269 @@
+"""Synthetic chest radiographs of children, with the truth about every lesion.
+
+A phantom is a sum of attenuation maps (`cxr_helpers.phantoms.anatomy`) turned into an image: Beer-Lambert
+transmission, scatter, unsharpness, quantum mottle, and the sigmoid of Hurter and Driffield for
+the image's response. Dense is bright. The patient's right is on the viewer's left, in AP
+projection. Bacterial pneumonia is modelled as lobar consolidation (one or two soft-edged dense
+regions with air bronchograms), viral pneumonia as a diffuse, bilateral, perihilar interstitial
+pattern (haze, septal lines, thick bronchovascular markings). The textbook dichotomy, no more:
+nothing here was fitted to patients, and no result on phantoms says anything about them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from functools import partial
+from types import MappingProxyType, SimpleNamespace
+
+import numpy as np
+import pandas as pd
+
+from cxr_helpers.phantoms import acquisition, anatomy, lesions, vessels
+
+SHARES = MappingProxyType({"normal": 0.375, "bacterial": 0.385, "viral": 0.24})
+SPLITS = MappingProxyType({"train": 0.73, "test": 0.27})
+SIZES = (32, 512)
+_DRAWN = 128  # smaller images are drawn at this size or above, then averaged down
+
+# What changes from image to image, whatever the class: uniform between the two values.
+TECHNIQUE = {
+    "rotation": (-0.05, 0.05),  # of the patient, radians
+    "shift_x": (-0.04, 0.04),  # in half images
+    "shift_y": (0.0, 0.08),
+    "scale": (1.03, 1.16),
+    "arm": (0.5, 1.35),  # below the horizontal, radians
+    "breath": (-0.05, 0.04),  # lowers the diaphragm
+    "speed": (0.52, 0.66),  # attenuation that gives mid grey: exposure and tube voltage
+    "gamma": (3.4, 4.6),  # slope of the image's response
+    "scatter": (0.01, 0.05),  # share of the open beam
+    "motion": (0.0, 0.8),  # vertical blur, in pixels of 1/128 image
+    "mottle": (0.012, 0.045),  # relative noise of the open beam in such a pixel
+    "busy": (0.0, 0.4),  # interstitial markings everyone has, against full viral ones
+    "patches": (0.005, 0.03),  # uneven soft tissue, standard deviation
+    "gas": (-0.1, 0.25),  # in the stomach
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phantoms:
+    """Images and the truth about them, one row each and in the same order.
+
+    Attributes
+    ----------
+    images : ndarray of uint8, shape (n, size, size)
+        0 to 255, dense is bright.
+    lesion_masks : ndarray of bool, shape (n, size, size)
+        Where the lesion is, or would be were ``lesion_contrast`` above 0; empty in normals.
+    lung_masks : ndarray of bool, shape (n, size, size)
+        Both lung fields, without heart and mediastinum.
+    index : pandas.DataFrame, n rows
+        ``file`` (unique name), ``split``, ``class_name``, ``patient`` (counted within its
+        class), ``severity`` (0 in normals, else above 0 and at most 1, before
+        ``lesion_contrast``), and ``marker_x0``, ``marker_y0``, ``marker_x1``, ``marker_y1``
+        (the letter's box in pixels, half-open).
+    """
+
+    images: np.ndarray
+    lesion_masks: np.ndarray
+    lung_masks: np.ndarray
+    index: pd.DataFrame
+
+
+def render(
+    *,
+    n: int,
+    size: int = 128,
+    seed: int = 0,
+    lesion_contrast: float = 1.0,
+    marker_bias: float = 0.0,
+    splits: Mapping[str, float] = SPLITS,
+    threads: int | None = None,
+) -> Phantoms:
+    """Draw ``n`` images of normal, bacterial and viral lungs.
+
+    Two calls that differ only in ``lesion_contrast`` or ``marker_bias`` give the same patients,
+    poses and noise. A patient has one to three images, all in one split.
+
+    Parameters
+    ----------
+    n : int
+        Images, at least 1. Classes get the shares in `SHARES` within every split, rounded.
+    size : int
+        Pixels along a side, 32 to 512; the same image at any size, finer or coarser.
+    seed : int
+        At least 0. The same seed gives the same images, on any number of threads.
+    lesion_contrast : float
+        Factor on the attenuation of every lesion: 0 hides them, 1 is the default difficulty.
+    marker_bias : float
+        How far the marker "R" tells the class, 0 to 1. At 0 its size and place do not depend
+        on the class; at 1 it is small and low in normals, large and high in pneumonia.
+    splits : mapping of str to float
+        Share of the images in every split; positive, summing to 1.
+    threads : int, optional
+        Threads that draw; by default one a processor.
+
+    Returns
+    -------
+    Phantoms
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range.
+    """
+    _check(n, size, seed, lesion_contrast, marker_bias, splits, threads)
+    index = patient_list(n, splits=splits, seed=seed)
+    draw = partial(
+        _image, size=size, seed=seed, lesion_contrast=lesion_contrast, marker_bias=marker_bias
+    )
+    images = np.empty((n, size, size), np.uint8)
+    lesion_masks, lung_masks = np.zeros((2, n, size, size), bool)
+    facts = []
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        drawn = pool.map(draw, range(n), index["class_name"], index["patient"])
+        for i, (image, lesion, field, fact) in enumerate(drawn):
+            images[i], lesion_masks[i], lung_masks[i] = image, lesion, field
+            facts.append(fact)
+    index = pd.concat([index, pd.DataFrame(facts)], axis=1)
+    return Phantoms(images=images, lesion_masks=lesion_masks, lung_masks=lung_masks, index=index)
+
+
+def render_arrays(**options: object) -> dict[str, np.ndarray | pd.DataFrame]:
+    """Return what ``phantoms`` returns for the same options, by attribute."""
+    made = render(**options)
+    return {field.name: getattr(made, field.name) for field in fields(made)}
+
+
+def _check(n, size, seed, lesion_contrast, marker_bias, splits, threads) -> None:
+    """Raise ValueError for the first argument that is out of its range."""
+    for name, value, low, high in (
+        ("n", n, 1, np.inf),
+        ("size", size, *SIZES),
+        ("seed", seed, 0, np.inf),
+        ("threads", 1 if threads is None else threads, 1, np.inf),
+    ):
+        if not isinstance(value, int | np.integer) or not low <= value <= high:
+            raise ValueError(f"{name} is {value!r}; expected an integer from {low} to {high}")
+    for name, value, high in (
+        ("lesion_contrast", lesion_contrast, np.inf),
+        ("marker_bias", marker_bias, 1),
+    ):
+        if not (0 <= value <= high and np.isfinite(value)):
+            raise ValueError(f"{name} is {value!r}; expected a finite number from 0 to {high}")
+    shares = list(splits.values())
+    if not shares or min(shares) <= 0 or not np.isclose(sum(shares), 1):
+        raise ValueError(f"splits is {dict(splits)}; expected positive shares that sum to 1")
+
+
+def patient_list(n: int, *, seed: int, splits: Mapping[str, float] = SPLITS) -> pd.DataFrame:
+    """List who is imaged how often, in random order, and draw nothing.
+
+    Parameters are those of ``phantoms``.
+
+    Returns
+    -------
+    pandas.DataFrame, n rows
+        ``file``, ``split``, ``class_name``, ``patient``, as in ``Phantoms.index``.
+    """
+    rng = np.random.default_rng([seed, 0])
+    rows, patients = [], dict.fromkeys(SHARES, 0)
+    for split, images in zip(splits, _shared(n, list(splits.values())), strict=True):
+        for name, count in zip(SHARES, _shared(images, list(SHARES.values())), strict=True):
+            while count > 0:
+                patients[name] += 1
+                for image in range(min(count, rng.choice(3, p=[0.6, 0.25, 0.15]) + 1)):
+                    file = f"phantom-{patients[name]:06d}-{name}-{image + 1:02d}.png"
+                    rows.append((file, split, name, patients[name]))
+                    count -= 1
+    index = pd.DataFrame(rows, columns=["file", "split", "class_name", "patient"])
+    return index.iloc[rng.permutation(n)].reset_index(drop=True)
+
+
+def _shared(total: int, shares: list[float]) -> list[int]:
+    """Split a count by shares, largest remainders first, so that the parts sum to it."""
+    exact = np.array(shares) * total / sum(shares)
+    parts = np.floor(exact + 1e-9).astype(int)
+    parts[np.argsort(parts - exact, kind="stable")[: total - parts.sum()]] += 1
+    return parts.tolist()
+
+
+def _image(i, name, patient, *, size, seed, lesion_contrast, marker_bias) -> tuple:
+    """Draw image ``i``: image, lesion mask, lung mask, and what the index says of it.
+
+    Build and vessels come from the patient's stream of random numbers, everything else from the
+    image's own, one stream a purpose: what one option changes leaves the other draws alone.
+    """
+    person = np.random.default_rng([seed, 1, [*SHARES].index(name), patient])
+    build = anatomy.habitus(person)
+    setting, marking, lesion, texture, grain = (
+        np.random.default_rng([seed, 2, i, stream]) for stream in range(5)
+    )
+    technique = SimpleNamespace(
+        **{k: float(setting.uniform(*ends)) for k, ends in TECHNIQUE.items()}
+    )
+    build.base += technique.breath
+    block = -(-_DRAWN // size)
+    drawn = size * block
+
+    x, y = _coordinates(drawn, technique)
+    air = anatomy.lungs(x, y, build)
+    drawn_lines = partial(_strokes, size=drawn, technique=technique)
+    tree = sum(drawn_lines(*calibre) for calibre in vessels.vessels(person, build))
+    septa = drawn_lines(*vessels.reticulum(texture, lines=260, reach=0.22))
+
+    dense, interstitial, severity = lesions.lesion(x, y, name, build, lesion)
+    extent = np.maximum(dense, interstitial)
+    dense, interstitial = (severity * lesion_contrast * m for m in (dense, interstitial))
+    hila = sum(
+        np.exp(-(anatomy.radius(x, y, at=tuple(at), axes=(0.085, 0.13)) ** 2))
+        for at in anatomy.HILA
+    )
+    depth = 0.82 * build.fat * (0.74 - 0.35 * (np.abs(x) - 0.30) ** 2)  # of the air
+    chest = air * (
+        tree * (1 + 0.5 * interstitial)
+        + septa * 0.14 * (technique.busy + interstitial)
+        + 0.07 * build.hila * hila
+        + 0.22 * interstitial
+        + depth * (dense * np.maximum(1 - 3 * tree, 0.3) - 1)
+    )
+    soft = anatomy.tissue(x, y, build, technique.arm)
+    gas = anatomy.radius(x, y, at=(0.30, build.base + 0.20), axes=(0.15, 0.09), tilt=-0.3)
+    soft = soft * (1 + technique.patches * acquisition.unevenness(drawn, texture))
+    soft = soft - max(technique.gas, 0) * anatomy.step(1 - gas, 0.35)
+    attenuation = soft + anatomy.bones(x, y, build, technique.arm) + chest
+
+    letter, box = acquisition.marker(size, block, name != "normal", marker_bias, marking)
+    image = acquisition.expose(attenuation, letter, technique, grain)
+    mask = (extent > 0.4) & (air > 0.5)
+    masks = (_reduced(m.astype(np.float32), block) > 0.5 for m in (mask, air > 0.5))
+    facts = {"severity": severity, **box}
+    return np.round(255 * _reduced(image, block)).astype(np.uint8), *masks, facts
+
+
+def _coordinates(size: int, technique: SimpleNamespace) -> tuple[np.ndarray, np.ndarray]:
+    """Anatomical coordinates of every pixel of a posed image."""
+    line = (np.arange(size, dtype=np.float32) + 0.5) * np.float32(2 / size) - 1
+    across, down = line[None] - technique.shift_x, line[:, None] - technique.shift_y
+    c = math.cos(technique.rotation) / technique.scale
+    s = math.sin(technique.rotation) / technique.scale
+    return c * across + s * down, c * down - s * across
+
+
+def _strokes(points, weights, width, *, size: int, technique: SimpleNamespace) -> np.ndarray:
+    """Draw anatomical lines on a posed image: the inverse of `_coordinates`, forwards."""
+    c, s = np.cos(technique.rotation), np.sin(technique.rotation)
+    turned = points @ np.array([[c, s], [-s, c]]) * technique.scale
+    moved = turned + np.array((technique.shift_x, technique.shift_y))
+    return vessels.draw_lines(
+        moved, weights * technique.scale, size=size, width=width * technique.scale
+    )
+
+
+def _reduced(image: np.ndarray, block: int) -> np.ndarray:
+    """Average square blocks of pixels."""
+    size = len(image) // block
+    return image.reshape(size, block, size, block).mean(axis=(1, 3))

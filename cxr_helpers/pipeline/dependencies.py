@@ -1,0 +1,85 @@
+"""Which modules of this package some code imports, directly or through others."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from cxr_helpers.system import digests
+
+PACKAGE = Path(__file__).parents[1]
+NAME = "cxr_helpers"
+
+
+def modules_of(sources: Iterable[str]) -> list[str]:
+    """Return the names of the package's modules that some Python sources need, sorted.
+
+    Recognised are ``from cxr_helpers.room import module``, ``from cxr_helpers.room.module import
+    name`` and ``import cxr_helpers.room.module``, anywhere in a source, inside functions too.
+    A package inside a room, such as ``data.layouts``, imports all its modules, so they all count.
+    Relative imports and ``importlib`` are forbidden elsewhere, by ruff and a test.
+
+    Returns
+    -------
+    list of str
+        Such as ``"data.dataset"``.
+    """
+    found: set[str] = set()
+    waiting = set().union(*(_imported(source) for source in sources))
+    while waiting:
+        found |= waiting
+        waiting = set().union(*(_imported_by(name, *_state(name)) for name in waiting)) - found
+    return sorted(found)
+
+
+def digest_each(modules: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of the source of some of the package's modules, by name."""
+    return {
+        name: digests.sha256_of_file(path) for name in modules if (path := _file(name)) is not None
+    }
+
+
+def _file(name: str) -> Path | None:
+    """Return the source of a module, or of a package inside a room; None where there is none."""
+    path = PACKAGE.joinpath(*name.split("."))
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _state(name: str) -> tuple[int, int]:
+    """Return size and modification time of a module's source; zeros where there is none."""
+    path = _file(name)
+    if path is None:
+        return 0, 0
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+@cache
+def _imported_by(name: str, size: int, modified: int) -> frozenset[str]:
+    """Return what a module imports; read again only where its source has changed."""
+    return _imported(_file(name).read_text(encoding="utf-8")) if modified else frozenset()
+
+
+def _imported(source: str) -> frozenset[str]:
+    plain = "\n".join(line for line in source.splitlines() if not line.lstrip().startswith("%"))
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(plain)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    inside = {name.removeprefix(f"{NAME}.") for name in names if name.startswith(f"{NAME}.")}
+    return frozenset().union(*map(_modules, inside))
+
+
+def _modules(name: str) -> set[str]:
+    """Return the modules that a dotted name stands for: none for a room or for what is no module."""
+    if "." not in name or _file(name) is None:
+        return set()
+    folder = PACKAGE.joinpath(*name.split("."))
+    return {name, *(f"{name}.{path.stem}" for path in folder.glob("[a-z]*.py"))}

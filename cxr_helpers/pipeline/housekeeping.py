@@ -1,0 +1,63 @@
+"""Remove what no run refers to any more: kept results, decoded images, leftovers."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from cxr_helpers.data import archives, ingestion
+from cxr_helpers.pipeline import stages
+from cxr_helpers.pipeline.runs import KEPT
+from cxr_helpers.system import files
+
+
+def clean(build: Path, *, dry_run: bool = False) -> dict[Path, int]:
+    """Remove kept results and decoded images that no stage of any run was or is made with.
+
+    An interrupted training stays, and so does what a run in progress has asked for. Downloads and
+    unpacked archives stay: they cannot be computed again.
+
+    Parameters
+    ----------
+    build : Path
+        Folder of the runs.
+    dry_run : bool
+        Only count.
+
+    Returns
+    -------
+    dict of Path to int
+        Bytes by folder.
+    """
+    if not dry_run and (build / ".cache").is_dir():
+        files.remove_leftovers(build / ".cache")
+        archives.sweep(build / ".cache")
+    wanted = _wanted(build)
+    return {
+        folder: _clean(folder, wanted, dry_run=dry_run)
+        for folder in (build / stages.STORE, build / ".cache" / ingestion.DECODED)
+    }
+
+
+def _wanted(build: Path) -> set[str]:
+    """Return the keys that stages refer to: of runs, of their seeds and of their scratch."""
+    keys: set[str] = set()
+    for path in build.glob(f"**/stages/*/{KEPT}"):
+        keys |= set(path.read_text(encoding="ascii").split())
+        keys.add((files.read_json(path.with_name("dataset.json")) or {}).get("decoded", ""))
+    return keys
+
+
+def _clean(folder: Path, wanted: set[str], *, dry_run: bool) -> int:
+    freed = 0
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.stem not in wanted and not path.name.startswith(files.PARTIAL):
+            freed += _size(path)
+            if not dry_run:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return freed
+
+
+def _size(path: Path) -> int:
+    parts = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in parts if file.is_file())

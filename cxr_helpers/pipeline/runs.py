@@ -1,0 +1,217 @@
+"""A run: one folder with the artifacts of its stages, and all that is known about them.
+
+``<run>/stages/<stage>/`` holds what a stage wrote. ``declared.json`` there is written last, by
+the notebook: a stage without it did not finish. ``manifest.json`` is written by the runner and
+holds the recipe that the stage was made by (see ``currency``).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import filelock
+
+from cxr_helpers.pipeline import graph
+from cxr_helpers.pipeline.graph import Graph
+from cxr_helpers.system import digests, environment, files
+from cxr_helpers.system.errors import Refused
+from cxr_helpers.system.terminal import short_path
+
+DECLARED, MANIFEST = "declared.json", "manifest.json"
+KEPT = "kept.txt"  # keys of the stored results that a stage was or is made with
+SCRATCH = "scratch"  # what notebooks that are opened by hand write
+SEEDS = "seeds"  # the same stages, run with other seeds
+SOURCE = "origin.json"  # which images the run is of
+LOCK, OWNER = ".lock", ".owner"
+FORMAT = 2  # of the artifacts; raise it when an earlier version's can no longer be read
+REPORT_FILES = ("report.html", "report.pdf", "results.csv", "results.json")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder.
+
+    Attributes
+    ----------
+    folder : Path
+    graph : Graph
+        The stages; those of this project's notebooks by default.
+    """
+
+    folder: Path
+    graph: Graph = field(default_factory=graph.default)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    def stage(self, stage: str) -> Path:
+        """Return the folder of a stage's artifacts."""
+        return self.folder / "stages" / stage
+
+    def executed(self, stage: str) -> Path:
+        """Return the path of a stage's executed notebook."""
+        return self.folder / "notebooks" / f"{stage}.ipynb"
+
+    @property
+    def scratch(self) -> Run:
+        """What notebooks that are opened by hand write."""
+        return Run(self.folder / SCRATCH, self.graph)
+
+    def seed(self, seed: int) -> Run:
+        """Return the run of the same images and splits with another training seed."""
+        return Run(self.folder / SEEDS / str(seed), self.graph)
+
+    def declared(self, stage: str) -> dict | None:
+        """Return what a finished stage declared, or None where it did not finish."""
+        found = files.read_json(self.stage(stage) / DECLARED)
+        return found if found and "outputs" in found else None
+
+    def is_readable(self, stage: str) -> bool:
+        """Return whether a finished stage was made by a version whose artifacts can be read."""
+        return (self.declared(stage) or {}).get("format") == FORMAT
+
+    def outputs_digest(self, stage: str) -> str | None:
+        """Return a digest of all that a finished stage wrote, or None where it did not finish."""
+        found = self.declared(stage)
+        return found and digests.sha256_of_json(found["outputs"])
+
+    def damaged_output(self, stage: str) -> str | None:
+        """Return the first artifact that is missing or was changed since, if any."""
+        for output, digest in (self.declared(stage) or {"outputs": {}})["outputs"].items():
+            path = self.stage(stage) / output
+            if not path.is_file() or digests.sha256_of_file(path) != digest:
+                return output
+        return None
+
+    def executed_digest(self, stage: str) -> str | None:
+        """Return the digest of a stage's executed notebook, or None where there is none."""
+        path = self.executed(stage)
+        return digests.sha256_of_file(path) if path.is_file() else None
+
+    def is_complete(self, stage: str) -> bool:
+        """Return whether the runner finished a stage and all its artifacts are unchanged."""
+        manifest = self.manifest(stage)
+        return (
+            manifest is not None
+            and self.declared(stage) is not None
+            and manifest["declared"] == self.outputs_digest(stage)
+            and self.damaged_output(stage) is None
+        )
+
+    def manifest(self, stage: str) -> dict | None:
+        """Return a stage's manifest, or None where the runner never finished it."""
+        found = files.read_json(self.stage(stage) / MANIFEST)
+        return found if found and {"recipe", "declared", "executed"} <= found.keys() else None
+
+    def write_manifest(self, stage: str, recipe: Mapping, *, seconds: float) -> None:
+        """Record that a stage finished: its recipe, the machine, how long it took."""
+        files.write_json(
+            self.stage(stage) / MANIFEST,
+            {
+                "recipe": dict(recipe),
+                "declared": self.outputs_digest(stage),
+                "executed": self.executed_digest(stage),
+                "seconds": round(seconds, 1),
+                "machine": environment.machine(),
+            },
+        )
+
+    def forget(self, stage: str) -> None:
+        """Remove a stage's manifest and declaration: it is about to run again."""
+        for name in (MANIFEST, DECLARED):
+            (self.stage(stage) / name).unlink(missing_ok=True)
+
+    def parameters(self, known: Mapping[str, Iterable[str]]) -> dict[str, dict]:
+        """Return the parameters of a finished run by stage, those that are still known."""
+        return {
+            stage: {
+                name: value
+                for name, value in self.manifest(stage)["recipe"]["parameters"].items()
+                if name in names
+            }
+            for stage, names in known.items()
+        }
+
+    def share(self, stage: str, other: Run) -> None:
+        """Give a finished stage to another run: as hard links where possible, else as copies."""
+        pairs = [(self.executed(stage), other.executed(stage))]
+        for path in self.stage(stage).rglob("*"):
+            pairs.append((path, other.stage(stage) / path.relative_to(self.stage(stage))))
+        for path, target in pairs:
+            if path.is_file():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with files.replacing(target) as partial:
+                    try:
+                        os.link(path, partial)
+                    except OSError:
+                        shutil.copyfile(path, partial)
+
+    def retire_report(self) -> None:
+        """Move an earlier report aside, so that it is never taken for the one being made."""
+        for name in REPORT_FILES:
+            if (self.folder / name).exists():
+                (self.folder / "previous").mkdir(exist_ok=True)
+                shutil.move(self.folder / name, self.folder / "previous" / name)
+
+    def record_source(self, location: str, fingerprint: str) -> None:
+        """Record which images the run is of: where they came from, and their fingerprint."""
+        content = {"location": location, "fingerprint": fingerprint}
+        files.write_json(self.folder / SOURCE, content)
+
+    def source(self) -> tuple[str, str] | None:
+        """Return location and fingerprint of the run's images, or None where none is recorded."""
+        found = files.read_json(self.folder / SOURCE) or {}
+        location = found.get("location", found.get("whence"))  # its name in earlier versions
+        return (location, found["fingerprint"]) if location else None
+
+    def other_source(self, location: str, fingerprint: str) -> str | None:
+        """Return where the run's images came from if these are others from elsewhere, else None.
+
+        A copy of the same images counts as the same, and so does a folder whose images changed.
+        """
+        own, kept = self.source() or (location, fingerprint)
+        return own if own != location and kept != fingerprint else None
+
+    @property
+    def owner(self) -> str | None:
+        """Which process holds the run, such as ``"process 4711"``; None where none does."""
+        path = self.folder / OWNER
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run's lock; the system frees it whenever this process ends.
+
+        A folder in which no stage has begun is removed at the end.
+
+        Raises
+        ------
+        Refused
+            With exit code 5, naming the process that holds it.
+        """
+        lock = filelock.FileLock(self.folder / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise Refused(
+                5,
+                f"{short_path(self.folder)} is in use by {self.owner or 'another process'}: wait "
+                "for it, or give this run a name of its own with --run",
+            ) from None
+        try:
+            files.write_text(self.folder / OWNER, f"process {os.getpid()}")
+            files.remove_leftovers(self.folder)
+            yield
+        finally:
+            files.remove_leftovers(self.folder)
+            (self.folder / OWNER).unlink(missing_ok=True)
+            if {path.name for path in self.folder.iterdir()} <= {LOCK, SOURCE}:
+                shutil.rmtree(self.folder, ignore_errors=True)  # Windows does not let the lock go
+            lock.release()

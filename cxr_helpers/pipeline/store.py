@@ -1,0 +1,226 @@
+"""Results kept by the digest of all that decides them, so that nothing is computed twice.
+
+A notebook that is executed again, because a caption or a colour has changed, finds its trainings,
+predictions, embeddings, heat maps and t-SNE maps here. ``joblib.Memory`` does the like with
+pickles, which can run code when they are read; here arrays are kept as ``.npz`` without objects.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import inspect
+import json
+import os
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cxr_helpers.pipeline import dependencies
+from cxr_helpers.system import environment, files
+
+LIMIT = 5 * 10**9  # bytes of the whole store
+ROOM = LIMIT // 20  # left free for a training's checkpoint, whose size is not known beforehand
+OVERHEAD = 512  # bytes of the file for each array, roughly
+_COUNTED = re.compile(r'"(input_layer|keras_tensor)(_\d+)?"')  # Keras counts them in a process
+
+
+class Store:
+    """A folder of results, each in a file named by its key.
+
+    Parameters
+    ----------
+    folder : Path
+        Made where it is missing.
+    reuse : bool
+        Whether what is there is taken; otherwise it is computed, and kept, again.
+    limit : int
+        Bytes; beyond them the results that were not used for longest go.
+    record : Path, optional
+        File that gets a line for each key that is asked for, before its result is there: what is
+        named in a run's records is not removed by ``housekeeping.clean``.
+
+    Attributes
+    ----------
+    used : list of str
+        Keys of what was asked for, in order.
+    """
+
+    def __init__(
+        self, folder: Path, *, reuse: bool = True, limit: int = LIMIT, record: Path | None = None
+    ) -> None:
+        self.folder, self.reuse, self.limit, self.record = folder, reuse, limit, record
+        self.used: list[str] = []
+
+    def checkpoint(self, key: str) -> Path:
+        """Return where the training of this key is kept, unfinished or finished."""
+        return self._place(key, room=min(ROOM, self.limit // 20))
+
+    def call(self, function: Callable, *args: object, **kwargs: object):
+        """Return ``function(*args, **kwargs)``, computed once for each key.
+
+        The key is made of the function's name, its code (of this package: the module and those
+        that it imports), the versions of the libraries, and all arguments: arrays by content,
+        Keras models by architecture and weights, scikit-learn estimators by their parameters.
+
+        Parameters
+        ----------
+        function : callable
+            A function of this package or of a library, or an estimator's method. Not one that is
+            defined in a notebook: what that reads cannot be seen.
+        *args, **kwargs
+            Plain data, arrays, data frames, models, data classes, callables as above.
+
+        Returns
+        -------
+        object
+            An array, or a number, mapping, list or tuple of them, or a data frame, whose index is
+            then 0, 1, and so on.
+
+        Raises
+        ------
+        TypeError
+            If an argument or the result is of another kind.
+        """
+        path = self._place(self._key(function, args, kwargs), room=0)
+        if path.is_file():
+            with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                return _load(path)  # else it is damaged, and made again
+        result = function(*args, **kwargs)
+        arrays: dict[str, np.ndarray] = {}
+        shape = json.dumps(_packed(result, arrays))
+        size = OVERHEAD + sum(OVERHEAD + array.nbytes for array in arrays.values())
+        if size <= self.limit // 4:
+            self.trim(room=size)
+            with files.replacing(path) as partial, open(partial, "wb") as file:
+                np.savez(file, shape=shape, **arrays)
+        return _unpacked(json.loads(shape), arrays)  # as it will be read
+
+    def _key(self, function: Callable, args: tuple, kwargs: Mapping) -> str:
+        digest = hashlib.sha256(json.dumps(environment.versions()).encode())
+        for value in (function, list(args), dict(kwargs)):
+            for part in _described(value):
+                digest.update(part)
+        return digest.hexdigest()
+
+    def _place(self, key: str, *, room: int) -> Path:
+        self.used.append(key)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{key}.npz"
+        if key not in self.used[:-1]:
+            if self.record is not None:
+                with open(self.record, "a", encoding="ascii") as file:
+                    file.write(f"{key}\n")
+            if not self.reuse:
+                path.unlink(missing_ok=True)
+            elif path.is_file():
+                os.utime(path)
+            self.trim(room=room)
+        return path
+
+    def trim(self, *, room: int = 0) -> None:
+        """Remove what was not used for longest until ``room`` bytes fit; never what is in use."""
+        found = sorted((p.stat().st_mtime_ns, p.stat().st_size, p) for p in _entries(self.folder))
+        excess = sum(size for _, size, _ in found) + room - self.limit
+        for _, size, path in found:
+            if excess > 0 and path.stem not in self.used:
+                with suppress(OSError):  # another process has it open, on Windows
+                    path.unlink()
+                    excess -= size
+
+
+def _entries(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*.npz") if not path.name.startswith(files.PARTIAL)]
+
+
+def _described(value: object) -> Iterable[bytes]:
+    """Yield bytes that tell a value from all others."""
+    if value is None or isinstance(value, bool | int | float | str):
+        yield f"{type(value).__name__} {value!r};".encode()
+    elif isinstance(value, np.generic):
+        yield from _described(value.item())
+    elif isinstance(value, np.ndarray):
+        if value.dtype.hasobject:
+            yield from _described(value.tolist())
+            return
+        yield f"array {value.dtype} {value.shape};".encode()
+        yield np.ascontiguousarray(value).data
+    elif isinstance(value, pd.DataFrame):
+        yield from _described({str(name): value[name] for name in value})
+    elif isinstance(value, pd.Series | pd.Index):
+        yield from _described(np.asarray(value))
+    elif isinstance(value, Mapping):
+        yield f"mapping {len(value)};".encode()
+        for name, item in value.items():
+            yield from _described(str(name))
+            yield from _described(item)
+    elif isinstance(value, list | tuple):
+        yield f"list {len(value)};".encode()
+        for item in value:
+            yield from _described(item)
+    elif hasattr(value, "get_weights") and hasattr(value, "get_config"):  # a Keras model
+        config = {name: v for name, v in value.get_config().items() if name != "name"}
+        config = json.dumps(config, default=str, sort_keys=True)
+        yield _COUNTED.sub('"#"', config).encode()
+        yield from _described(value.get_weights())
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        own = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        yield from _described([type(value).__qualname__, own])
+    elif hasattr(value, "get_params"):  # an estimator, not fitted
+        yield from _described([type(value).__qualname__, value.get_params()])
+    elif isinstance(value, functools.partial):
+        yield from _described([value.func, value.args, value.keywords])
+    elif inspect.ismethod(value):
+        yield from _described([value.__name__, value.__self__])
+    elif callable(value) and getattr(value, "__module__", "__main__") != "__main__":
+        yield from _described([value.__module__, value.__qualname__, _code(value.__module__)])
+    else:
+        raise TypeError(f"{value!r} of type {type(value).__name__} cannot be part of a key")
+
+
+def _code(module: str) -> dict[str, str]:
+    """Return the digests of a module of this package and of those that it imports."""
+    return dependencies.digest_each(dependencies.modules_of([f"import {module}"]))
+
+
+def _packed(value: object, arrays: dict[str, np.ndarray]) -> object:
+    """Move a result's arrays into ``arrays``; return, as plain JSON, how they belong together."""
+    if isinstance(value, pd.DataFrame):
+        return {"frame": {str(name): _packed(value[name].to_numpy(), arrays) for name in value}}
+    if isinstance(value, Mapping):
+        return {"mapping": {str(name): _packed(item, arrays) for name, item in value.items()}}
+    if isinstance(value, list | tuple):
+        kind = "list" if isinstance(value, list) else "tuple"
+        return {kind: [_packed(item, arrays) for item in value]}
+    array = np.asarray(value)
+    if array.dtype.hasobject:
+        array = np.asarray(array.tolist())
+    if array.dtype.hasobject or array.dtype.kind not in "biufU":
+        raise TypeError(f"a result of type {type(value).__name__} cannot be kept")
+    name = str(len(arrays))
+    arrays[name] = array
+    return {"array" if isinstance(value, np.ndarray) else "number": name}
+
+
+def _unpacked(shape: dict, arrays: Mapping[str, np.ndarray]) -> object:
+    ((kind, content),) = shape.items()
+    if kind == "frame":
+        return pd.DataFrame({name: _unpacked(item, arrays) for name, item in content.items()})
+    if kind == "mapping":
+        return {name: _unpacked(item, arrays) for name, item in content.items()}
+    if kind in ("list", "tuple"):
+        items = [_unpacked(item, arrays) for item in content]
+        return items if kind == "list" else tuple(items)
+    return arrays[content] if kind == "array" else arrays[content].item()
+
+
+def _load(path: Path) -> object:
+    with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    return _unpacked(json.loads(str(arrays.pop("shape"))), arrays)

@@ -1,0 +1,88 @@
+import keras
+import numpy as np
+from keras import layers
+
+from cxr_helpers.anomaly import reconstruction
+
+
+def constant(grey):
+    """Return a model that draws every image in one grey."""
+    model = keras.Sequential(
+        [keras.Input((2, 2, 1)), layers.Conv2D(1, 1, kernel_initializer="zeros")]
+    )
+    model.layers[-1].bias.assign([grey])
+    return model
+
+
+def test_error_is_the_mean_of_squared_differences():
+    images = np.array([[[0, 0], [0, 0]], [[255, 255], [255, 255]], [[0, 255], [0, 0]]], np.uint8)
+    error = reconstruction.reconstruction_error(constant(0.5), images)
+    assert np.allclose(error, 0.25, atol=1e-6)
+    error = reconstruction.reconstruction_error(constant(0.0), images)
+    assert np.allclose(error, [0, 1, 0.25], atol=1e-6)
+
+
+def test_parts_come_back_in_order():
+    images = np.random.default_rng(0).integers(0, 256, (1100, 2, 2), dtype=np.uint8)
+    error = reconstruction.reconstruction_error(constant(0.0), images)
+    assert np.allclose(error, np.mean((images / 255) ** 2, axis=(1, 2)), atol=1e-6)
+
+
+def test_reconstructions_have_the_shape_of_the_images():
+    images = np.zeros((3, 2, 2), np.uint8)
+    assert np.allclose(reconstruction.reconstruct(constant(0.5), images), np.full((3, 2, 2), 0.5))
+
+
+def drawn(redraw):
+    """Return a model that redraws images of 48 pixels so."""
+    images = keras.Input((48, 48, 1))
+    return keras.Model(images, redraw(images))
+
+
+def stripes(period, *, rows=slice(None)):
+    """Return an image of vertical stripes over some rows of 48, grey elsewhere."""
+    image = np.full((48, 48), 128, np.uint8)
+    image[rows] = np.where(np.arange(48) % period < period // 2, 78, 178)
+    return image
+
+
+def test_a_faithful_copy_loses_nothing_and_an_empty_one_everything():
+    images = np.random.default_rng(0).integers(0, 256, (3, 48, 48), dtype=np.uint8)
+    copy = reconstruction.error_and_detail(drawn(layers.Identity()), images)
+    assert np.allclose(copy.filter(regex="error|lost"), 0)
+    empty = reconstruction.error_and_detail(drawn(layers.Rescaling(0.0)), images)
+    assert np.allclose(empty.filter(like="lost"), empty.filter(like="energy"))
+    assert np.allclose(empty["error whole"], np.mean((images / 255) ** 2, axis=(1, 2)))
+    assert np.allclose(empty.filter(like="detail"), copy.filter(like="detail"))
+
+
+def test_a_blurring_network_loses_fine_stripes_and_keeps_coarse_ones():
+    model = drawn(layers.AveragePooling2D(5, strides=1, padding="same"))
+    fine, coarse = stripes(2), stripes(24)
+    found = reconstruction.error_and_detail(model, np.stack([fine, coarse]))
+    bands = found.filter(like="lost").to_numpy() / found.filter(like="energy").to_numpy()
+    # of the fine stripes a box of 5 leaves a fifth of their height (its own edge aside)
+    assert np.isclose(bands[0, 0], (4 / 5) ** 2, atol=0.03)
+    assert bands[1, 3] < 0.2  # the coarsest, of the coarse ones
+    assert found["detail middle"][0] > 3 * found["detail middle"][1]
+    assert found["error middle"][0] > 3 * found["error middle"][1]
+
+
+def test_regions_are_the_outer_sixth_of_each_side_and_the_rest():
+    found = reconstruction.error_and_detail(
+        drawn(lambda x: layers.Rescaling(0.0, offset=128 / 255)(x)),
+        np.stack([stripes(2, rows=slice(0, 8)), stripes(2, rows=slice(8, 40))]),
+    )
+    square = (50 / 255) ** 2  # of the stripes' height
+    assert np.allclose(found["error middle"], [0, square], atol=1e-7)
+    # 8 × 48 of the 48 × 48 - 32 × 32 pixels outside; 32 × 16 of them
+    assert np.allclose(found["error outer"], np.array([384, 512]) / 1280 * square, atol=1e-7)
+    assert np.allclose(found["error whole"], np.array([384, 1536]) / 2304 * square, atol=1e-7)
+
+
+def test_error_beyond_that_of_normal_images_of_equal_detail():
+    detail = np.array([1.0, 2.0, 4.0, 8.0, 2.0])
+    error = 3 * detail**0.5
+    error[4] *= np.e
+    excess = reconstruction.excess_error(error, detail, np.array([True, True, True, True, False]))
+    assert np.allclose(excess, [0, 0, 0, 0, 1])

@@ -1,0 +1,151 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr_helpers.data import class_names, dataset, splits
+from cxr_helpers.pipeline.stages import Stage
+
+
+def make_images(n=120, size=8):
+    draw = np.random.default_rng(0)
+    index = pd.DataFrame(
+        {
+            "file": [f"{i}.png" for i in range(n)],
+            "split": np.array(["test", "validation", "train", "contiguous"])[np.arange(n) % 4],
+            "class_name": np.array(["normal", "bacterial", "viral"])[np.arange(n) // 4 % 3],
+        }
+    )
+    index["group"] = index["class_name"] + " " + (np.arange(n) // 4).astype(str)
+    index["cluster"] = np.arange(n) // 8
+    return draw.integers(0, 255, (n, size, size), dtype=np.uint8), index
+
+
+@pytest.fixture
+def stage(tmp_path):
+    return Stage("01_data", run_dir=tmp_path)
+
+
+def test_images_and_rows_stay_together_when_sorted_by_split(stage):
+    images, index = make_images()
+    saved = dataset.save(stage, images, index, {"synthetic": True}, truth={"mask": images > 99})
+    stage.finish()
+    loaded = dataset.load(Stage("02_binary", run_dir=stage.run_dir))
+    with loaded.evaluation():
+        assert loaded.index["split"].tolist() == [s for s in dataset.SPLITS for _ in range(30)]
+        rows = [int(name.removesuffix(".png")) for name in loaded.index["file"]]
+        assert np.array_equal(loaded.images, images[rows])
+        for split in dataset.SPLITS:
+            assert (loaded[split].index["file"].isin(index["file"][index["split"] == split])).all()
+    assert np.array_equal(np.load(stage.folder / "mask.npy"), np.asarray(saved.images) > 99)
+    assert loaded.facts["image_size"] == 8 and loaded.synthetic
+
+
+def test_labels_are_positions_and_unknown_is_minus_one(stage):
+    images, index = make_images(12)
+    index.loc[6, "class_name"] = "unknown subtype"
+    part = dataset.save(stage, images, index, {"synthetic": False})["train"]
+    assert part.index["class_name"].tolist() == ["normal", "unknown subtype", "viral"]
+    assert part.pneumonia.tolist() == [0, 1, 1]
+    assert part.category.tolist() == [0, -1, 2]
+    assert len(part.where(part.category >= 0)) == 2
+
+
+def test_with_two_classes_every_pneumonia_is_one(stage):
+    images, index = make_images(24)
+    index.loc[index["class_name"] == "viral", "class_name"] = "unknown subtype"
+    index = class_names.relabelled(index, class_names.BINARY_CLASSES)
+    facts = {
+        "synthetic": False,
+        "classes": class_names.BINARY_CLASSES,
+        "two_class_reason": "no name says so",
+    }
+    data = dataset.save(stage, images, index, facts)
+    part = data["train"]
+    assert data.classes == part.classes == part.where(part.pneumonia == 1).classes
+    assert part.category.tolist() == part.pneumonia.tolist() == [0, 1, 1, 0, 1, 1]
+    assert not data.three_classes
+    assert list(dataset.counts(index)) == ["split", "normal", "pneumonia", "all"]
+
+
+@pytest.mark.parametrize("without_patient", [0, 3])
+def test_captions_say_what_the_intervals_draw(stage, without_patient):
+    facts = {"synthetic": False, "without_patient": without_patient}
+    drawn = dataset.save(stage, *make_images(), facts).resampled
+    assert drawn.startswith("whole patient groups") and drawn.endswith("drawn within each class")
+    assert ("images whose names carry no patient number" in drawn) == bool(without_patient)
+
+
+def test_a_split_is_a_view_not_a_copy(stage):
+    images, index = make_images()
+    train = dataset.save(stage, images, index, {"synthetic": True})["train"]
+    assert isinstance(train.images, np.memmap)
+
+
+def test_without_validation_a_part_of_train_stands_in(stage):
+    images, index = make_images()
+    index["split"] = index["split"].replace({"validation": "train", "contiguous": "train"})
+    learn, choose = dataset.save(stage, images, index, {"synthetic": True}).development(seed=0)
+    assert len(learn) + len(choose) == 90 and len(choose)
+    assert set(learn.index["cluster"]).isdisjoint(choose.index["cluster"])
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_fewest_training_images_are_enough_for_both_parts(seed):
+    """Without validation; the detectors of chapter 4 are fitted on three normal images or more."""
+    least = splits.MINIMUM_GROUPS["train"]
+    index = pd.DataFrame({"split": "train", "class_name": ["normal", "viral"] * least})
+    index["cluster"] = np.arange(2 * least)
+    data = dataset.Dataset(np.zeros((2 * least, 2, 2), np.uint8), index, {"synthetic": True})
+    learn, choose = data.development(seed=seed)
+    assert (learn.pneumonia == 0).sum() >= 3 and set(choose.pneumonia) == {0, 1}
+
+
+def test_counts_add_up():
+    table = dataset.counts(make_images()[1]).set_index("split")
+    assert table.loc["all", "all"] == 120
+    assert table.loc["train", ["normal", "bacterial", "viral"]].tolist() == [10, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("column", "message"), [("split", "unknown split"), ("class_name", "unknown class_name")]
+)
+def test_strange_words_are_refused(stage, column, message):
+    images, index = make_images(9)
+    index.loc[0, column] = "strange"
+    with pytest.raises(ValueError, match=message):
+        dataset.save(stage, images, index, {})
+
+
+def test_rows_and_images_must_be_as_many(stage):
+    images, index = make_images(9)
+    with pytest.raises(ValueError, match="8 images but 9 rows"):
+        dataset.save(stage, images[:8], index, {})
+
+
+def test_unknown_split_is_refused(stage):
+    data = dataset.save(stage, *make_images(9), {"synthetic": True})
+    with pytest.raises(ValueError, match="'val' is not one of"):
+        data["val"]
+
+
+@pytest.mark.parametrize(
+    ("choose_by", "split"), [("group", "validation"), ("contiguous", "contiguous")]
+)
+def test_one_validation_split_chooses_and_all_are_scored(stage, choose_by, split):
+    data = dataset.save(stage, *make_images(), {"synthetic": True, "choose_by": choose_by})
+    assert (data.selection.index["split"] == split).all()
+    assert data.scored() == ["validation", "contiguous", "test"]
+
+
+def test_images_that_hold_objects_are_not_unpickled(stage, tmp_path):
+    """SEC-03"""
+
+    class Evil:
+        def __reduce__(self):
+            return (tmp_path / "PWNED").touch, ()
+
+    dataset.save(stage, *make_images(9), {"synthetic": True})
+    np.save(stage.folder / "images.npy", np.array([Evil()], dtype=object))
+    with pytest.raises(ValueError, match="objects"):
+        dataset.read(stage.folder)
+    assert not (tmp_path / "PWNED").exists()

@@ -1,0 +1,271 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from folders import LAYOUT, make
+from machine import ROOT, powerless, small_disk
+from PIL import Image
+
+from cxr_helpers.data import decoding, folder
+from cxr_helpers.system import files
+from cxr_helpers.system.errors import DataError
+
+
+def gradient(width=80, height=60):
+    return np.tile(np.linspace(0, 255, width, dtype=np.uint8), (height, 1))
+
+
+def saved(path, picture, **options):
+    picture.save(path, **options)
+    return path
+
+
+@pytest.fixture
+def grey():
+    return Image.fromarray(gradient())
+
+
+def test_grey_jpeg_is_squeezed(tmp_path, grey):
+    pixels, facts = decoding.decode(saved(tmp_path / "a.jpeg", grey, quality=95), 20)
+    assert pixels.shape == (20, 20) and pixels.dtype == np.uint8
+    assert facts == {"width": 80, "height": 60, "mode": "L", "rotated": False}
+    assert np.all(np.diff(pixels.mean(axis=0)) > 0)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK", "P", "RGBA", "LA", "1"])
+def test_every_mode_reads_like_grey(tmp_path, grey, mode):
+    name = "a.jpeg" if mode in {"RGB", "CMYK"} else "a.png"
+    pixels, facts = decoding.decode(saved(tmp_path / name, grey.convert(mode)), 20)
+    assert facts["mode"] == mode
+    wanted, _ = decoding.decode(saved(tmp_path / "grey.png", grey), 20)
+    if mode != "1":
+        assert np.abs(pixels.astype(int) - wanted).max() < 12
+    else:
+        assert pixels[:, -1].mean() > pixels[:, 0].mean()
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
+    wide = gradient().astype(np.uint16) * 16
+    path = saved(tmp_path / "a.png", Image.fromarray(wide))
+    pixels, _ = decoding.decode(path, 20)
+    assert pixels.min() < 10 and pixels.max() > 245 and len(np.unique(pixels)) > 15
+
+
+def test_progressive_and_misnamed_files_are_read(tmp_path, grey):
+    decoding.decode(saved(tmp_path / "a.jpeg", grey, progressive=True), 20)
+    decoding.decode(saved(tmp_path / "b.jpeg", grey, format="PNG"), 20)
+
+
+def test_orientation_is_applied_and_said(tmp_path, grey):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying, shown turned a quarter clockwise
+    pixels, facts = decoding.decode(saved(tmp_path / "a.jpeg", grey, exif=exif), 20)
+    assert facts["rotated"]
+    assert np.all(np.diff(pixels.mean(axis=1)) > 0)
+
+
+@pytest.mark.parametrize("cut", [0.5, 200, 2])
+def test_truncated_files_are_refused(tmp_path, grey, cut):
+    noisy = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80), dtype=np.uint8))
+    path = saved(tmp_path / "a.jpeg", noisy)
+    content = path.read_bytes()
+    keep = int(len(content) * cut) if cut < 1 else len(content) - int(cut)
+    path.write_bytes(content[:keep])
+    with pytest.raises(OSError):
+        decoding.decode(path, 20)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>"])
+def test_what_is_no_image_is_refused(tmp_path, content):
+    path = tmp_path / "a.jpeg"
+    path.write_bytes(content)
+    with pytest.raises(OSError, match="not a readable image"):
+        decoding.decode(path, 20)
+
+
+def test_a_picture_bomb_is_refused_from_its_header(tmp_path):
+    path = saved(tmp_path / "a.png", Image.new("1", (30000, 30000)), optimize=True)
+    with pytest.raises(OSError, match=r"too large|bomb"):
+        decoding.decode(path, 20)
+
+
+class Evil:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def images(root, broken=0, copies=1):
+    make(root, {place: [] for place in LAYOUT})
+    draw = np.random.default_rng(0)
+    for place, names in LAYOUT.items():
+        for name in names:
+            for copy in range(copies):
+                stem = name.removesuffix(".jpeg")
+                image = Image.fromarray(draw.integers(0, 255, (40, 50), dtype=np.uint8))
+                image.save(root / place / f"{stem}_{copy}.jpeg")
+    for path in sorted(root.glob("train/NORMAL/*.jpeg"))[:broken]:
+        path.write_bytes(b"")
+    return folder.scan(root)
+
+
+def test_rows_of_pixels_and_table_belong_together(tmp_path):
+    scan = images(tmp_path / "d")
+    pixels, table, unreadable = decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    assert len(pixels) == len(table) == len(scan.files) and unreadable.empty
+    for row in (0, len(table) - 1):
+        wanted, _ = decoding.decode(scan.root / table["file"][row], 16)
+        assert np.array_equal(pixels[row], wanted)
+
+
+def test_second_time_nothing_is_decoded(tmp_path, monkeypatch):
+    scan = images(tmp_path / "d")
+    first, *_ = decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    monkeypatch.setattr(decoding, "decode", None)
+    again, *_ = decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    assert np.array_equal(first, again)
+    assert len(list((tmp_path / "c").iterdir())) == 1
+
+
+def test_changed_content_is_another_entry(tmp_path):
+    scan = images(tmp_path / "d")
+    decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    Image.new("L", (40, 40), 200).save(scan.root / scan.files["file"][0])
+    pixels, *_ = decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    assert np.all(np.abs(pixels[0].astype(int) - 200) < 3)
+
+
+def test_a_few_broken_files_are_set_aside_by_name(tmp_path):
+    scan = images(tmp_path / "d", broken=1, copies=12)
+    pixels, table, unreadable = decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    assert len(pixels) == len(table) == len(scan.files) - 1
+    assert unreadable["file"].tolist() == [
+        scan.files["file"][scan.files["file"].str.contains("train/NORMAL")].iloc[0]
+    ]
+    assert table["file"].isin(unreadable["file"]).sum() == 0
+
+
+def test_a_handful_of_broken_files_is_left_out_however_few_there_are(tmp_path):
+    scan = images(tmp_path / "d", broken=5, copies=8)
+    pixels, _, unreadable = decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    assert len(scan.files) == 80 and len(pixels) == 75 and len(unreadable) == 5
+
+
+def test_a_image_without_permission_is_set_aside_by_name(tmp_path):
+    scan = images(tmp_path / "d")
+    bad = scan.files["file"][0]
+    (scan.root / bad).chmod(0)
+    code = (
+        "import sys; from cxr_helpers import folder, images; "
+        "*_, bad = images.decode_all(folder.scan(sys.argv[1]), 16, cache_dir=sys.argv[2]); "
+        "print(bad.to_csv(index=False))"
+    )
+    command = [*powerless(), sys.executable, "-c", code, scan.root, tmp_path / "c"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split("\n")[:2] == ["file,reason", f"{bad},Permission denied"], done.stderr
+
+
+def test_many_broken_files_stop_the_run(tmp_path):
+    scan = images(tmp_path / "d", broken=6, copies=3)
+    with pytest.raises(DataError, match=r"6 of 30 images cannot be read.*first train/NORMAL/"):
+        decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    assert list((tmp_path / "c").iterdir()) == []
+
+
+def test_fingerprint_depends_on_content_not_order():
+    one, two = pd.Series(["b", "a"]), pd.Series(["a", "b"])
+    assert decoding.fingerprint(one) == decoding.fingerprint(two)
+    # printf 'a\nb' | sha256sum
+    wanted = "7e18f737311b2dc3b2f269dd78396b0351f14fb66efa879f768cb23181883c78"
+    assert decoding.fingerprint(one) == wanted
+
+
+def test_shrinking_takes_means():
+    image = np.array([[[0, 100], [100, 200]]], np.uint8)
+    assert decoding.shrink(image, 1).tolist() == [[[100]]]
+    assert decoding.shrink(image, 2).tolist() == image.tolist()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["-x.jpeg", "a b ü.jpeg", "x😀.jpeg", "a\nb.jpeg", "$(x){y}'\".jpeg", "A.JPEG", "a,b.png"],
+)
+def test_odd_names_are_decoded_and_kept(tmp_path, grey, name):
+    make(tmp_path / "d", {place: [] for place in LAYOUT})
+    for place in ("train/NORMAL", "train/PNEUMONIA", "test/NORMAL", "test/PNEUMONIA"):
+        for odd in (name, "person1_virus_1.png"):
+            grey.save(tmp_path / "d" / place / odd, format="PNG")
+    scan = folder.scan(tmp_path / "d")
+    pixels, table, unreadable = decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    assert len(pixels) == 8 and unreadable.empty
+    assert table["file"].tolist() == scan.files["file"].tolist()
+
+
+def test_a_half_filled_entry_is_never_believed(tmp_path):
+    scan = images(tmp_path / "d")
+    decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    (entry,) = (tmp_path / "c").iterdir()
+    left = tmp_path / "c" / f"{files.PARTIAL}999999999-abc"
+    entry.rename(left)  # as a run that was killed leaves it
+    (left / "table.csv").unlink()
+    pixels, *_ = decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    assert len(pixels) == len(scan.files) and entry.is_dir()
+    assert not left.exists()
+
+
+def test_two_runs_may_fill_the_cache_at_once(tmp_path):
+    scan = images(tmp_path / "d", copies=10)
+    code = (
+        "import sys; from cxr_helpers import folder, images; "
+        "p, *_ = images.decode_all(folder.scan(sys.argv[1]), 64, cache_dir=sys.argv[2]); "
+        "print(int(p.sum(dtype='int64')))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "d"), str(tmp_path / "c")]
+    root = Path(decoding.__file__).parents[2]
+    runs = [subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE) for _ in range(3)]
+    sums = {run.communicate(timeout=60)[0] for run in runs}
+    assert {run.returncode for run in runs} == {0} and len(sums) == 1
+    pixels, *_ = decoding.decode_all(scan, 64, cache_dir=tmp_path / "c")
+    assert int(pixels.sum(dtype="int64")) == int(sums.pop())
+    assert len(list((tmp_path / "c").iterdir())) == 1
+
+
+@pytest.mark.parametrize("damage", ["short", "empty", "gone", "objects"])
+def test_a_damaged_entry_is_made_again(tmp_path, damage):
+    scan = images(tmp_path / "d")
+    first = np.array(decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")[0])
+    (entry,) = (tmp_path / "c").iterdir()
+    path = entry / "pixels.npy"
+    content = {"short": path.read_bytes()[:-9], "empty": b""}
+    if damage == "gone":
+        path.unlink()
+    elif damage == "objects":
+        np.save(path, np.array([Evil(tmp_path / "PWNED")], dtype=object))
+    else:
+        path.write_bytes(content[damage])
+    again, *_ = decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    assert np.array_equal(first, again) and not (tmp_path / "PWNED").exists()
+
+
+def test_a_full_disk_is_an_error_not_the_end_of_the_process(tmp_path):
+    """OUT-02: without reserved space the mapped write would be answered with SIGBUS."""
+    images(tmp_path / "d", copies=40)
+    code = (
+        "import sys; from cxr_helpers import folder, images\n"
+        "try: images.decode_all(folder.scan(sys.argv[1]), 128, cache_dir=sys.argv[2])\n"
+        "except OSError as error: sys.exit(str(error))"
+    )
+    with small_disk(tmp_path / "c", 1_000_000) as disk:
+        command = [sys.executable, "-c", code, str(tmp_path / "d"), str(disk)]
+        root = Path(decoding.__file__).parents[2]
+        done = subprocess.run(command, cwd=root, stderr=subprocess.PIPE, text=True, timeout=60)
+        left = list(disk.iterdir())
+    assert done.returncode == 1 and "No space left on device" in done.stderr
+    assert left == []

@@ -1,0 +1,164 @@
+"""Downloads against a server of the test's own, which misbehaves on demand."""
+
+import gc
+import http.server
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from cxr_helpers.data import downloads
+from cxr_helpers.system import files
+from cxr_helpers.system.errors import DataError
+
+# a server that breaks off leaves sockets for the collector
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def zipped(size):
+    """Return a zip of exactly ``size`` bytes."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("chest_xray/train/NORMAL/IM-0001-0001.jpeg", b"x" * 100)
+        archive.comment = b"."
+    missing = size - len(content.getvalue())
+    with zipfile.ZipFile(content, "a") as archive:
+        archive.comment = b"." * (missing + 1)
+    assert len(content.getvalue()) == size
+    return content.getvalue()
+
+
+CONTENT = zipped(60_000)
+
+
+@pytest.fixture
+def server():
+    """Serve CONTENT at /good, and other things at other paths; count requests."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.server.asked.append(self.path)
+            body = {
+                "/html": b"<html>please log in</html>",
+                "/short": zipped(30_000),
+                "/noise": b"x" * len(CONTENT),
+            }.get(self.path, CONTENT)
+            if self.path == "/error":
+                self.send_error(503)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.path == "/cut":
+                self.wfile.write(body[: len(body) // 2])
+                return
+            if self.path == "/stall":
+                self.wfile.write(body[: len(body) // 2])
+                self.wfile.flush()
+                self.server.stalled.set()
+                time.sleep(30)
+                return
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.asked, server.stalled = [], threading.Event()
+    server.daemon_threads = True
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    gc.collect()  # here, where the sockets' warnings are expected
+
+
+def fetch(server, cache, path="/good"):
+    return downloads.mendeley(cache_dir=cache, url=server.url + path, size=len(CONTENT))
+
+
+def left(cache):
+    return sorted(p.name for p in (cache / "downloads").iterdir())
+
+
+def test_a_download_is_kept_and_not_asked_for_again(server, tmp_path):
+    assert fetch(server, tmp_path).read_bytes() == CONTENT
+    assert fetch(server, tmp_path).name == "ChestXRay2017.zip"
+    assert server.asked == ["/good"] and left(tmp_path) == ["ChestXRay2017.zip"]
+
+
+@pytest.mark.parametrize("path", ["/cut", "/short", "/html", "/noise", "/error"])
+def test_what_is_not_the_archive_never_gets_its_name(server, tmp_path, path):
+    with pytest.raises(DataError) as error:
+        fetch(server, tmp_path, path)
+    said = str(error.value)
+    assert "\n" not in said and "10.17632/rscbjbr9sj.2" in said and "by hand" in said
+    assert left(tmp_path) == []
+    assert fetch(server, tmp_path).read_bytes() == CONTENT
+
+
+def test_a_truncated_copy_on_disk_is_replaced(server, tmp_path):
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads" / "ChestXRay2017.zip").write_bytes(CONTENT[:100])
+    assert fetch(server, tmp_path).read_bytes() == CONTENT
+
+
+def test_killed_in_the_middle_it_starts_again(server, tmp_path):
+    code = (
+        "import sys; from cxr_helpers import downloads; "
+        "downloads.mendeley(cache_dir=sys.argv[1], url=sys.argv[2], size=int(sys.argv[3]))"
+    )
+    arguments = [str(tmp_path), f"{server.url}/stall", str(len(CONTENT))]
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        cwd=Path(downloads.__file__).parents[2],
+        stderr=subprocess.DEVNULL,
+    )
+    assert server.stalled.wait(30)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert [name[:9] for name in left(tmp_path)] == [files.PARTIAL]
+    assert fetch(server, tmp_path).read_bytes() == CONTENT
+    assert left(tmp_path) == ["ChestXRay2017.zip"]
+
+
+def test_no_network_says_how_to_go_on(tmp_path):
+    with pytest.raises(DataError) as error:
+        downloads.mendeley(cache_dir=tmp_path, url="http://127.0.0.1:9/x", size=1)
+    assert "--data phantom needs no network" in str(error.value)
+    assert "Traceback" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_kaggle_without_a_network_says_how_to_go_on(monkeypatch):
+    kagglehub = pytest.importorskip("kagglehub")
+
+    def refuse(handle):
+        raise ConnectionError("Max retries exceeded\nwith url")
+
+    monkeypatch.setattr(kagglehub, "dataset_download", refuse)
+    with pytest.raises(DataError) as error:
+        downloads.kaggle()
+    said = str(error.value)
+    assert "(Max retries exceeded)" in said and "by hand" in said and "--data phantom" in said
+
+
+def test_kaggles_cached_copy_serves_without_a_network(tmp_path, monkeypatch):
+    pytest.importorskip("kagglehub")
+    handle = tmp_path / "datasets" / "paultimothymooney" / "chest-xray-pneumonia"
+    (handle / "versions" / "2" / "chest_xray").mkdir(parents=True)
+    (handle / "2.complete").touch()
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("socket.socket.connect", None)
+    assert downloads.kaggle() == handle / "versions" / "2"
+
+
+def test_a_version_is_pinned():
+    assert downloads.KAGGLE_HANDLE.endswith("/versions/2")

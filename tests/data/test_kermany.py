@@ -1,0 +1,74 @@
+import hashlib
+
+import pandas as pd
+import pytest
+from folders import LAYOUT, make
+
+from cxr_helpers.data import class_names, decoding, folder, kermany
+
+FILES = pd.DataFrame(
+    {
+        "folder": ["train", "train", "val", "test"],
+        "class_name": ["normal", "viral", "normal", "bacterial"],
+        "group": ["normal 1", "viral 2", "normal 3", "bacterial 4"],
+        "sha256": [hashlib.sha256(bytes([i])).hexdigest() for i in range(4)],
+    }
+)
+
+
+@pytest.fixture(autouse=True)
+def these_are_published(monkeypatch):
+    for name, rows in FILES.groupby("folder"):
+        monkeypatch.setitem(kermany.FINGERPRINTS, name, decoding.fingerprint(rows["sha256"]))
+    mendeley = FILES[FILES["folder"] != "test"]
+    monkeypatch.setattr(kermany, "MENDELEY_TRAIN", decoding.fingerprint(mendeley["sha256"]))
+
+
+def test_the_published_files_are_known():
+    assert "Kaggle's folders" in kermany.identity(FILES.sample(frac=1, random_state=0))
+    merged = FILES.assign(folder=FILES["folder"].replace("val", "train"))
+    assert "Mendeley's folders" in kermany.identity(merged)
+
+
+def test_a_part_is_called_a_part():
+    part = kermany.identity(FILES[FILES["folder"] == "test"])
+    assert part == "a part of the published dataset: test file by file"
+    changed = FILES.copy()
+    changed.loc[0, "sha256"] = "0" * 64
+    assert kermany.identity(changed) == (
+        "a part of the published dataset: val and test file by file; train not as published"
+    )
+
+
+def test_other_contents_under_published_names():
+    changed = FILES.assign(sha256=[str(i) * 64 for i in range(4)])
+    assert kermany.identity(changed).startswith("not the published files: their names")
+
+
+def test_something_else_is_called_so():
+    other = FILES.assign(
+        sha256=[str(i) * 64 for i in range(4)],
+        group=["normal train/a.jpeg", "viral 2", "normal 3", "bacterial 4"],
+    )
+    assert kermany.identity(other) == "not the published dataset"
+
+
+def test_mendeleys_folders_are_compared_with_mendeleys_counts():
+    table = kermany.compare(FILES[FILES["folder"] != "val"])
+    assert table["published"].sum() == 5856 and set(table["folder"]) == {"train", "test"}
+
+
+def test_counts_are_compared_with_the_published_ones(tmp_path):
+    table = kermany.compare(folder.scan(make(tmp_path)).files)
+    assert table["published"].sum() == 5856
+    assert table["found"].sum() == sum(map(len, LAYOUT.values()))
+    line = table.set_index(["folder", "class"]).loc[("val", "viral")]
+    assert line["found"] == 0 and line["difference"] == 0
+
+
+def test_where_no_name_tells_the_kind_two_classes_are_compared():
+    kinds = FILES["class_name"].where(FILES["class_name"] == "normal", class_names.UNKNOWN)
+    table = kermany.compare(FILES.assign(class_name=kinds))
+    assert set(table["class"]) == {"normal", "pneumonia"} and table["published"].sum() == 5856
+    line = table.set_index(["folder", "class"]).loc[("test", "pneumonia")]
+    assert line["found"] == 1 and line["published"] == 242 + 148

@@ -1,0 +1,99 @@
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+from folders import make
+
+from cxr_helpers.data import downloads, layout, sources
+from cxr_helpers.system.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch, tmp_path):
+    monkeypatch.setattr(socket.socket, "connect", None)
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "kagglehub"))
+
+
+@pytest.mark.parametrize("data", ["kaggle", "mendeley"])
+def test_what_is_not_here_is_found_without_asking_for_it(tmp_path, data):
+    origin = sources.find(data, cache_dir=tmp_path / "cache")
+    assert (origin.name, origin.location, origin.located) == (data, data, None)
+    assert origin.pending.startswith("download ") and origin.room[1] > 2e9
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_kaggles_cached_copy_is_here(tmp_path):
+    """Where kagglehub itself looks for it."""
+    kagglehub = pytest.importorskip("kagglehub")
+    folder = downloads.kaggle_cache() / "datasets" / "paultimothymooney" / "chest-xray-pneumonia"
+    (folder / "versions" / "2").mkdir(parents=True)
+    assert sources.find("kaggle", cache_dir=tmp_path).located is None  # a download that was cut
+    (folder / "2.complete").touch()
+    origin = sources.find("kaggle", cache_dir=tmp_path)
+    assert origin.located == kagglehub.dataset_download(downloads.KAGGLE_HANDLE) == origin.path
+
+
+def test_where_kaggles_copy_is_mounted_no_disk_is_needed(tmp_path, monkeypatch):
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    assert sources.find("kaggle", cache_dir=tmp_path).room is None
+
+
+def test_mendeleys_archive_keeps_the_name_of_its_source(tmp_path, monkeypatch):
+    make(tmp_path / "images")
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "images")
+    (tmp_path / "cache" / "downloads").mkdir(parents=True)
+    archive = shutil.move(packed, tmp_path / "cache" / "downloads" / downloads.ARCHIVE)
+    monkeypatch.setattr(
+        downloads.mendeley_cached, "__kwdefaults__", {"size": archive.stat().st_size}
+    )
+    origin = sources.find("mendeley", cache_dir=tmp_path / "cache")
+    assert (origin.name, origin.located) == ("mendeley", None)
+    assert origin.pending == "unpack ChestXRay2017.zip"
+
+
+def test_an_archive_is_unpacked_once_and_named(tmp_path):
+    make(tmp_path / "images")
+    packed = shutil.make_archive(str(tmp_path / "my images"), "gztar", tmp_path / "images")
+    cache = tmp_path / "cache"
+    origin = sources.find(packed, cache_dir=cache)
+    assert (origin.name, origin.located) == ("my images", None)
+    assert origin.pending == "unpack my images.tar.gz" and not cache.exists()
+    fetched = sources.fetch(packed, cache_dir=cache)
+    assert layout.find_root(Path(fetched.located)).name == "my images"
+    assert sources.find(packed, cache_dir=cache) == fetched
+    assert fetched.path == packed
+
+
+def test_a_folder_is_named_by_the_root_of_its_images(tmp_path):
+    root = make(tmp_path / "above" / "chest_xray")
+    (tmp_path / "link").symlink_to(root)
+    for data in (root, root.parent, tmp_path / "link"):
+        origin = sources.find(str(data), cache_dir=tmp_path)
+        assert origin == sources.Source("chest_xray", str(root), str(root))
+
+
+def test_a_misspelt_source_is_refused_with_the_nearest(tmp_path):
+    with pytest.raises(DataError, match="did you mean 'mendeley'"):
+        sources.find("mendelay", cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("location", "fingerprint", "is_other"),
+    [
+        ("/a/images", "f", False),
+        ("/a/images", "g", False),  # the same folder, in which images have changed
+        ("/b/images", "f", False),  # a copy of them
+        ("/b/images", "g", True),
+    ],
+)
+def test_images_from_elsewhere_are_others(tmp_path, location, fingerprint, is_other):
+    one = sources.Source("images", "/a/images", "/a/images")
+    assert sources.other(tmp_path, one, "f") is None
+    sources.record(tmp_path, one, "f")
+    found = sources.other(tmp_path, sources.Source("images", location, location), fingerprint)
+    assert found == ("/a/images" if is_other else None)
+
+
+def test_a_run_notes_its_images(finished):
+    assert sources.recorded(finished.run_dir) == ("phantom", "phantom")

@@ -1,0 +1,167 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr_helpers.data import splits
+from cxr_helpers.system.errors import DataError
+
+
+def images(groups=60, seed=0):
+    draw = np.random.default_rng(seed)
+    sizes = draw.integers(1, 6, groups)
+    names = np.array([f"g{i}" for i in range(groups)])
+    classes = np.array(["normal", "bacterial", "viral"])[np.arange(groups) % 3]
+    return np.repeat(names, sizes), np.repeat(classes, sizes)
+
+
+def test_no_group_is_parted():
+    groups, classes = images()
+    mask = splits.validation_mask(groups, classes, fraction=0.2, seed=0)
+    assert set(groups[mask]).isdisjoint(groups[~mask])
+
+
+def test_share_is_met_and_classes_are_balanced_alike():
+    groups, classes = images(300)
+    mask = splits.validation_mask(groups, classes, fraction=0.2, seed=0)
+    assert mask.mean() == pytest.approx(0.2, abs=0.02)
+    for name in np.unique(classes):
+        assert mask[classes == name].mean() == pytest.approx(0.2, abs=0.04)
+
+
+def test_same_seed_same_split_and_another_seed_another():
+    groups, classes = images()
+    one, two, three = (
+        splits.validation_mask(groups, classes, fraction=0.2, seed=s) for s in (1, 1, 2)
+    )
+    assert np.array_equal(one, two) and not np.array_equal(one, three)
+
+
+def test_zero_means_no_validation():
+    assert not splits.validation_mask(*images(), fraction=0, seed=0).any()
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 0.6])
+def test_impossible_share_is_refused(fraction):
+    with pytest.raises(ValueError, match=r"expected 0 to 0\.5"):
+        splits.validation_mask(*images(), fraction=fraction, seed=0)
+
+
+def test_a_rare_class_stays_in_train():
+    groups, classes = images(60)
+    groups, classes = np.append(groups, "x"), np.append(classes, "unknown subtype")
+    mask = splits.validation_mask(groups, classes, fraction=0.2, seed=0)
+    assert mask.any() and not mask[-1]
+
+
+@pytest.mark.parametrize("kind", ["normal", "one kind of pneumonia"])
+def test_too_few_groups_are_said(kind):
+    classes = np.repeat(["normal", "viral"], [2, 9] if kind == "normal" else [9, 2])
+    groups = [f"g{i}" for i in range(11)]
+    with pytest.raises(DataError, match=f"too few images of {kind}: train has 2 of at least 3"):
+        splits.validation_mask(groups, classes, fraction=0.1, seed=0)
+
+
+def test_with_few_groups_each_side_still_has_both_kinds():
+    """Three patients with normal images, nine with bacterial, three with viral ones."""
+    classes = np.repeat(["normal", "bacterial", "viral"], [3, 9, 3])
+    groups = np.array([f"g{i}" for i in range(15)])
+    for seed in range(20):
+        mask = splits.validation_mask(groups, classes, fraction=0.1, seed=seed)
+        for side in (mask, ~mask):
+            assert "normal" in classes[side] and len(set(classes[side])) > 1
+
+
+CUT = {"validation": 0.1, "contiguous": 0.1, "chooser": "validation", "seed": 0}
+
+
+def test_the_splits_part_no_group_and_leave_both_kinds_in_train():
+    groups = series()
+    classes = np.array([group.split()[0] for group in groups])
+    split = splits.validation_splits(groups, classes, **CUT)
+    assert sorted(set(split)) == ["contiguous", "train", "validation"]
+    assert all(len(set(split[groups == group])) == 1 for group in set(groups))
+    assert {*classes[split == "train"]} == {*classes[split == "validation"]} == {"normal", "viral"}
+    whole = splits.validation_splits(groups, classes, **CUT | {"validation": 0, "contiguous": 0})
+    assert (whole == "train").all()
+
+
+def test_a_split_to_choose_by_needs_both_kinds():
+    groups = np.array([*(f"normal {i}" for i in range(40)), *(f"x/{i}.png" for i in range(40))])
+    classes = np.repeat(["normal", "viral"], 40)
+    assert (splits.validation_splits(groups, classes, **CUT) == "contiguous").sum() == 4
+    with pytest.raises(
+        DataError, match="too few images of one kind of pneumonia: contiguous as cut"
+    ):
+        splits.validation_splits(groups, classes, **CUT | {"chooser": "contiguous"})
+
+
+def series(n=40, per=3):
+    return np.repeat([f"{name} {i}" for name in ("normal", "viral") for i in range(n)], per)
+
+
+def test_a_serial_block_is_contiguous_in_each_series():
+    groups = series()
+    mask = splits.contiguous_mask(groups, fraction=0.2, seed=0)
+    for name in ("normal", "viral"):
+        here = np.array([g.startswith(name) for g in groups])
+        numbers = sorted({int(g.split()[1]) for g in groups[mask & here]})
+        assert numbers == list(range(numbers[0], numbers[-1] + 1))
+        assert mask[here].mean() == pytest.approx(0.2, abs=0.06)
+
+
+def test_a_serial_block_parts_no_group():
+    groups = series()
+    mask = splits.contiguous_mask(groups, fraction=0.13, seed=3)
+    assert set(groups[mask]).isdisjoint(groups[~mask])
+
+
+def test_serial_blocks_go_by_number_not_by_text():
+    groups = np.array([f"viral {i}" for i in (9, 10, 11, 100, 101)])
+    mask = splits.contiguous_mask(groups, fraction=0.4, seed=0)
+    chosen = [int(g.split()[1]) for g in groups[mask]]
+    assert chosen in ([9, 10], [10, 11], [11, 100], [100, 101])
+
+
+def test_groups_without_a_number_are_left_out_of_blocks():
+    groups = np.array([*series(), *(["normal train/a.jpeg"] * 50)])
+    assert not splits.contiguous_mask(groups, fraction=0.5, seed=0)[-50:].any()
+    assert not splits.contiguous_mask(groups, fraction=0, seed=0).any()
+
+
+def test_impossible_serial_share_is_refused():
+    with pytest.raises(ValueError, match=r"contiguous fraction 0\.9"):
+        splits.contiguous_mask(series(), fraction=0.9, seed=0)
+
+
+def test_groups_that_share_a_duplicate_are_one_cluster():
+    """By hand: b and d through images 2 and 5, d and e through 4 and 6."""
+    groups = np.array(["a", "b", "b", "c", "d", "d", "e"])
+    found = splits.clusters(groups, pd.DataFrame({"first": [2, 4], "second": [5, 6]}))
+    assert [found[0], found[1], found[3]] == list(dict.fromkeys(found))
+    assert (found == found[1]).tolist() == [False, True, True, False, True, True, True]
+
+
+def test_without_duplicates_clusters_are_groups():
+    groups, _ = images()
+    found = splits.clusters(groups, pd.DataFrame({"first": [], "second": []}))
+    assert len(set(zip(found, groups, strict=True))) == len(set(groups)) == len(set(found))
+
+
+def test_a_rare_class_goes_with_its_group():
+    """A group that two classes share, one of them too rare to be stratified."""
+    groups, classes = images(60)
+    groups, classes = np.append(groups, "rare"), np.append(classes, "unknown subtype")
+    for name in np.unique(groups[:-1]):
+        groups[-1] = name
+        mask = splits.validation_mask(groups, classes, fraction=0.2, seed=0)
+        assert mask[-1] == mask[:-1][groups[:-1] == name].all()
+
+
+def test_a_serial_block_takes_duplicates_along():
+    groups = series()
+    block = splits.contiguous_mask(groups, fraction=0.2, seed=0)
+    pairs = pd.DataFrame({"first": np.flatnonzero(block)[:2], "second": np.flatnonzero(~block)[:2]})
+    together = splits.clusters(groups, pairs)
+    mask = splits.contiguous_mask(groups, together=together, fraction=0.2, seed=0)
+    assert mask[block].all() and mask.sum() > block.sum()
+    assert set(together[mask]).isdisjoint(together[~mask])

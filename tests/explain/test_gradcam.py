@@ -1,0 +1,215 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from cxr_helpers.explain import gradcam
+from cxr_helpers.models import architectures
+
+FILTERS = np.array([1.0, -2.0])
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (3, 6, 6), dtype=np.uint8)
+
+
+def head(outputs):
+    activation = "sigmoid" if outputs == 1 else "softmax"
+    return [layers.GlobalAveragePooling2D(), layers.Dense(outputs, activation=activation)]
+
+
+def planted(model, weights):
+    """Set the 1 × 1 convolution and the dense layer to known weights."""
+    gradcam.find_layer(model, "conv").set_weights([FILTERS.reshape(1, 1, 1, 2)])
+    model.layers[-1].set_weights([np.asarray(weights, "float32"), np.zeros(len(weights[0]))])
+    return model
+
+
+def convolution():
+    return layers.Conv2D(2, 1, use_bias=False, name="conv")
+
+
+def sequential(outputs):
+    return keras.Sequential([keras.Input((6, 6, 1)), convolution(), *head(outputs)])
+
+
+def functional(outputs):
+    inputs = keras.Input((6, 6, 1))
+    flow = convolution()(inputs)
+    for layer in head(outputs):
+        flow = layer(flow)
+    return keras.Model(inputs, flow)
+
+
+def nested_sequential(outputs):
+    backbone = keras.Sequential([keras.Input((6, 6, 1)), convolution()], name="backbone")
+    return keras.Sequential([keras.Input((6, 6, 1)), backbone, *head(outputs)])
+
+
+def nested_functional(outputs):
+    inner = keras.Input((6, 6, 1))
+    backbone = keras.Model(inner, convolution()(inner), name="backbone")
+    inputs = keras.Input((6, 6, 1))
+    flow = backbone(inputs)
+    for layer in head(outputs):
+        flow = layer(flow)
+    return keras.Model(inputs, flow)
+
+
+KINDS = [sequential, functional, nested_sequential, nested_functional]
+
+
+def analytic(images, weights):
+    """Grad-CAM of mean(conv) @ weights: each channel's weight is its dense weight / 36."""
+    features = images[..., None] / 255 * FILTERS
+    return np.maximum(0, features @ (np.asarray(weights) / 36))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_linear_model_gives_the_analytic_answer(kind, images):
+    model = planted(kind(1), [[3.0], [1.0]])
+    heat = gradcam.gradcam(model, images, layer="conv", class_index=1, upsample=False)
+    assert heat.max() > 0
+    assert np.allclose(heat, analytic(images, [3.0, 1.0]), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_three_classes_are_explained_before_the_softmax(kind, images):
+    weights = np.array([[3.0, 0.0, -1.0], [1.0, -1.0, 2.0]])
+    model = planted(kind(3), weights)
+    for k in range(3):
+        heat = gradcam.gradcam(model, images, layer="conv", class_index=k, upsample=False)
+        assert np.allclose(heat, analytic(images, weights[:, k]), atol=1e-6)
+
+
+def test_with_one_output_class_0_is_its_negative(images):
+    model = planted(sequential(1), [[-3.0], [-1.0]])
+    heat = gradcam.gradcam(model, images, layer="conv", class_index=0, upsample=False)
+    assert np.allclose(heat, analytic(images, [3.0, 1.0]), atol=1e-6)
+
+
+def test_a_certain_model_is_explained_all_the_same(images):
+    model = planted(sequential(1), [[3.0], [1.0]])
+    model.layers[-1].bias.assign([200.0])  # the sigmoid is 1 and its gradient 0
+    heat = gradcam.gradcam(model, images, layer="conv", class_index=1, upsample=False)
+    assert np.allclose(heat, analytic(images, [3.0, 1.0]), atol=1e-6)
+
+
+def test_a_planted_region_is_found():
+    image = np.zeros((1, 32, 32), np.uint8)
+    image[0, 20:28, 4:12] = 255
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 1)),
+            layers.Conv2D(1, 3, padding="same", use_bias=False, name="conv"),
+            layers.MaxPooling2D(4),
+            layers.Flatten(),
+            layers.Dense(1, "sigmoid", kernel_initializer="ones"),
+        ]
+    )
+    model.get_layer("conv").set_weights([np.full((3, 3, 1, 1), 1 / 9)])
+    heat = gradcam.gradcam(model, image, layer="conv", class_index=1)[0]
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    assert 20 <= row < 28 and 4 <= column < 12
+    assert heat[:16].max() == 0
+
+
+@pytest.mark.parametrize("corner", [(24, 60), (60, 24), (28, 28)])
+@pytest.mark.parametrize("build", [architectures.binary_cnn, architectures.categorical_cnn])
+def test_without_padding_the_heat_lies_where_the_planted_spot_lies(build, corner):
+    model = build(96)
+    for layer in model.layers:  # every weight positive and equal: each place counts alike
+        if layer.weights:
+            kernel, bias = layer.get_weights()
+            layer.set_weights([np.full(kernel.shape, 1 / kernel.shape[-2]), np.zeros(bias.shape)])
+    model.layers[-1].kernel[:, :-1].assign(np.zeros((64, model.layers[-1].units - 1)))
+    (top, left), spot = corner, np.zeros((1, 96, 96), np.uint8)
+    spot[0, top : top + 8, left : left + 8] = 255
+    last = max(1, model.layers[-1].units - 1)
+    heat = gradcam.gradcam(model, spot, layer="conv4", class_index=last)[0]
+    centre = [(heat.sum(axis=axis) * np.arange(96)).sum() / heat.sum() for axis in (1, 0)]
+    assert np.allclose(centre, (top + 3.5, left + 3.5), atol=1.0)
+
+
+def geometry(size, *body):
+    return keras.Sequential([keras.Input((size, size, 1)), *body, *head(1)])
+
+
+@pytest.mark.parametrize(
+    ("body", "centres"),
+    [
+        ([layers.Conv2D(1, 3, name="last")], [1, 2, 3, 4]),
+        ([layers.Conv2D(1, 3), layers.MaxPooling2D(2, name="last")], [1.5, 3.5]),
+        ([layers.Conv2D(1, 2), layers.AveragePooling2D(2, name="last")], [1, 3]),  # one is dropped
+        ([layers.Conv2D(1, 3, dilation_rate=2, name="last")], [2, 3]),
+        ([layers.Conv2D(1, 3, padding="same", name="last")], [0, 1, 2, 3, 4, 5]),
+        ([layers.Conv2D(1, 3, strides=2, padding="same", name="last")], [1, 3, 5]),
+        ([layers.Conv2D(1, 3), layers.BatchNormalization(name="last")], [1, 2, 3, 4]),
+    ],
+)
+def test_cells_lie_at_the_centres_of_their_receptive_fields(body, centres):
+    rows, columns = gradcam.cell_centres(geometry(6, *body), "last")
+    assert rows.tolist() == columns.tolist() == centres
+
+
+@pytest.mark.parametrize("nested", [nested_sequential, nested_functional])
+def test_cells_are_followed_into_a_nested_model(nested):
+    model = keras.Sequential([keras.Input((9, 9, 1)), layers.MaxPooling2D(4, 1), nested(1)])
+    rows, _ = gradcam.cell_centres(model, "conv")
+    assert rows.tolist() == [1.5, 2.5, 3.5, 4.5, 5.5, 6.5]
+
+
+def test_where_branches_meet_the_centres_are_the_mean_of_theirs():
+    rows, _ = gradcam.cell_centres(architectures.residual_cnn(32, widths=(4, 8)), "block2")
+    # stem: 1, 3, 5 …; block 2: its convolutions from 3, its pooling from 2, in steps of 4
+    assert rows.tolist() == [2.5 + 4 * i for i in range(8)]
+
+
+def test_a_layer_of_unknown_geometry_is_refused_not_drawn_askew():
+    model = geometry(6, layers.UpSampling2D(2), layers.Conv2D(1, 3, name="last"))
+    with pytest.raises(ValueError, match="cannot tell where the cells of 'last' lie"):
+        gradcam.gradcam(model, np.zeros((1, 6, 6), np.uint8), layer="last", class_index=1)
+
+
+def test_the_model_is_left_as_it_was(images):
+    model = planted(sequential(1), [[3.0], [1.0]])
+    before = model.predict(images[..., None] / 255, verbose=0)
+    gradcam.gradcam(model, images, layer="conv", class_index=1)
+    assert np.array_equal(model.predict(images[..., None] / 255, verbose=0), before)
+    assert model.layers[-1].activation is keras.activations.sigmoid
+    assert "call" not in vars(model.get_layer("conv"))
+
+
+def test_maps_have_the_size_of_the_images():
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32), dtype=np.uint8)
+    heat = gradcam.gradcam(architectures.categorical_cnn(32), images, layer="conv4", class_index=2)
+    assert heat.shape == images.shape and heat.dtype == np.float32 and heat.min() >= 0
+
+
+def test_a_batch_gives_what_single_images_give(images):
+    model = planted(sequential(1), [[3.0], [1.0]])
+    together = gradcam.gradcam(model, images, layer="conv", class_index=1)
+    alone = [gradcam.gradcam(model, f[None], layer="conv", class_index=1)[0] for f in images]
+    assert np.allclose(together, alone, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layer", "class_index", "message"),
+    [
+        ("cnv", 1, "no layer 'cnv'"),
+        ("conv", 2, "class 2 of a model with 2 classes"),
+        ("flat", 1, "gives no feature maps"),
+    ],
+)
+def test_what_cannot_be_explained_is_named(images, layer, class_index, message):
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            convolution(),
+            layers.Flatten(name="flat"),
+            layers.Dense(1, "sigmoid"),
+        ]
+    )
+    with pytest.raises(ValueError, match=message):
+        gradcam.gradcam(model, images, layer=layer, class_index=class_index)

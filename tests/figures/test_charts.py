@@ -1,0 +1,216 @@
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+
+from cxr_helpers.data import dataset
+from cxr_helpers.evaluation import calibration
+from cxr_helpers.figures import charts, xrays
+
+DRAW = np.random.default_rng(0)
+CLASSES = np.array(["normal", "bacterial", "viral"])[np.arange(60) % 3]
+INDEX = pd.DataFrame(
+    {
+        "class_name": CLASSES,
+        "split": np.array(["train", "test"])[np.arange(60) // 3 % 2],
+        "width": DRAW.integers(400, 2000, 60),
+        "height": DRAW.integers(400, 2000, 60),
+    }
+)
+IMAGES = DRAW.integers(0, 256, (60, 8, 8), dtype=np.uint8)
+HISTORY = pd.DataFrame(
+    {
+        "epoch": [1, 2, 3],
+        "loss": [0.9, 0.5, 0.4],
+        "accuracy": [0.5, 0.7, 0.8],
+        "val_loss": [0.8, 0.6, 0.7],
+        "val_accuracy": [0.6, 0.7, 0.6],
+        "best": [False, True, False],
+    }
+)
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def axes_of(fig):
+    fig.canvas.draw()  # a figure that cannot be drawn is no figure
+    return fig.axes
+
+
+def test_bars_are_as_high_as_the_counts():
+    (ax,) = axes_of(charts.class_counts(dataset.counts(INDEX)))
+    assert [bar.get_height() for bar in ax.containers[0]] == [10, 10]
+
+
+def test_sizes_are_drawn_by_class():
+    points, _ = axes_of(charts.image_sizes(INDEX))
+    assert sorted(len(c.get_offsets()) for c in points.collections) == [20, 20, 20]
+
+
+def test_intensity_has_a_line_a_class_that_sums_to_one():
+    shares, _ = axes_of(charts.intensity(IMAGES, CLASSES))
+    assert len(shares.lines) == 3
+    assert sum(shares.lines[0].get_ydata()) * 4 == pytest.approx(1, abs=0.02)
+
+
+def test_curves_show_both_splits_and_the_epoch_that_was_kept():
+    loss, accuracy = axes_of(charts.learning_curves(HISTORY))
+    assert [line.get_ydata()[0] for line in loss.lines[:2]] == [0.9, 0.8]
+    assert loss.lines[2].get_xdata()[0] == 2 and accuracy.get_ylabel() == "accuracy"
+
+
+def test_curves_without_validation():
+    alone = HISTORY.drop(columns=["val_loss", "val_accuracy"])
+    (loss,) = axes_of(charts.learning_curves(alone, metric=None))
+    assert len(loss.lines) == 1
+
+
+def test_confusion_counts_by_hand():
+    fig = charts.confusion(np.array([0, 0, 1, 1, 1]), np.array([0, 1, 1, 1, 0]), ["a", "b"])
+    words = [text.get_text() for text in axes_of(fig)[0].texts]
+    assert words == ["1\n50%", "1\n50%", "1\n33%", "2\n67%"]
+
+
+def test_roc_names_its_area():
+    fig = charts.roc_and_precision_recall(np.array([0, 0, 1, 1]), {"x": np.array([1, 4, 3, 9])})
+    assert "x, AUROC 0.750" in [t.get_text() for t in axes_of(fig)[0].get_legend().get_texts()]
+
+
+def test_reliability_has_a_point_a_bin_and_larger_ones_for_more_images():
+    curve = calibration.reliability([0, 0, 0, 1, 1], [0.1, 0.1, 0.1, 0.9, 0.8])
+    (ax,) = axes_of(charts.reliability({"x": curve, "y": curve[:1]}))
+    diagonal, line, _ = ax.lines
+    assert diagonal.get_linestyle() == ":" and diagonal.get_xydata().tolist() == [[0, 0], [1, 1]]
+    assert line.get_xydata() == pytest.approx(np.array([[0.1, 0], [0.8, 1], [0.9, 1]]))
+    points = ax.collections[0]
+    assert np.array_equal(points.get_offsets(), line.get_xydata())
+    sizes = points.get_sizes()
+    assert sizes[0] > sizes[1] == sizes[2]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["x (n = 5)", "y (n = 3)"]
+    assert ax.get_xlabel() == "Predicted probability of pneumonia"
+    assert ax.get_ylabel() == "Observed share of pneumonia"
+
+
+def test_optimizer_study_has_a_line_each():
+    study = pd.DataFrame(
+        {
+            "optimizer": ["adam", "adam", "sgd", "sgd"],
+            "learning_rate": [0.1, 0.01, 0.1, 0.01],
+            "val_auroc": [0.5, 0.9, 0.6, 0.7],
+        }
+    )
+    (ax,) = axes_of(charts.optimizer_study(study))
+    assert {line.get_label() for line in ax.lines} >= {"adam", "sgd"}
+
+
+def test_error_histogram_marks_the_threshold():
+    errors = {"normal": DRAW.random(50), "pneumonia": DRAW.random(50)}
+    (ax,) = axes_of(charts.error_histogram(errors, threshold=0.25))
+    assert ax.lines[0].get_xdata()[0] == 0.25
+
+
+def test_accuracy_by_threshold_shows_chance():
+    x = np.arange(1, 100)
+    fig = charts.accuracy_by_threshold(x, {"a": x / 100, "b": 1 - x / 100}, chosen=5, baseline=0.6)
+    assert 0.6 in [line.get_ydata()[0] for line in axes_of(fig)[0].lines]
+
+
+def test_layers_keep_their_order():
+    study = pd.DataFrame(
+        [("m", layer, k, 0.5) for layer in ("z", "a") for k in (1, 5)],
+        columns=["model", "layer", "k", "accuracy"],
+    )
+    (ax,) = axes_of(charts.layer_by_k(study))
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["z", "a"]
+
+
+def test_maps_have_a_panel_each():
+    points = INDEX.assign(x=DRAW.random(60), y=DRAW.random(60))
+    panels = axes_of(charts.scatter_by_class({"one": points, "two": points}))
+    assert [ax.get_title() for ax in panels] == ["one", "two"]
+    assert sum(len(c.get_offsets()) for c in panels[0].collections) == 60
+
+
+def shown(ax):
+    return ax.images[0].get_array()
+
+
+def test_images_are_shown_over_the_full_range():
+    fig = xrays.grid([IMAGES[:3], IMAGES[3:5]], row_labels=["a", "b"], titles=[["1", "2", "3"]] * 2)
+    axes = axes_of(fig)
+    assert np.array_equal(shown(axes[0]), IMAGES[0])
+    assert axes[0].images[0].get_clim() == (0, 255)
+    assert [ax.get_visible() for ax in axes] == [True] * 5 + [False]
+
+
+def labels_of(fig):
+    """Return where a drawn figure's titles and panels are, in pixels: x0, y0, x1, y1."""
+    fig.draw_without_rendering()
+    drawn = [ax for ax in axes_of(fig) if ax.get_title()]
+    return [(ax.title.get_window_extent().extents, ax.get_window_extent().extents) for ax in drawn]
+
+
+@pytest.mark.parametrize("columns", [5, 8])
+def test_titles_of_any_length_touch_neither_each_other_nor_a_image(columns):
+    long = ["P 0.99, normal NORMAL2-IM-1427\n2090 × 1858", "P 0.99, bacterial 1946\n1422 × 1152"]
+    long += ["P 0.98, unknown test/IM-0115-0001 (copy of a $copy$).jpeg", f"unknown {'0a1b2c' * 6}"]
+    titles = [[long[(i + j) % 4] for j in range(columns)] for i in range(2)]
+    rows = [IMAGES[:columns]] * 2
+    grid = xrays.grid(rows, row_labels=["false alarm", "missed"], titles=titles)
+    heats = [np.ones((columns, 8, 8))] * 2
+    words = {"row_labels": ["a", "b"], "titles": titles, "label": "heat", "signed": False}
+    for fig in (grid, xrays.overlays(rows, heats, **words)):
+        boxes = labels_of(fig)
+        assert len(boxes) == 2 * columns
+        assert max(label[3] for label, _ in boxes) <= fig.bbox.y1  # nothing is cut off at the top
+        for row in (boxes[:columns], boxes[columns:]):
+            assert all(left[2] < right[0] for (left, _), (right, _) in pairwise(row))
+        above, below = (
+            (image[1] for _, image in boxes[:columns]),
+            (t[3] for t, _ in boxes[columns:]),
+        )
+        assert min(above) >= max(below)
+        shown_titles = ["".join(ax.get_title().split()) for ax in fig.axes if ax.get_title()]
+        assert shown_titles == ["".join(title.split()) for row in titles for title in row]
+
+
+def test_outlines_are_drawn_where_there_is_something():
+    masks = np.zeros((2, 8, 8), bool)
+    masks[1, 2:5, 2:5] = True
+    axes = axes_of(xrays.grid([IMAGES[:2]], outlines=[masks]))
+    assert [len(ax.collections) for ax in axes] == [0, 1]
+
+
+@pytest.mark.parametrize(("signed", "low"), [(True, -2.0), (False, 0.0)])
+def test_heat_maps_share_one_range(signed, low):
+    heats = [np.full((2, 8, 8), 1.0), np.full((1, 8, 8), -2.0)]
+    fig = xrays.overlays(
+        [IMAGES[:2], IMAGES[2:3]],
+        heats,
+        row_labels=["a", "b"],
+        titles=[["1", "2"], ["3"]],
+        label="heat",
+        signed=signed,
+    )
+    ranges = {ax.images[1].get_clim() for ax in axes_of(fig) if len(ax.images) == 2}
+    assert ranges == {(low, 2.0)}
+
+
+def test_mean_maps_are_centred_at_zero():
+    fig = xrays.mean_maps(
+        [np.full((8, 8), 0.5), np.full((8, 8), -1.0)],
+        titles=["a", "b"],
+        label="heat",
+        background=IMAGES.mean(axis=0),
+    )
+    assert {ax.images[1].get_clim() for ax in axes_of(fig) if len(ax.images) == 2} == {(-1, 1)}
+
+
+def test_a_class_has_one_colour_and_no_two_share_one():
+    assert len(set(charts.COLOURS.values())) == len(charts.COLOURS)

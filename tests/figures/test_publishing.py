@@ -1,0 +1,92 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+
+from cxr_helpers.figures import publishing
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """Return a function that calls another and returns what it displayed."""
+
+    def show(function, *arguments, **options):
+        outputs = []
+
+        def display(data, *, raw, metadata):
+            assert raw
+            outputs.append(SimpleNamespace(data=data, metadata=metadata))
+
+        monkeypatch.setattr(publishing, "display", display)
+        function(*arguments, **options)
+        return outputs
+
+    return show
+
+
+def line():
+    fig, ax = plt.subplots(figsize=(3.3, 2))
+    ax.plot([0, 1])
+    return fig
+
+
+WORDS = {"id": "fig-a", "caption": "A line.", "alt": "A rising line"}
+
+
+def test_a_figure_carries_vector_raster_and_meaning(shown):
+    output, caption = shown(publishing.figure, line(), **WORDS, synthetic=False)
+    assert output.data["image/svg+xml"].startswith("<?xml")
+    assert set(output.data) == {"image/svg+xml", "image/png", "text/plain"}
+    assert output.metadata["cxr"] == {"kind": "figure", "width": 0.5} | WORDS
+    assert caption.metadata["cxr"]["kind"] == "caption"
+    assert not plt.get_fignums()
+
+
+def test_synthetic_is_said_in_every_caption(shown):
+    output, caption = shown(publishing.figure, line(), **WORDS, synthetic=True)
+    assert output.metadata["cxr"]["caption"] == "SYNTHETIC PHANTOMS. A line."
+    assert "SYNTHETIC PHANTOMS" in caption.data["text/markdown"]
+    frame = pd.DataFrame({"a": [1]})
+    output, _ = shown(publishing.table, frame, id="tab-a", caption="One.", synthetic=True)
+    assert output.metadata["cxr"]["caption"] == "SYNTHETIC PHANTOMS. One."
+
+
+def test_same_figure_same_bytes(shown):
+    one, two = (shown(publishing.figure, line(), **WORDS, synthetic=False)[0] for _ in range(2))
+    assert one.data["image/svg+xml"] == two.data["image/svg+xml"]
+    assert one.data["image/png"] == two.data["image/png"]
+
+
+@pytest.mark.parametrize("name", ["caption", "alt"])
+def test_a_figure_without_words_is_refused(name):
+    with pytest.raises(ValueError, match="needs a caption and an alternative text"):
+        publishing.figure(line(), **(WORDS | {name: " "}), synthetic=False)
+    plt.close("all")
+
+
+def test_a_table_is_text_with_numbers_to_the_right():
+    frame = pd.DataFrame({"row": ["a", "b"], "value": [0.12345, np.nan], "n": [3, 4]})
+    content = publishing.table_content(frame, formats={"value": ".3f"})
+    assert [c["align"] for c in content["columns"]] == ["left", "right", "right"]
+    assert content["rows"] == [["a", "0.123", "3"], ["b", "–", "4"]]
+
+
+def test_a_format_for_no_column_is_refused():
+    with pytest.raises(ValueError, match=r"unknown columns \['valu'\]"):
+        publishing.table_content(pd.DataFrame({"value": [1]}), formats={"valu": ".3f"})
+
+
+def test_a_caption_is_text_not_markup(shown):
+    hostile = "<img src=x onerror=alert(1)> *a* $x$"
+    _, caption = shown(publishing.figure, line(), **(WORDS | {"caption": hostile}), synthetic=False)
+    said = caption.data["text/markdown"]
+    assert "<img" not in said and "\\*a\\*" in said and "\\$x\\$" in said
+
+
+def test_a_table_cell_is_text_not_markup(shown):
+    frame = pd.DataFrame({"file": ["<script>1</script>"]})
+    output, _ = shown(publishing.table, frame, id="tab-a", caption="One.", synthetic=False)
+    assert "<script" not in output.data["text/html"]
+    assert output.data[publishing.TABLE_MIME]["rows"] == [["<script>1</script>"]]

@@ -1,0 +1,234 @@
+"""PRC-01: a training that is really killed ends with the same bits as one that is not."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from cxr_helpers.models import checkpoints, training
+from cxr_helpers.models.augmentation import Augmentation
+
+ROOT = Path(training.__file__).parents[2]
+IMAGES = np.random.default_rng(0).integers(0, 256, (48, 8, 8), dtype=np.uint8)
+LABELS = (IMAGES[:, :, :4].mean(axis=(1, 2)) > 127).astype("float32")[:, None]
+
+
+class Killed(Exception):
+    pass
+
+
+def network(width=4):
+    """Return a model with all that has a state: dropout, batch norm, a schedule, momentum."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(width, 3, activation="relu"),
+            layers.BatchNormalization(),
+            layers.Flatten(),
+            layers.Dropout(0.5),
+            layers.Dense(1, "sigmoid"),
+        ]
+    )
+    rate = keras.optimizers.schedules.CosineDecay(0.01, 40)
+    loss = keras.losses.BinaryCrossentropy(label_smoothing=0.05)
+    model.compile(keras.optimizers.AdamW(rate), loss, metrics=["accuracy"])
+    return model
+
+
+def train(model, *, stop_after=None, epochs=5, **options):
+    def report(line):
+        if stop_after is not None and line.startswith(f"epoch {stop_after}/"):
+            raise Killed
+
+    return training.fit(
+        model,
+        IMAGES,
+        LABELS,
+        **{"epochs": epochs, "batch_size": 8, "seed": 3, "report": report}
+        | {"augmentation": Augmentation(), "validation": (IMAGES[:20], LABELS[:20])}
+        | options,
+    )
+
+
+def at(path):
+    """Keep a training here, whatever its key."""
+    return lambda key: path
+
+
+def state(model):
+    return [np.asarray(v) for v in (*model.variables, *model.optimizer.variables)]
+
+
+@pytest.fixture(scope="module")
+def whole():
+    model = network()
+    return model, train(model)
+
+
+def same(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("epoch", [1, 3, 5])
+def test_it_goes_on_bit_for_bit(tmp_path, whole, epoch):
+    path = tmp_path / "x.npz"
+    with pytest.raises(Killed):
+        train(network(), stop_after=epoch, checkpoint=at(path))
+    model, lines = network(), []
+    history = train(model, checkpoint=at(path), log=lines.append)
+    assert lines[0] == f"goes on after epoch {epoch}/5 of an interrupted run"
+    assert len(lines) == 1 + 5 - epoch
+    assert history.equals(whole[1])
+    assert same(state(model), state(whole[0]))
+
+
+@pytest.mark.parametrize("options", [{}, {"validation": None}, {"average": 0.9}])
+def test_a_finished_training_is_not_repeated(tmp_path, monkeypatch, options):
+    """Weights, optimizer and curves are those that it ended with; no step is taken."""
+    path, model = tmp_path / "x.npz", network()
+    history = train(model, checkpoint=at(path), **options)
+    monkeypatch.setattr(training, "_pass", None)
+    again, lines = network(), []
+    found = train(again, checkpoint=at(path), log=lines.append, **options)
+    assert found.equals(history) and same(state(again), state(model))
+    assert lines == ["trained before: 5 epochs taken from the store"]
+
+
+def test_the_key_names_the_file(tmp_path):
+    keys = []
+    place = lambda key: keys.append(key) or tmp_path / f"{key}.npz"  # noqa: E731
+    for seed in (3, 4, 3):
+        train(network(), checkpoint=place, seed=seed, epochs=1)
+    assert keys[0] == keys[2] != keys[1] and len(list(tmp_path.iterdir())) == 2
+
+
+def test_without_validation_too(tmp_path):
+    model, path = network(), tmp_path / "x.npz"
+    history = train(model, validation=None)
+    with pytest.raises(Killed):
+        train(network(), stop_after=2, checkpoint=at(path), validation=None)
+    again = network()
+    assert train(again, checkpoint=at(path), validation=None).equals(history)
+    assert same(state(again), state(model))
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 4}, {"batch_size": 4}, {"augmentation": None}, {"epochs": 6}]
+)
+def test_another_training_begins_anew(tmp_path, change):
+    path, lines = tmp_path / "x.npz", []
+    with pytest.raises(Killed):
+        train(network(), stop_after=3, checkpoint=at(path))
+    train(network(), checkpoint=at(path), log=lines.append, **change)
+    assert lines[0].startswith("epoch 1/")
+
+
+def test_the_key_tells_models_data_and_settings_apart():
+    model = network()
+    model.optimizer.build(model.trainable_variables)
+    key = checkpoints.key(model, IMAGES, LABELS, seed=0)
+    assert key == checkpoints.key(model, IMAGES.copy(), LABELS, seed=0)
+    assert key != checkpoints.key(model, IMAGES, 1 - LABELS, seed=0)
+    assert key != checkpoints.key(model, IMAGES, LABELS, seed=1)
+    changed = IMAGES.copy()
+    changed[-1, -1, -1] ^= 1
+    assert key != checkpoints.key(model, changed, LABELS, seed=0)
+    model.set_weights([w + 1 for w in model.get_weights()])
+    assert key != checkpoints.key(model, IMAGES, LABELS, seed=0)
+
+
+@pytest.mark.parametrize("damage", ["short", "noise", "empty", "gone"])
+def test_a_damaged_checkpoint_is_not_used(tmp_path, damage):
+    model, path = network(), tmp_path / "x.npz"
+    model.optimizer.build(model.trainable_variables)
+    checkpoints.save(path, model, key="k", progress={"x": 0.1}, extra={"best": [IMAGES]})
+    progress, extra = checkpoints.restore(path, model, key="k")
+    assert progress == {"x": 0.1} and np.array_equal(extra["best"][0], IMAGES)
+    assert checkpoints.restore(path, model, key="other") is None
+    content = {"short": path.read_bytes()[:-200], "noise": b"\x93" * 500, "empty": b""}
+    path.unlink() if damage == "gone" else path.write_bytes(content[damage])
+    assert checkpoints.restore(path, model, key="k") is None
+
+
+def test_a_checkpoint_that_holds_objects_is_not_unpickled(tmp_path):
+    """SEC-03"""
+
+    class Evil:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "PWNED",)
+
+    model, path = network(), tmp_path / "x.npz"
+    model.optimizer.build(model.trainable_variables)
+    checkpoints.save(path, model, key="k", progress={}, extra={})
+    before = state(model)
+    for name in ("key", "progress", "model-0"):
+        arrays = dict(np.load(path)) | {name: np.array([Evil()], dtype=object)}
+        np.savez(tmp_path / "evil.npz", allow_pickle=True, **arrays)
+        assert checkpoints.restore(tmp_path / "evil.npz", model, key="k") is None
+        assert not (tmp_path / "PWNED").exists() and same(state(model), before)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path[:0] = {places!r}
+import numpy as np
+import test_checkpoints as t
+model = t.network()
+history = t.train(model, epochs=12, checkpoint=t.at(Path("x.npz")), log=lambda s: print(s, flush=True))
+np.savez("end.npz", *t.state(model))
+Path("history.json").write_text(history.to_json(double_precision=15))
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_at_several_points(tmp_path):
+    """Start, kill -9 while it trains or saves, start again: until it ends by itself."""
+    code = KILLED.format(places=[str(ROOT), str(ROOT / "tests")])
+
+    def start():
+        command = [sys.executable, "-c", code]
+        return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+
+    seen = []
+    for stop_at, wait in ((2, 0), (7, 0.005)):
+        child = start()
+        for line in child.stdout:
+            seen.append(line)
+            if line.startswith(f"epoch {stop_at}/"):
+                time.sleep(wait)
+                break
+        child.kill()
+        child.wait()
+        child.stdout.close()
+    last = start()
+    seen += last.stdout.readlines()
+    last.stdout.close()
+    assert last.wait(120) == 0
+    assert sum(line.startswith("goes on after epoch") for line in seen) == 2
+    model = network()
+    history = train(model, epochs=12)
+    end = np.load(tmp_path / "end.npz")
+    assert same([end[name] for name in end.files], state(model))
+    written = (tmp_path / "history.json").read_text()
+    assert json.loads(written) == json.loads(history.to_json(double_precision=15))
+
+
+def test_averaged_weights_and_chances_go_on_bit_for_bit(tmp_path):
+    """As our network is trained."""
+    path = tmp_path / "x.npz"
+    options = {"average": 0.9, "chances": np.linspace(1, 2, len(IMAGES))}
+    model = network()
+    history = train(model, **options)
+    with pytest.raises(Killed):
+        train(network(), stop_after=3, checkpoint=at(path), **options)
+    again = network()
+    assert train(again, checkpoint=at(path), **options).equals(history)
+    assert same(state(again), state(model))

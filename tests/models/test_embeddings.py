@@ -1,0 +1,45 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from cxr_helpers.models import embeddings
+
+
+@pytest.fixture
+def model():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((4, 4, 1)),
+            layers.Conv2D(2, 1, use_bias=False, name="conv"),
+            layers.Flatten(name="flat"),
+            layers.Dense(3, name="dense"),
+        ]
+    )
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (5, 4, 4), dtype=np.uint8)
+
+
+def test_layers_give_what_arithmetic_gives(model, images):
+    found = embeddings.embed(model, images, layers=["conv", "dense"], batch_size=2)
+    kernel = model.get_layer("conv").get_weights()[0].reshape(2)
+    conv = (images[..., None] / 255 * kernel).reshape(5, -1)
+    weights, bias = model.get_layer("dense").get_weights()
+    assert np.allclose(found["conv"], conv, atol=1e-6)
+    assert np.allclose(found["dense"], conv @ weights + bias, atol=1e-5)
+
+
+def test_large_maps_are_averaged(model, images):
+    found = embeddings.embed(model, images, layers=["conv"], pool=2)["conv"].reshape(5, 2, 2, 2)
+    kernel = model.get_layer("conv").get_weights()[0].reshape(2)
+    corner = (images[:, :2, :2].mean(axis=(1, 2)) / 255)[:, None] * kernel
+    assert np.allclose(found[:, 0, 0], corner, atol=1e-6)
+
+
+def test_an_unknown_layer_is_named(model, images):
+    with pytest.raises(ValueError, match=r"no layer \['cnv'\].*conv, flat, dense"):
+        embeddings.embed(model, images, layers=["cnv"])

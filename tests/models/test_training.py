@@ -1,0 +1,160 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from cxr_helpers.models import training
+from cxr_helpers.models.augmentation import Augmentation
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
+
+
+@pytest.fixture
+def bright(images):
+    """Label an image by its left half: a single convolution can learn it."""
+    return (images[:, :, :4].mean(axis=(1, 2)) > 127).astype("float32")[:, None]
+
+
+def network(seed=0):
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(1, "sigmoid")])
+    model.compile(keras.optimizers.Adam(0.01), "binary_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def train(model, images, labels, **options):
+    options = {"epochs": 3, "batch_size": 8, "seed": 0} | options
+    return training.fit(model, images, labels, **options)
+
+
+def test_batches_are_floats_in_the_unit_interval(images, bright):
+    (pictures, labels), *rest = training.batches(images, bright, batch_size=16)
+    assert pictures.shape == (16, 8, 8, 1) and len(rest) == 2
+    assert np.allclose(pictures[..., 0], images[:16] / 255)
+    assert np.array_equal(labels, bright[:16])
+
+
+def test_batches_follow_the_order_asked_for(images, bright):
+    order = np.array([5, 3, 39])
+    ((pictures, labels),) = training.batches(images, bright, order=order)
+    assert np.allclose(pictures[..., 0], images[order] / 255)
+    assert np.array_equal(labels, bright[order])
+
+
+def test_an_autoencoder_is_asked_for_its_input(images):
+    ((pictures, wanted),) = training.batches(images)
+    assert np.array_equal(pictures, wanted)
+
+
+def test_same_seed_same_weights(images, bright):
+    augmentation = Augmentation()
+    one, two, other = network(), network(), network()
+    train(one, images, bright, augmentation=augmentation)
+    train(two, images, bright, augmentation=augmentation)
+    train(other, images, bright, augmentation=augmentation, seed=1)
+    for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
+        assert np.array_equal(a, b)
+    assert not np.array_equal(one.get_weights()[0], other.get_weights()[0])
+
+
+def test_the_best_validation_epoch_is_kept(images, bright):
+    model = network()
+    history = train(model, images, bright, epochs=6, validation=(images, 1 - bright))
+    kept = history.loc[history["best"]]
+    assert len(kept) == 1 and kept["val_loss"].item() == history["val_loss"].min()
+    scored = model.evaluate(images[..., None] / 255, 1 - bright, verbose=0, return_dict=True)
+    assert scored["loss"] == pytest.approx(kept["val_loss"].item(), rel=1e-5)
+    # labels turned round: learning makes validation worse, so the first epoch was best
+    assert kept["epoch"].item() == 1
+
+
+def test_without_validation_the_last_epoch_stays(images, bright):
+    history = train(network(), images, bright)
+    assert history["best"].tolist() == [False, False, True]
+    assert "val_loss" not in history
+
+
+def test_curves_are_what_keras_itself_reports(images, bright):
+    ours, keras_own = network(), network()
+    history = train(ours, images, bright, epochs=1, batch_size=16)
+    order = np.random.default_rng(np.random.SeedSequence([0, 0]).generate_state(2)[0])
+    order = order.permutation(len(images))
+    logs = keras_own.fit(
+        images[order][..., None] / np.float32(255),
+        bright[order],
+        batch_size=16,
+        shuffle=False,
+        verbose=0,
+    ).history
+    assert history["loss"][0] == pytest.approx(logs["loss"][0], rel=1e-5)
+    assert history["accuracy"][0] == pytest.approx(logs["accuracy"][0])
+
+
+def test_predictions_come_back_in_order(images):
+    model = network()
+    wanted = model.predict(images[..., None] / np.float32(255), verbose=0)
+    assert np.allclose(training.predict(model, images, batch_size=16), wanted, atol=1e-6)
+
+
+def test_training_learns(images, bright):
+    history = train(network(), images, bright, epochs=30)
+    assert history["accuracy"].iloc[-1] > 0.95
+
+
+def test_images_are_left_as_they_were(images, bright):
+    before = images.copy()
+    train(network(), images, bright, augmentation=Augmentation())
+    assert np.array_equal(images, before)
+
+
+def test_chances_decide_how_often_an_image_is_drawn():
+    draw = np.random.default_rng(0)
+    order = training._order(8, np.array([4, 4, 0, 0, 0, 0, 4, 4.0]), draw=draw)
+    assert sorted(order) == [0, 0, 1, 1, 6, 6, 7, 7]
+    assert sorted(training._order(8, None, draw=draw)) == list(range(8))
+
+
+def test_the_average_is_what_validation_and_the_end_see(images, bright):
+    model = network()
+    history = train(model, images, bright, average=0.5, validation=(images, bright))
+    scored = model.evaluate(images[..., None] / 255, bright, verbose=0, return_dict=True)
+    assert scored["loss"] == pytest.approx(history["val_loss"].iloc[-1], rel=1e-5)
+    assert history["best"].tolist() == [False, False, True]
+    plain = network()
+    train(plain, images, bright)
+    assert not np.array_equal(model.get_weights()[0], plain.get_weights()[0])
+
+
+def test_an_average_without_memory_is_the_last_step(images, bright):
+    one, two = network(), network()
+    train(one, images, bright, average=1e-9)
+    train(two, images, bright)
+    assert np.allclose(one.get_weights()[0], two.get_weights()[0], atol=1e-6)
+
+
+def test_the_rate_warms_up_and_falls_to_nearly_nothing():
+    rate = training.adamw(steps=100, warmup=10, learning_rate=0.5, weight_decay=0.1)._learning_rate
+    assert float(rate(0)) == 0 and float(rate(10)) == pytest.approx(0.5)
+    assert float(rate(100)) == pytest.approx(0.005)
+
+
+def test_one_line_an_epoch_with_the_time_left(images, bright):
+    lines = []
+    train(network(), images, bright, log=lines.append)
+    assert [line.split(" ")[1] for line in lines] == ["1/3", "2/3", "3/3"]
+    assert all("loss" in line and "ETA" in line for line in lines)
+    assert lines[-1].endswith("ETA 0:00")
+
+
+def test_a_loss_that_is_no_number_stops_the_training(images, bright):
+    with pytest.raises(FloatingPointError, match="loss of epoch 1 is nan"):
+        train(network(), images, np.full_like(bright, np.nan))
+
+
+@pytest.mark.parametrize("options", [{"epochs": 0}, {"batch_size": 0}])
+def test_nothing_to_do_is_refused(images, bright, options):
+    with pytest.raises(ValueError, match="expected at least 1 of each"):
+        train(network(), images, bright, **options)

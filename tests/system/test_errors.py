@@ -1,0 +1,89 @@
+"""An error is named by its type and number, whatever its words are."""
+
+import errno
+import os
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+from cxr_helpers.system import errors
+from cxr_helpers.system.errors import DataError
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x.npy")
+
+
+def raised(error, *, cause=None, context=None):
+    error.__context__ = context
+    if cause:
+        error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (FULL, "OSError: [Errno 28] No space left on device: 'x.npy': free some disk"),
+        (raised(ValueError("odd"), cause=FULL), "free some disk"),
+        (raised(RuntimeError("odd"), context=FULL), "free some disk"),
+        (raised(DataError("no zip"), cause=raised(EOFError(), cause=FULL)), "free some disk"),
+        (OSError(errno.EFBIG, "Can't write\nerror = 27"), "Can't write … File too large: raise"),
+        (OSError(errno.EDQUOT, ""), "free some of your disk quota"),
+        (PermissionError(errno.EACCES, "Permission denied"), "change the permissions"),
+        (ModuleNotFoundError("No module named 'seaborn'", name="seaborn"), "`uv sync`"),
+        (ImportError("cannot import name 'x'", name="keras.ops"), "`uv sync`"),
+    ],
+)
+def test_what_is_the_machines_fault_says_what_to_do(error, words):
+    fault = errors.classify(error)
+    assert fault.code == errors.MACHINE and words in fault.message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("5 requested and 3 written"),
+        RuntimeError("No space left on device"),
+        OSError("100 requested and 3 written"),
+        FileNotFoundError(errno.ENOENT, "No such file or directory"),
+        ConnectionResetError(errno.ECONNRESET, "reset"),
+        ModuleNotFoundError("No module", name="cxr_helpers.nothing"),
+        ImportError("cannot import name 'x'", name="report.output"),
+        ImportError("odd"),
+        raised(KeyError("x"), cause=DataError("no zip")),
+    ],
+)
+def test_words_alone_excuse_nothing(error):
+    fault = errors.classify(error)
+    assert fault.code == errors.BUG and fault.name == type(error).__name__
+    assert fault.message.startswith(f"{fault.name}: ")
+
+
+def test_what_is_the_datas_fault_speaks_for_itself():
+    error = raised(DataError("images are missing"), context=PermissionError(errno.EACCES, "x"))
+    assert errors.classify(error) == errors.Fault(errors.DATA, "DataError", "images are missing")
+
+
+def test_an_error_that_is_its_own_cause_ends():
+    error = raised(ValueError("odd"), context=raised(KeyError("x")))
+    error.__context__.__context__ = error
+    assert errors.classify(error).code == errors.BUG
+
+
+def test_a_kernel_records_what_ended_it(tmp_path):
+    record = tmp_path / "fault.json"
+    errors.prepare_record(record)
+    size = record.stat().st_size
+    assert errors.recorded(record) is None
+    shell = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+    try:
+        shell.set_custom_exc((Exception,), errors.recorder(record))
+        done = shell.run_cell(
+            "try:\n    raise OSError(28, 'ü' * 10_000)\nexcept OSError:\n    raise ValueError('odd')"
+        )
+    finally:
+        InteractiveShell.clear_instance()
+    assert isinstance(done.error_in_exec, ValueError)
+    fault = errors.recorded(record)
+    assert (fault.code, fault.name) == (errors.MACHINE, "OSError")
+    assert record.stat().st_size == size  # nothing was added: a full disk can be recorded

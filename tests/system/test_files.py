@@ -1,0 +1,142 @@
+"""OUT-02 and OUT-03: a full disk, a kill and an exception leave the old file as it was."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import psutil
+import pytest
+
+from cxr_helpers.system import errors, files
+
+ROOT = Path(files.__file__).parents[2]
+
+
+def run(code, *arguments, **options):
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, **options)
+
+
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = files.write_text(tmp_path / "x.txt", "old")
+    with pytest.raises(RuntimeError), files.replacing(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_json_is_written_whole_and_refuses_nan(tmp_path):
+    path = files.write_json(tmp_path / "x.json", {"ü": 1})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"ü": 1}
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(path, {"x": float("nan")})
+    assert files.read_json(path) == {"ü": 1} and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_no_json_reads_as_nothing(tmp_path):
+    (tmp_path / "x.json").write_text('{"half": ')
+    assert files.read_json(tmp_path / "x.json") is None
+    for content in (b"\xff\xfe{}", b"[1]", b"", b"null"):
+        (tmp_path / "x.json").write_bytes(content)
+        assert files.read_json(tmp_path / "x.json") is None
+    assert files.read_json(tmp_path / "none.json") is None
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="no limit on file sizes here")
+def test_a_limit_on_file_sizes_leaves_the_old_file(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, np.arange(3))
+    code = (
+        "import resource, sys; import numpy as np; from pathlib import Path\n"
+        "from cxr_helpers import atomic\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
+        "with atomic.replacing(Path(sys.argv[1])) as partial: np.save(partial, np.zeros(10_000))"
+    )
+    child = run(code, path, stderr=subprocess.PIPE)
+    assert "OSError" in child.communicate(timeout=60)[1].decode() and child.returncode
+    assert np.load(path).tolist() == [0, 1, 2] and list(tmp_path.iterdir()) == [path]
+
+
+def with_numpy(path):
+    with open(path, "wb") as file:
+        np.save(file, np.zeros(100_000))
+
+
+def with_hdf5(path):
+    with h5py.File(path, "w") as file:
+        file["x"] = np.zeros(100_000)
+
+
+# NumPy keeps the system's number of the error to itself, HDF5 does so where it closes a file.
+WRITERS = (lambda path: path.write_bytes(bytes(200_000)), with_numpy, with_hdf5)
+
+
+def test_a_full_disk_leaves_the_old_file_and_is_known_for_what_it_is(tmp_path):
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("a small tmpfs cannot be mounted here")
+    try:
+        path = files.write_text(tmp_path / "x.txt", "old")
+        for write in WRITERS:
+            with pytest.raises(OSError) as error, files.replacing(path) as partial:
+                write(partial)
+            assert errors.classify(error.value).message.endswith(": free some disk")
+            assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_kills_at_random_moments_never_show_half_a_file(tmp_path):
+    """Really kill a process that writes over and over; what is there is always whole."""
+    code = (
+        "import sys; from pathlib import Path; from cxr_helpers import atomic\n"
+        "path, n = Path(sys.argv[1]), 0\n"
+        "while True:\n"
+        "    n += 1; atomic.write_bytes(path, bytes([n % 256]) * 2_000_000)"
+    )
+    path = tmp_path / "x.bin"
+    draw, left = np.random.default_rng(0), 0
+    for _ in range(6):
+        path.unlink(missing_ok=True)
+        child = run(code, path)
+        deadline = time.monotonic() + 60
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 0.05))
+        child.kill()
+        child.wait()
+        content = path.read_bytes()
+        assert len(content) == 2_000_000 and len(set(content)) == 1
+        left += len(files.remove_leftovers(tmp_path))
+        assert list(tmp_path.iterdir()) == [path]
+    assert left  # at least one kill came in the middle of a write
+
+
+def test_a_writer_whom_its_parent_has_not_waited_for_is_dead(tmp_path):
+    """A killed kernel stays a zombie until whoever inherits it looks."""
+    writer = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=-1)
+    left = tmp_path / f"{files.PARTIAL}{writer.pid}-x"
+    left.write_text("half")
+    assert files.remove_leftovers(tmp_path) == []
+    writer.kill()
+    while psutil.Process(writer.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert files.remove_leftovers(tmp_path) == [left]
+    writer.communicate()
+
+
+def test_the_sweep_spares_what_is_being_written(tmp_path):
+    mine = tmp_path / f"{files.PARTIAL}{os.getppid()}-x"
+    dead = tmp_path / "deep" / f"{files.PARTIAL}999999999-y"
+    for folder in (mine, dead):
+        folder.mkdir(parents=True)
+        (folder / "z").write_text("")
+    assert files.remove_leftovers(tmp_path) == [dead]
+    assert mine.is_dir() and not dead.exists()

@@ -1,0 +1,81 @@
+"""PRC-02, PRC-03: real signals, sent to this process or to one of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cxr_helpers.system import signals
+from cxr_helpers.system.signals import Stopped, stoppable
+
+ROOT = Path(signals.__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def listening():
+    """Undo what a shell does to its background jobs, and nohup: they ignore some signals."""
+    handlers = dict.fromkeys(signals.SIGNALS, signal.SIG_DFL)
+    handlers[signal.SIGINT] = signal.default_int_handler
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", signals.SIGNALS)
+def test_each_signal_unwinds_the_program_and_names_itself(number):
+    cleaned = []
+    with pytest.raises(Stopped) as stop, stoppable():
+        try:
+            signal.raise_signal(number)
+        finally:
+            cleaned.append(True)
+    assert cleaned and stop.value.code == 128 + number and str(stop.value) == number.name
+
+
+def test_it_is_not_caught_as_an_ordinary_error():
+    assert not issubclass(Stopped, Exception) and issubclass(Stopped, KeyboardInterrupt)
+
+
+def test_the_handlers_are_left_as_they_were():
+    before = {number: signal.getsignal(number) for number in signals.SIGNALS}
+    with stoppable():
+        assert all(signal.getsignal(n) is not before[n] for n in signals.SIGNALS)
+    assert {number: signal.getsignal(number) for number in signals.SIGNALS} == before
+
+
+@pytest.mark.parametrize("number", signals.SIGNALS)
+def test_what_was_ignored_stays_ignored(number):
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with stoppable():
+            signal.raise_signal(number)
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+def test_the_second_signal_ends_a_clean_up_that_hangs():
+    code = (
+        "import signal, time; from cxr_helpers.system.signals import stoppable\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "with stoppable():\n"
+        "    try: print('ready', flush=True); time.sleep(1000)\n"
+        "    finally: print('cleaning', flush=True); time.sleep(1000)"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert child.stdout.readline() == "ready\n"
+        os.kill(child.pid, signal.SIGINT)
+        assert child.stdout.readline() == "cleaning\n"
+        os.kill(child.pid, signal.SIGTERM)
+        assert child.wait(20) == 143
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
