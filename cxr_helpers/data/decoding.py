@@ -15,7 +15,7 @@ import PIL
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from cxr_helpers.data.folder import Scan
-from cxr_helpers.system import digests
+from cxr_helpers.system import digests, files
 from cxr_helpers.system.errors import DataError
 
 DECODER = 1  # raise it when the same file would give other pixels
@@ -170,7 +170,7 @@ def _read(entry: Path) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
     return pixels, pd.read_csv(entry / "table.csv"), pd.read_csv(entry / "unreadable.csv")
 
 
-def _fill(entry: Path, files: pd.DataFrame, root: Path, size: int, framing: str) -> None:
+def _fill(entry: Path, table: pd.DataFrame, root: Path, size: int, framing: str) -> None:
     """Decode into a temporary folder beside ``entry``, then give it that name."""
 
     def attempt(name: str) -> tuple[np.ndarray, dict] | str:
@@ -183,21 +183,21 @@ def _fill(entry: Path, files: pd.DataFrame, root: Path, size: int, framing: str)
     files.remove_leftovers(entry.parent)
     with files.temporary_folder(entry.parent) as work:
         pixels = np.lib.format.open_memmap(
-            work / "pixels.npy", mode="w+", dtype=np.uint8, shape=(len(files), size, size)
+            work / "pixels.npy", mode="w+", dtype=np.uint8, shape=(len(table), size, size)
         )
         _reserve(work / "pixels.npy")
         good, facts, bad = [], [], []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for position, result in enumerate(pool.map(attempt, files["file"])):
+            for position, result in enumerate(pool.map(attempt, table["file"])):
                 if isinstance(result, str):
-                    bad.append((files["file"][position], result))
+                    bad.append((table["file"][position], result))
                 else:
                     pixels[len(good)], fact = result
                     good.append(position)
                     facts.append(fact)
-        if len(bad) > max(ALWAYS_ALLOWED, MAXIMUM_UNREADABLE * len(files)) or not good:
+        if len(bad) > max(ALWAYS_ALLOWED, MAXIMUM_UNREADABLE * len(table)) or not good:
             raise DataError(
-                f"{len(bad)} of {len(files)} images cannot be read (up to {ALWAYS_ALLOWED}, or "
+                f"{len(bad)} of {len(table)} images cannot be read (up to {ALWAYS_ALLOWED}, or "
                 f"{MAXIMUM_UNREADABLE:.0%}, are left out), first {bad[0][0]}: {bad[0][1]}; "
                 "copy the data again or remove these files"
             )
@@ -205,8 +205,8 @@ def _fill(entry: Path, files: pd.DataFrame, root: Path, size: int, framing: str)
             whole = np.array(pixels[: len(good)])
             del pixels
             np.save(work / "pixels.npy", whole)
-        table = files.iloc[good].reset_index(drop=True)
-        pd.concat([table, pd.DataFrame(facts)], axis=1).to_csv(work / "table.csv", index=False)
+        readable = table.iloc[good].reset_index(drop=True)
+        pd.concat([readable, pd.DataFrame(facts)], axis=1).to_csv(work / "table.csv", index=False)
         pd.DataFrame(bad, columns=["file", "reason"]).to_csv(work / "unreadable.csv", index=False)
         with contextlib.suppress(OSError):  # another run was first: its entry is as good
             os.rename(work, entry)

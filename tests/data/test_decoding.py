@@ -67,6 +67,17 @@ def test_orientation_is_applied_and_said(tmp_path, grey):
     assert np.all(np.diff(pixels.mean(axis=1)) > 0)
 
 
+def test_padding_keeps_the_aspect_and_squeezing_does_not(tmp_path):
+    path = tmp_path / "wide.png"
+    Image.new("L", (80, 40), 200).save(path)
+    padded, _ = decoding.decode(path, 20, framing="pad")
+    squeezed, _ = decoding.decode(path, 20)
+    assert (padded[:4] == 0).all() and (padded[-4:] == 0).all()
+    assert (padded[6:14] == 200).all() and (squeezed == 200).all()
+    with pytest.raises(ValueError, match="framing 'crop'"):
+        decoding.decode(path, 20, framing="crop")
+
+
 @pytest.mark.parametrize("cut", [0.5, 200, 2])
 def test_truncated_files_are_refused(tmp_path, grey, cut):
     noisy = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80), dtype=np.uint8))
@@ -163,8 +174,8 @@ def test_a_image_without_permission_is_set_aside_by_name(tmp_path):
     bad = scan.files["file"][0]
     (scan.root / bad).chmod(0)
     code = (
-        "import sys; from cxr_helpers import folder, images; "
-        "*_, bad = images.decode_all(folder.scan(sys.argv[1]), 16, cache_dir=sys.argv[2]); "
+        "import sys; from cxr_helpers.data import decoding, folder; "
+        "*_, bad = decoding.decode_all(folder.scan(sys.argv[1]), 16, cache_dir=sys.argv[2]); "
         "print(bad.to_csv(index=False))"
     )
     command = [*powerless(), sys.executable, "-c", code, scan.root, tmp_path / "c"]
@@ -223,8 +234,8 @@ def test_a_half_filled_entry_is_never_believed(tmp_path):
 def test_two_runs_may_fill_the_cache_at_once(tmp_path):
     scan = images(tmp_path / "d", copies=10)
     code = (
-        "import sys; from cxr_helpers import folder, images; "
-        "p, *_ = images.decode_all(folder.scan(sys.argv[1]), 64, cache_dir=sys.argv[2]); "
+        "import sys; from cxr_helpers.data import decoding, folder; "
+        "p, *_ = decoding.decode_all(folder.scan(sys.argv[1]), 64, cache_dir=sys.argv[2]); "
         "print(int(p.sum(dtype='int64')))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "d"), str(tmp_path / "c")]
@@ -258,8 +269,8 @@ def test_a_full_disk_is_an_error_not_the_end_of_the_process(tmp_path):
     """OUT-02: without reserved space the mapped write would be answered with SIGBUS."""
     images(tmp_path / "d", copies=40)
     code = (
-        "import sys; from cxr_helpers import folder, images\n"
-        "try: images.decode_all(folder.scan(sys.argv[1]), 128, cache_dir=sys.argv[2])\n"
+        "import sys; from cxr_helpers.data import decoding, folder\n"
+        "try: decoding.decode_all(folder.scan(sys.argv[1]), 128, cache_dir=sys.argv[2])\n"
         "except OSError as error: sys.exit(str(error))"
     )
     with small_disk(tmp_path / "c", 1_000_000) as disk:

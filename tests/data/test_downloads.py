@@ -113,7 +113,7 @@ def test_a_truncated_copy_on_disk_is_replaced(server, tmp_path):
 
 def test_killed_in_the_middle_it_starts_again(server, tmp_path):
     code = (
-        "import sys; from cxr_helpers import downloads; "
+        "import sys; from cxr_helpers.data import downloads; "
         "downloads.mendeley(cache_dir=sys.argv[1], url=sys.argv[2], size=int(sys.argv[3]))"
     )
     arguments = [str(tmp_path), f"{server.url}/stall", str(len(CONTENT))]

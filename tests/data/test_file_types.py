@@ -1,11 +1,10 @@
 import gzip
-import os
 import subprocess
 import sys
 import zipfile
 
 import pytest
-from machine import powerless
+from machine import ROOT, powerless
 
 from cxr_helpers.data import file_types
 from cxr_helpers.system.errors import DataError
@@ -53,9 +52,8 @@ def test_a_file_without_permission_is_called_so(tmp_path):
     path = tmp_path / "images.zip"
     path.write_bytes(b"x")
     path.chmod(0)
-    code = "import sys; from pathlib import Path; from cxr_helpers import signatures; "
-    code += "signatures.archive_kind(Path(sys.argv[1]))"
+    code = "import sys; from pathlib import Path; from cxr_helpers.data import file_types; "
+    code += "file_types.archive_kind(Path(sys.argv[1]))"
     command = [*powerless(), sys.executable, "-c", code, path]
-    folder = os.path.dirname(os.path.dirname(file_types.__file__))
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert "images.zip may not be read: change its permissions" in done.stderr

@@ -7,6 +7,7 @@ from traitlets.config import Config
 from cxr_helpers.data import dataset
 from cxr_helpers.data.labels import LabelsWithheld
 from cxr_helpers.evaluation.scorecard import Scorecard
+from cxr_helpers.pipeline.stages import Stage
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_in_a_notebook_a_declaration_ends_with_its_cell(radiographs):
 
 def test_test_images_lie_in_random_order(tmp_path):
     """Folders are sorted by class: position must not tell it."""
-    stage = dataset.Stage("01_data", run_dir=tmp_path)
+    stage = Stage("01_data", run_dir=tmp_path)
     n = 200
     index = pd.DataFrame({"split": ["test"] * n, "class_name": np.repeat(["normal", "viral"], 100)})
     index["file"], index["group"] = index.index.astype(str), "1"

@@ -95,7 +95,7 @@ def test_a_home_folder_is_not_searched_for_long(tmp_path, monkeypatch):
         folder.scan(tmp_path)
 
 
-SCAN = "import sys; from cxr_helpers import folder; print(len(folder.scan(sys.argv[1]).files))"
+SCAN = "import sys; from cxr_helpers.data import folder; print(len(folder.scan(sys.argv[1]).files))"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def _no_network(monkeypatch, tmp_path):
 def test_what_is_not_here_is_found_without_asking_for_it(tmp_path, data):
     origin = sources.find(data, cache_dir=tmp_path / "cache")
     assert (origin.name, origin.location, origin.located) == (data, data, None)
-    assert origin.pending.startswith("download ") and origin.room[1] > 2e9
+    assert origin.pending.startswith("download ") and origin.disk_space[1] > 2e9
     assert list(tmp_path.iterdir()) == []
 
 
@@ -36,7 +36,7 @@ def test_kaggles_cached_copy_is_here(tmp_path):
 
 def test_where_kaggles_copy_is_mounted_no_disk_is_needed(tmp_path, monkeypatch):
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
-    assert sources.find("kaggle", cache_dir=tmp_path).room is None
+    assert sources.find("kaggle", cache_dir=tmp_path).disk_space is None
 
 
 def test_mendeleys_archive_keeps_the_name_of_its_source(tmp_path, monkeypatch):
@@ -76,24 +76,3 @@ def test_a_folder_is_named_by_the_root_of_its_images(tmp_path):
 def test_a_misspelt_source_is_refused_with_the_nearest(tmp_path):
     with pytest.raises(DataError, match="did you mean 'mendeley'"):
         sources.find("mendelay", cache_dir=tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("location", "fingerprint", "is_other"),
-    [
-        ("/a/images", "f", False),
-        ("/a/images", "g", False),  # the same folder, in which images have changed
-        ("/b/images", "f", False),  # a copy of them
-        ("/b/images", "g", True),
-    ],
-)
-def test_images_from_elsewhere_are_others(tmp_path, location, fingerprint, is_other):
-    one = sources.Source("images", "/a/images", "/a/images")
-    assert sources.other(tmp_path, one, "f") is None
-    sources.record(tmp_path, one, "f")
-    found = sources.other(tmp_path, sources.Source("images", location, location), fingerprint)
-    assert found == ("/a/images" if is_other else None)
-
-
-def test_a_run_notes_its_images(finished):
-    assert sources.recorded(finished.run_dir) == ("phantom", "phantom")
