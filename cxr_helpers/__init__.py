@@ -1,4 +1,6 @@
-"""Helpers of the chest X-ray notebooks: each module computes one thing, none narrates.
+"""Helpers of the chest X-ray notebooks, in rooms whose imports have one direction.
 
-Modules that need no TensorFlow never import it, so that the tools and tests start fast.
+``system`` ← ``phantoms`` ← ``data`` ← ``models`` ← ``shortcuts``, ``anomaly``, ``explain`` ←
+``pipeline``; ``evaluation`` and ``figures`` import no other room. A module that needs no TensorFlow
+does not import it, so that tools and tests start fast.
 """

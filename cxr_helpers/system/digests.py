@@ -1,4 +1,4 @@
-"""SHA-256 digests of files and of plain data; those of files are kept while a file is unchanged."""
+"""SHA-256 digests of files and of plain data; a file's digest is cached until the file changes."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from cxr_helpers.system import files
 
 FILE = "digests.json"
 # A file written this shortly before it was hashed may be written again within the resolution of
-# its modification time (the "racily clean" entries of git's index): its digest is not kept.
+# its modification time (the "racily clean" entries of git's index): its digest is not cached.
 SETTLED = 2.0  # seconds
-_kept: dict[str, list] = {}  # path: [size, modified, changed, digest]; times in nanoseconds
-_new: set[str] = set()
+_cache: dict[str, list] = {}  # path: [size, modified, changed, digest]; times in nanoseconds
+_new: set[str] = set()  # paths whose digests are not in the cache file yet
 
 
 def sha256_of_file(path: Path) -> str:
     """Return the SHA-256 of a file's content, as 64 hexadecimal digits.
 
-    A file whose path, size and times of modification and of status change are those of an earlier
-    call is not read again.
+    A file is not read again while its path, its size and its times of modification and of status
+    change are those of an earlier call.
     """
-    found, name = os.stat(path), os.path.abspath(path)
-    now = [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
-    kept = _kept.get(name)
-    if kept is not None and kept[:3] == now:
-        return kept[3]
+    status, name = os.stat(path), os.path.abspath(path)
+    state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    entry = _cache.get(name)
+    if entry is not None and entry[:3] == state:
+        return entry[3]
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if time.time() - max(found.st_mtime, found.st_ctime) > SETTLED:
-        _kept[name] = [*now, digest]
+    if time.time() - max(status.st_mtime, status.st_ctime) > SETTLED:
+        _cache[name] = [*state, digest]
         _new.add(name)
     return digest
 
@@ -46,38 +46,38 @@ def sha256_of_json(content: object) -> str:
 
 @contextlib.contextmanager
 def cached(folder: Path, *, write: bool = True) -> Iterator[None]:
-    """Let ``of_file`` know the digests that were kept in a folder, and keep the new ones there.
+    """Read the digests that a folder holds for ``sha256_of_file``, and write new ones there.
 
-    They are kept unless the block raises: what was refused leaves nothing behind.
+    They are not written if the block raises: a refused command leaves no file behind.
 
     Parameters
     ----------
     folder : Path
         Holds ``digests.json``; made where it is missing.
     write : bool
-        Whether new digests are kept for the next process.
+        Whether new digests are written for the next process.
     """
-    _kept.update({name: kept for name, kept in _read(folder).items() if name not in _kept})
+    _cache.update({name: entry for name, entry in _read(folder).items() if name not in _cache})
     yield
     if write:
         write_cache(folder)
 
 
 def write_cache(folder: Path) -> None:
-    """Write the new digests into a folder, for the next process; without it, it hashes again."""
+    """Write the new digests into a folder, so that the next process need not hash again."""
     if not _new:
         return
-    with contextlib.suppress(OSError):  # a full disk, say: what needs it finds out itself
+    with contextlib.suppress(OSError):  # such as a full disk: the next process hashes again
         folder.mkdir(parents=True, exist_ok=True)
-        # another process may have written since; what no longer exists is left out
-        whole = _read(folder) | {name: _kept[name] for name in _new}
-        whole = {name: kept for name, kept in whole.items() if os.path.exists(name)}
-        files.write_text(folder / FILE, json.dumps(whole))
+        # another process may have written since; files that no longer exist are left out
+        entries = _read(folder) | {name: _cache[name] for name in _new}
+        entries = {name: entry for name, entry in entries.items() if os.path.exists(name)}
+        files.write_text(folder / FILE, json.dumps(entries))
         _new.clear()
 
 
 def _read(folder: Path) -> dict[str, list]:
-    found = None
+    content = None
     with contextlib.suppress(OSError):
-        found = files.read_json(folder / FILE)
-    return {n: k for n, k in (found or {}).items() if isinstance(k, list) and len(k) == 4}
+        content = files.read_json(folder / FILE)
+    return {n: e for n, e in (content or {}).items() if isinstance(e, list) and len(e) == 4}

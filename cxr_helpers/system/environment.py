@@ -1,10 +1,11 @@
-"""By what a result was made: versions of Python and libraries, and the kind of machine."""
+"""The software and the machine that a result was made with."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
 import platform
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,18 +24,18 @@ LIBRARIES = (
 
 
 def versions(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:
-    """Return the versions of Python and of the libraries, by default those of the results."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of libraries, by default of those that decide results."""
+    installed = {"python": platform.python_version()}
     for name in libraries:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            installed[name] = "not installed"
+    return installed
 
 
 def machine() -> dict[str, object]:
-    """Return what of the machine may change the last bits of a result."""
+    """Return the properties of the machine that may change the last bits of a result."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "system": f"{platform.system()} {platform.machine()}",
@@ -42,6 +43,16 @@ def machine() -> dict[str, object]:
         "cores": os.cpu_count(),
         "threads": int(os.environ.get("OMP_NUM_THREADS") or cores or 1),
     }
+
+
+def peak_memory() -> int | None:
+    """Return the highest resident memory of this process in bytes; None on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _processor() -> str:

@@ -1,4 +1,4 @@
-"""What kind of fault an error is, by its type and number: the data's, the machine's, a bug."""
+"""Errors by their cause, told from type and errno: the data, the machine, or a bug."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 
 
 class DataError(ValueError):
-    """The data cannot be used as they are; the message says what to do."""
+    """The data cannot be used; the message names the reason and what to do."""
 
 
 class Refused(RuntimeError):
-    """The run cannot go on; ``code`` is the exit code, the message says what to do."""
+    """The run cannot go on: ``code`` is the exit code, the message names what to do."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -24,9 +24,9 @@ class Refused(RuntimeError):
 
 
 BUG, DATA, MACHINE = 1, 3, 6  # exit codes
-RECORD = 4096  # bytes: room for a fault
+RECORD = 4096  # bytes reserved for a recorded fault
 _OURS = ("cxr_helpers", "report", "run_all")
-# Wherever they occur among an error's causes, nothing else is to blame.
+# These take precedence wherever they occur among an error's causes.
 _DISK = {
     errno.ENOSPC: "free some disk",
     errno.EDQUOT: "free some of your disk quota",
@@ -35,8 +35,8 @@ _DISK = {
     errno.EIO: "check the disk",
 }
 _MACHINE = _DISK | {
-    errno.EACCES: "change the permissions, or work in another folder",
-    errno.EPERM: "change the permissions, or work in another folder",
+    errno.EACCES: "change its permissions, or work in another folder",
+    errno.EPERM: "change its permissions, or work in another folder",
     errno.EMFILE: "raise the limit on open files",
     errno.ENFILE: "raise the limit on open files",
 }
@@ -44,7 +44,7 @@ _MACHINE = _DISK | {
 
 @dataclass(frozen=True)
 class Fault:
-    """What to say of an error.
+    """The cause of an error, as the command line reports it.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Fault:
     name : str
         Of the exception's type.
     message : str
-        One line; names what to do where the machine is at fault.
+        One line; ends with what to do where the machine is the cause.
     """
 
     code: int
@@ -62,10 +62,11 @@ class Fault:
 
 
 def classify(error: BaseException) -> Fault:
-    """Return what kind of fault an error is.
+    """Return the cause of an error.
 
-    A full disk and its like count wherever they are among the causes. An ``OSError`` is the
-    machine's only by its number, an ``ImportError`` only if the module is not of this project.
+    A full disk and other faults of the disk count wherever they are in the chain of causes. An
+    ``OSError`` counts as the machine's by its errno only, an ``ImportError`` only where the module
+    is not of this project.
     """
     causes = list(_causes(error))
     for cause in causes:
@@ -77,25 +78,25 @@ def classify(error: BaseException) -> Fault:
         if errno_of(cause) in _MACHINE:
             return _machine(cause, _MACHINE[cause.errno])
         if isinstance(cause, ImportError) and (cause.name or "").split(".")[0] not in ("", *_OURS):
-            return _machine(cause, "`uv sync` installs what is needed")
+            return _machine(cause, "`uv sync` installs it")
     return Fault(BUG, type(error).__name__, f"{type(error).__name__}: {_first_line(error)}")
 
 
 def errno_of(error: BaseException) -> int | None:
-    """Return the system's number of an error (``errno``), where it has one."""
+    """Return the errno of an error, or None where it has none."""
     return error.errno if isinstance(error, OSError) else None
 
 
 def has_errno(error: BaseException) -> bool:
-    """Return whether the system's number is with an error or one of its causes."""
+    """Return whether an error or one of its causes has an errno."""
     return any(errno_of(cause) is not None for cause in _causes(error))
 
 
 def recorder(path: Path) -> Callable:
     """Return a handler for ``InteractiveShell.set_custom_exc`` that records faults in a file.
 
-    What leaves a kernel otherwise is an exception's name and words. The file is to be there,
-    and large enough, so that a full disk can be recorded.
+    Without it, only the name and the text of an exception leave a kernel. The file must exist with
+    its full size (see ``prepare_record``), so that a full disk can be recorded.
     """
 
     def record(shell, kind, error, traceback, tb_offset=None) -> None:
@@ -107,12 +108,12 @@ def recorder(path: Path) -> Callable:
 
 
 def prepare_record(path: Path) -> None:
-    """Make the file that ``recorder`` writes to."""
+    """Create the file that ``recorder`` writes to, at its full size."""
     path.write_text(" " * RECORD, encoding="utf-8")
 
 
 def recorded(path: Path) -> Fault | None:
-    """Return the fault that was recorded, if one was."""
+    """Return the recorded fault, or None where there is none."""
     try:
         return Fault(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
@@ -120,7 +121,7 @@ def recorded(path: Path) -> Fault | None:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, what it was raised from, and so on."""
+    """Yield an error and the chain of its causes."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -129,11 +130,11 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _machine(cause: BaseException, advice: str) -> Fault:
-    name, said = type(cause).__name__, _first_line(cause)
-    words = os.strerror(cause.errno) if errno_of(cause) else ""
-    if words not in said:  # HDF5 has them on its second line
-        said = f"{said} … {words}"
-    return Fault(MACHINE, name, f"{name}: {said}: {advice}")
+    name, text = type(cause).__name__, _first_line(cause)
+    reason = os.strerror(cause.errno) if errno_of(cause) else ""
+    if reason not in text:  # HDF5 has it on its second line
+        text = f"{text} … {reason}"
+    return Fault(MACHINE, name, f"{name}: {text}: {advice}")
 
 
 def _first_line(error: BaseException) -> str:
@@ -141,6 +142,6 @@ def _first_line(error: BaseException) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the nearest known word, or nothing."""
+    """Return ``"; did you mean 'x'?"`` for the most similar known word, or ``""``."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,4 +1,4 @@
-"""Files that are whole under their name or not there at all: written beside it, then renamed."""
+"""Atomic writing: a file appears under its name complete or not at all."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PARTIAL = ".partial-"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a path to write to; what was written takes the place of ``path`` at the end.
+    """Give a temporary path to write to; at the end it replaces ``path``.
 
-    A kill, a full disk or an exception leaves the old file as it was. Where a library keeps
-    to itself what the system said (NumPy and HDF5 do, on a full disk), the system is asked.
+    A kill, a full disk or an exception leaves the old file unchanged. NumPy and HDF5 drop the errno
+    of a full disk; a further write to the temporary file recovers it.
 
     Parameters
     ----------
@@ -32,13 +32,13 @@ def replacing(path: Path) -> Iterator[Path]:
     Yields
     ------
     Path
-        In the same folder, with the same suffix; gone after an exception.
+        In the same folder, with the same suffix; removed after an exception.
     """
     partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
     try:
         yield partial
         with open(partial, "rb+") as file:
-            os.fsync(file.fileno())  # else a power cut may leave the new name without content
+            os.fsync(file.fileno())  # else a power cut may leave an empty file under the new name
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
         if not errors.has_errno(error):
@@ -49,7 +49,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _write_more(path: Path) -> None:
-    """Raise what the system says to a file that is to grow, if it refuses."""
+    """Append to a file, so that the system raises its own error where it cannot grow."""
     with open(path, "ab") as file:
         file.write(bytes(2**16))
         file.flush()
@@ -57,56 +57,55 @@ def _write_more(path: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
-    """Write a file whole or not at all; return its path."""
+    """Write a file atomically; return its path."""
     with replacing(path) as partial:
         partial.write_bytes(content)
     return path
 
 
 def write_text(path: Path, content: str) -> Path:
-    """Write UTF-8 text whole or not at all; return its path."""
+    """Write UTF-8 text atomically; return its path."""
     return write_bytes(path, content.encode("utf-8"))
 
 
 def write_json(path: Path, content: object) -> Path:
-    """Write JSON whole or not at all; NaN is refused."""
+    """Write JSON atomically; return its path. NaN raises ``ValueError``."""
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
     return write_text(path, text + "\n")
 
 
 def read_json(path: Path) -> dict | None:
-    """Return what ``write_json`` wrote, or None where there is no such file or it is damaged."""
+    """Return the mapping in a JSON file, or None where the file is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # no JSON, or no UTF-8
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # not JSON, or not UTF-8
         return None
     return content if isinstance(content, dict) else None
 
 
 @contextmanager
 def temporary_folder(folder: Path) -> Iterator[Path]:
-    """Give an empty folder inside ``folder`` to work in; what is left in it at the end goes."""
+    """Give an empty folder inside ``folder``, removed with its content at the end."""
     with tempfile.TemporaryDirectory(prefix=f"{PARTIAL}{os.getpid()}-", dir=folder) as work:
         yield Path(work)
 
 
 def remove_leftovers(folder: Path, *, deep: bool = True) -> list[Path]:
-    """Remove what killed writers have left below a folder, and return it.
+    """Remove the temporary files of processes that were killed; return their paths.
 
-    What a process that still runs is writing stays. Unless ``deep``, only the folder itself is
-    looked through.
+    Those of a running process stay. Unless ``deep``, subfolders are not searched.
     """
     found = (folder.rglob if deep else folder.glob)(f"{PARTIAL}*")
-    left = [path for path in sorted(found) if not _is_alive(path)]
-    for path in left:
+    leftovers = [path for path in sorted(found) if not _is_being_written(path)]
+    for path in leftovers:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-    return left
+    return leftovers
 
 
-def _is_alive(path: Path) -> bool:
+def _is_being_written(path: Path) -> bool:
     writer = path.name.removeprefix(PARTIAL).split("-")[0]
     if not writer.isdecimal() or int(writer) == os.getpid():
         return False

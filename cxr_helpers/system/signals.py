@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP end a run in one way: everything is cleaned up, then it exits."""
+"""Ctrl-C, SIGTERM and SIGHUP end a run alike: it cleans up, then it exits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasatt
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the program to end; ``code`` is the shell's exit code for it."""
+    """A signal ends the program; ``code`` is the shell's exit code for it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -21,10 +21,10 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Raise ``Stopped`` where the program is when one of the signals arrives.
+    """Raise ``Stopped`` in the running code when one of the signals arrives.
 
-    A second signal, during the clean-up, ends the program at once. A signal that was ignored
-    before stays so: SIGHUP under ``nohup``, SIGINT of a shell's background job.
+    A second signal, during the clean-up, ends the program at once. A signal that was ignored before
+    stays ignored: SIGHUP under ``nohup``, SIGINT in a shell's background job.
     """
 
     def stop(number: int, _: FrameType | None) -> None:

@@ -12,8 +12,8 @@ OLD = time.time_ns() - 60 * 10**9
 
 
 @pytest.fixture(autouse=True)
-def _nothing_kept(monkeypatch):
-    monkeypatch.setattr(digests, "_kept", {})
+def _empty_cache(monkeypatch):
+    monkeypatch.setattr(digests, "_cache", {})
     monkeypatch.setattr(digests, "_new", set())
     monkeypatch.setattr(digests, "SETTLED", -1.0)  # a status change cannot be dated back
 
@@ -31,20 +31,20 @@ def reads(monkeypatch):
     return seen
 
 
-def test_it_is_the_sha256_of_the_content(tmp_path):
+def test_digest_is_the_sha256_of_the_content(tmp_path):
     # printf 'abc' | sha256sum
-    wanted = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert digests.sha256_of_file(write(tmp_path / "x", b"abc")) == wanted
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert digests.sha256_of_file(write(tmp_path / "x", b"abc")) == expected
 
 
-def test_an_unchanged_file_is_read_once(tmp_path, monkeypatch):
+def test_unchanged_file_is_read_once(tmp_path, monkeypatch):
     path, seen = write(tmp_path / "x", b"abc"), reads(monkeypatch)
     assert digests.sha256_of_file(path) == digests.sha256_of_file(path) and len(seen) == 1
 
 
 @pytest.mark.parametrize("modified", [OLD, OLD + 1])
-def test_a_file_that_was_written_again_is_read_again(tmp_path, modified):
-    """Even with the old size and modification time, as after ``cp --preserve``."""
+def test_rewritten_file_is_read_again(tmp_path, modified):
+    """Also with the old size and modification time, as after ``cp --preserve``."""
     path = write(tmp_path / "x", b"abc")
     first = digests.sha256_of_file(path)
     time.sleep(0.05)  # the resolution of the time of status change
@@ -52,55 +52,55 @@ def test_a_file_that_was_written_again_is_read_again(tmp_path, modified):
     assert digests.sha256_of_file(path) == hashlib.sha256(b"abd").hexdigest() != first
 
 
-def test_a_file_that_was_just_written_is_not_trusted(tmp_path, monkeypatch):
+def test_digest_of_a_file_written_just_now_is_not_cached(tmp_path, monkeypatch):
     monkeypatch.setattr(digests, "SETTLED", 60.0)
     path, seen = write(tmp_path / "x", b"abc"), reads(monkeypatch)
     assert digests.sha256_of_file(path) == digests.sha256_of_file(path) and len(seen) == 2
 
 
-def test_another_process_knows_what_this_one_kept(tmp_path, monkeypatch):
+def test_cache_file_is_read_by_another_process(tmp_path, monkeypatch):
     path = write(tmp_path / "x", b"abc")
     with digests.cached(tmp_path / "cache"):
         first = digests.sha256_of_file(path)
-    monkeypatch.setattr(digests, "_kept", {})
+    monkeypatch.setattr(digests, "_cache", {})
     seen = reads(monkeypatch)
     with digests.cached(tmp_path / "cache"):
         assert digests.sha256_of_file(path) == first and seen == []
 
 
-def test_two_processes_do_not_lose_each_others(tmp_path, monkeypatch):
+def test_two_processes_keep_each_others_entries(tmp_path, monkeypatch):
     one, two = (write(tmp_path / name, b"abc") for name in "xy")
     code = (
-        "import sys; from pathlib import Path; from cxr_helpers import digests; "
+        "import sys; from pathlib import Path; from cxr_helpers.system import digests; "
         "digests.SETTLED = -1.0\n"
-        "with digests.remembered(Path(sys.argv[1])): digests.of_file(Path(sys.argv[2]))"
+        "with digests.cached(Path(sys.argv[1])): digests.sha256_of_file(Path(sys.argv[2]))"
     )
     with digests.cached(tmp_path / "cache"):
         digests.sha256_of_file(one)
         command = [sys.executable, "-c", code, str(tmp_path / "cache"), str(two)]
         subprocess.run(command, check=True, cwd=digests.Path(digests.__file__).parents[2])
-    monkeypatch.setattr(digests, "_kept", {})
+    monkeypatch.setattr(digests, "_cache", {})
     seen = reads(monkeypatch)
     with digests.cached(tmp_path / "cache"):
         digests.sha256_of_file(one), digests.sha256_of_file(two)
     assert seen == []
 
 
-def test_a_dry_run_writes_nothing(tmp_path):
+def test_write_false_writes_nothing(tmp_path):
     with digests.cached(tmp_path / "cache", write=False):
         digests.sha256_of_file(write(tmp_path / "x", b"abc"))
     assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"x": 3}', '{"x": [1, 2]}', "\x00"])
-def test_a_damaged_record_is_no_record(tmp_path, content):
+def test_damaged_cache_file_is_ignored(tmp_path, content):
     (tmp_path / digests.FILE).write_text(content)
     path = write(tmp_path / "x", b"abc")
     with digests.cached(tmp_path):
         assert digests.sha256_of_file(path) == hashlib.sha256(b"abc").hexdigest()
 
 
-def test_equal_data_have_equal_digests():
+def test_digest_of_json_ignores_the_order_of_keys():
     assert (
         digests.sha256_of_json({"a": 1, "b": [2]})
         == digests.sha256_of_json({"b": [2], "a": 1})
@@ -108,15 +108,14 @@ def test_equal_data_have_equal_digests():
     )
 
 
-def test_what_was_refused_leaves_nothing(tmp_path):
+def test_exception_leaves_no_cache_file(tmp_path):
     with pytest.raises(ValueError), digests.cached(tmp_path / "cache"):
         digests.sha256_of_file(write(tmp_path / "x", b"abc"))
         raise ValueError
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_folder_that_cannot_be_made_only_costs_time(tmp_path):
-    """Whatever else needs it says so, in its own words."""
+def test_cache_folder_that_cannot_be_made_raises_nothing(tmp_path):
     (tmp_path / "build").write_text("a file")
     with digests.cached(tmp_path / "build" / "cache"):
         digests.sha256_of_file(write(tmp_path / "x", b"abc"))

@@ -7,7 +7,7 @@ import pytest
 from cxr_helpers.system import environment
 
 
-def test_versions_are_those_that_are_installed():
+def test_versions_of_installed_and_missing_libraries():
     found = environment.versions(["numpy", "no-such-library"])
     assert found == {
         "python": platform.python_version(),
@@ -16,14 +16,14 @@ def test_versions_are_those_that_are_installed():
     }
 
 
-def test_every_library_of_the_results_is_installed_and_named():
+def test_default_versions_name_every_library_of_the_results():
     found = environment.versions()
     assert set(found) == {"python", *environment.LIBRARIES}
     assert "not installed" not in found.values()
 
 
 @pytest.mark.parametrize("threads", ["3", None])
-def test_the_machine_says_what_changes_the_last_bits(monkeypatch, threads):
+def test_machine_names_processor_cores_and_threads(monkeypatch, threads):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if threads:
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
@@ -32,3 +32,9 @@ def test_the_machine_says_what_changes_the_last_bits(monkeypatch, threads):
     assert found["cores"] == os.cpu_count() and found["processor"]
     assert found["threads"] == 3 if threads else 1 <= found["threads"] <= os.cpu_count()
     assert os.path.expanduser("~") not in str(found)
+
+
+def test_peak_memory_is_in_bytes():
+    """This process holds more than 10 MB and less than a terabyte."""
+    peak = environment.peak_memory()
+    assert peak is None or 1e7 < peak < 1e12

@@ -1,4 +1,4 @@
-"""An error is named by its type and number, whatever its words are."""
+"""An error is classified by its type and errno, whatever its text is."""
 
 import errno
 import os
@@ -29,12 +29,12 @@ def raised(error, *, cause=None, context=None):
         (raised(DataError("no zip"), cause=raised(EOFError(), cause=FULL)), "free some disk"),
         (OSError(errno.EFBIG, "Can't write\nerror = 27"), "Can't write … File too large: raise"),
         (OSError(errno.EDQUOT, ""), "free some of your disk quota"),
-        (PermissionError(errno.EACCES, "Permission denied"), "change the permissions"),
+        (PermissionError(errno.EACCES, "Permission denied"), "change its permissions"),
         (ModuleNotFoundError("No module named 'seaborn'", name="seaborn"), "`uv sync`"),
         (ImportError("cannot import name 'x'", name="keras.ops"), "`uv sync`"),
     ],
 )
-def test_what_is_the_machines_fault_says_what_to_do(error, words):
+def test_faults_of_the_machine_say_what_to_do(error, words):
     fault = errors.classify(error)
     assert fault.code == errors.MACHINE and words in fault.message
 
@@ -53,24 +53,24 @@ def test_what_is_the_machines_fault_says_what_to_do(error, words):
         raised(KeyError("x"), cause=DataError("no zip")),
     ],
 )
-def test_words_alone_excuse_nothing(error):
+def test_text_alone_does_not_make_it_a_fault_of_the_machine(error):
     fault = errors.classify(error)
     assert fault.code == errors.BUG and fault.name == type(error).__name__
     assert fault.message.startswith(f"{fault.name}: ")
 
 
-def test_what_is_the_datas_fault_speaks_for_itself():
+def test_data_error_keeps_its_message():
     error = raised(DataError("images are missing"), context=PermissionError(errno.EACCES, "x"))
     assert errors.classify(error) == errors.Fault(errors.DATA, "DataError", "images are missing")
 
 
-def test_an_error_that_is_its_own_cause_ends():
+def test_circular_causes_end():
     error = raised(ValueError("odd"), context=raised(KeyError("x")))
     error.__context__.__context__ = error
     assert errors.classify(error).code == errors.BUG
 
 
-def test_a_kernel_records_what_ended_it(tmp_path):
+def test_kernel_records_the_fault_that_ended_it(tmp_path):
     record = tmp_path / "fault.json"
     errors.prepare_record(record)
     size = record.stat().st_size

@@ -1,4 +1,4 @@
-"""OUT-02 and OUT-03: a full disk, a kill and an exception leave the old file as it was."""
+"""A full disk, a kill and an exception leave the old file unchanged (OUT-02, OUT-03)."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def run(code, *arguments, **options):
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, **options)
 
 
-def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_exception_leaves_only_the_old_file(tmp_path):
     path = files.write_text(tmp_path / "x.txt", "old")
     with pytest.raises(RuntimeError), files.replacing(path) as partial:
         partial.write_text("half")
@@ -30,7 +30,7 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_json_is_written_whole_and_refuses_nan(tmp_path):
+def test_json_is_written_atomically_and_refuses_nan(tmp_path):
     path = files.write_json(tmp_path / "x.json", {"ü": 1})
     assert json.loads(path.read_text(encoding="utf-8")) == {"ü": 1}
     with pytest.raises(ValueError, match="JSON"):
@@ -38,7 +38,7 @@ def test_json_is_written_whole_and_refuses_nan(tmp_path):
     assert files.read_json(path) == {"ü": 1} and list(tmp_path.iterdir()) == [path]
 
 
-def test_what_is_no_json_reads_as_nothing(tmp_path):
+def test_damaged_or_missing_json_reads_as_none(tmp_path):
     (tmp_path / "x.json").write_text('{"half": ')
     assert files.read_json(tmp_path / "x.json") is None
     for content in (b"\xff\xfe{}", b"[1]", b"", b"null"):
@@ -48,14 +48,14 @@ def test_what_is_no_json_reads_as_nothing(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="no limit on file sizes here")
-def test_a_limit_on_file_sizes_leaves_the_old_file(tmp_path):
+def test_file_size_limit_leaves_the_old_file(tmp_path):
     path = tmp_path / "x.npy"
     np.save(path, np.arange(3))
     code = (
         "import resource, sys; import numpy as np; from pathlib import Path\n"
-        "from cxr_helpers import atomic\n"
+        "from cxr_helpers.system import files\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
-        "with atomic.replacing(Path(sys.argv[1])) as partial: np.save(partial, np.zeros(10_000))"
+        "with files.replacing(Path(sys.argv[1])) as partial: np.save(partial, np.zeros(10_000))"
     )
     child = run(code, path, stderr=subprocess.PIPE)
     assert "OSError" in child.communicate(timeout=60)[1].decode() and child.returncode
@@ -72,11 +72,11 @@ def with_hdf5(path):
         file["x"] = np.zeros(100_000)
 
 
-# NumPy keeps the system's number of the error to itself, HDF5 does so where it closes a file.
+# NumPy drops the errno of the error, and so does HDF5 where it closes a file.
 WRITERS = (lambda path: path.write_bytes(bytes(200_000)), with_numpy, with_hdf5)
 
 
-def test_a_full_disk_leaves_the_old_file_and_is_known_for_what_it_is(tmp_path):
+def test_full_disk_leaves_the_old_file_and_is_classified(tmp_path):
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], capture_output=True
     )
@@ -93,13 +93,13 @@ def test_a_full_disk_leaves_the_old_file_and_is_known_for_what_it_is(tmp_path):
         subprocess.run(["umount", tmp_path], check=True)
 
 
-def test_kills_at_random_moments_never_show_half_a_file(tmp_path):
-    """Really kill a process that writes over and over; what is there is always whole."""
+def test_kills_at_random_moments_leave_a_complete_file(tmp_path):
+    """A process that rewrites a file over and over is killed; the file is always complete."""
     code = (
-        "import sys; from pathlib import Path; from cxr_helpers import atomic\n"
+        "import sys; from pathlib import Path; from cxr_helpers.system import files\n"
         "path, n = Path(sys.argv[1]), 0\n"
         "while True:\n"
-        "    n += 1; atomic.write_bytes(path, bytes([n % 256]) * 2_000_000)"
+        "    n += 1; files.write_bytes(path, bytes([n % 256]) * 2_000_000)"
     )
     path = tmp_path / "x.bin"
     draw, left = np.random.default_rng(0), 0
@@ -119,8 +119,8 @@ def test_kills_at_random_moments_never_show_half_a_file(tmp_path):
     assert left  # at least one kill came in the middle of a write
 
 
-def test_a_writer_whom_its_parent_has_not_waited_for_is_dead(tmp_path):
-    """A killed kernel stays a zombie until whoever inherits it looks."""
+def test_leftovers_of_a_zombie_are_removed(tmp_path):
+    """A killed kernel stays a zombie until its parent waits for it."""
     writer = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=-1)
     left = tmp_path / f"{files.PARTIAL}{writer.pid}-x"
     left.write_text("half")
@@ -132,7 +132,7 @@ def test_a_writer_whom_its_parent_has_not_waited_for_is_dead(tmp_path):
     writer.communicate()
 
 
-def test_the_sweep_spares_what_is_being_written(tmp_path):
+def test_leftovers_of_a_running_process_stay(tmp_path):
     mine = tmp_path / f"{files.PARTIAL}{os.getppid()}-x"
     dead = tmp_path / "deep" / f"{files.PARTIAL}999999999-y"
     for folder in (mine, dead):

@@ -1,4 +1,4 @@
-"""PRC-02, PRC-03: real signals, sent to this process or to one of its own."""
+"""Real signals, sent to this process or to a child (PRC-02, PRC-03)."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ ROOT = Path(signals.__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def listening():
-    """Undo what a shell does to its background jobs, and nohup: they ignore some signals."""
+    """Restore the signals that nohup and a shell's background jobs ignore."""
     handlers = dict.fromkeys(signals.SIGNALS, signal.SIG_DFL)
     handlers[signal.SIGINT] = signal.default_int_handler
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
@@ -26,7 +26,7 @@ def listening():
 
 
 @pytest.mark.parametrize("number", signals.SIGNALS)
-def test_each_signal_unwinds_the_program_and_names_itself(number):
+def test_each_signal_unwinds_the_program_and_is_named(number):
     cleaned = []
     with pytest.raises(Stopped) as stop, stoppable():
         try:
@@ -36,11 +36,11 @@ def test_each_signal_unwinds_the_program_and_names_itself(number):
     assert cleaned and stop.value.code == 128 + number and str(stop.value) == number.name
 
 
-def test_it_is_not_caught_as_an_ordinary_error():
+def test_stopped_is_not_an_exception_but_a_keyboard_interrupt():
     assert not issubclass(Stopped, Exception) and issubclass(Stopped, KeyboardInterrupt)
 
 
-def test_the_handlers_are_left_as_they_were():
+def test_handlers_are_restored():
     before = {number: signal.getsignal(number) for number in signals.SIGNALS}
     with stoppable():
         assert all(signal.getsignal(n) is not before[n] for n in signals.SIGNALS)
@@ -48,7 +48,7 @@ def test_the_handlers_are_left_as_they_were():
 
 
 @pytest.mark.parametrize("number", signals.SIGNALS)
-def test_what_was_ignored_stays_ignored(number):
+def test_ignored_signal_stays_ignored(number):
     before = signal.signal(number, signal.SIG_IGN)
     try:
         with stoppable():
@@ -58,7 +58,7 @@ def test_what_was_ignored_stays_ignored(number):
         signal.signal(number, before)
 
 
-def test_the_second_signal_ends_a_clean_up_that_hangs():
+def test_second_signal_ends_a_clean_up_that_hangs():
     code = (
         "import signal, time; from cxr_helpers.system.signals import stoppable\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"

@@ -1,4 +1,4 @@
-"""A run does not depend on anybody's reading what it says."""
+"""A run goes on where its messages cannot be written."""
 
 import os
 import subprocess
@@ -13,13 +13,13 @@ ROOT = Path(run_all.__file__).parent
 
 
 @pytest.mark.parametrize("closing", ["2>&-", "<&- >&- 2>&-", "2>/dev/full"])
-def test_a_closed_standard_error_does_not_fail_a_run(closing):
-    """Python is asked without uv, which opens what was closed."""
+def test_closed_standard_error_does_not_fail_a_run(closing):
+    """Without uv, which reopens closed streams."""
     command = f'"{sys.executable}" run_all.py --dry-run {closing}'
     assert subprocess.run(["sh", "-c", command], cwd=ROOT).returncode == 0
 
 
-def test_a_reader_that_goes_does_not_fail_a_run():
+def test_reader_that_ends_does_not_fail_a_run():
     reading, writing = os.pipe()
     os.close(reading)
     command = [sys.executable, "run_all.py", "--dry-run"]
@@ -29,10 +29,10 @@ def test_a_reader_that_goes_does_not_fail_a_run():
     assert done.returncode == listed.returncode == 0 and listed.stderr == b""
 
 
-def test_what_was_closed_takes_no_file_of_the_program(tmp_path):
-    """Else the number of standard error goes to the next file, and warnings are written to it."""
+def test_number_of_a_closed_stream_is_given_to_no_file(tmp_path):
+    """Otherwise the next file gets the number of standard error, and the warnings with it."""
     code = (
-        "import os, sys; from cxr_helpers import terminal; terminal.open_closed_streams(); "
+        "import os, sys; from cxr_helpers.system import terminal; terminal.open_closed_streams(); "
         "file = open(sys.argv[1], 'w'); os.write(2, b'warning'); file.close()"
     )
     command = f'"{sys.executable}" -c "{code}" "{tmp_path}/x" 2>&-'
