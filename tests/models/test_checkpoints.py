@@ -43,7 +43,7 @@ def network(width=4):
 
 
 def train(model, *, stop_after=None, epochs=5, **options):
-    def report(line):
+    def log(line):
         if stop_after is not None and line.startswith(f"epoch {stop_after}/"):
             raise Killed
 
@@ -51,7 +51,7 @@ def train(model, *, stop_after=None, epochs=5, **options):
         model,
         IMAGES,
         LABELS,
-        **{"epochs": epochs, "batch_size": 8, "seed": 3, "report": report}
+        **{"epochs": epochs, "batch_size": 8, "seed": 3, "log": log}
         | {"augmentation": Augmentation(), "validation": (IMAGES[:20], LABELS[:20])}
         | options,
     )
@@ -191,7 +191,7 @@ Path("history.json").write_text(history.to_json(double_precision=15))
 @pytest.mark.slow
 def test_kill_9_at_several_points(tmp_path):
     """Start, kill -9 while it trains or saves, start again: until it ends by itself."""
-    code = KILLED.format(places=[str(ROOT), str(ROOT / "tests")])
+    code = KILLED.format(places=[str(ROOT), str(Path(__file__).parent)])
 
     def start():
         command = [sys.executable, "-c", code]
@@ -224,7 +224,7 @@ def test_kill_9_at_several_points(tmp_path):
 def test_averaged_weights_and_chances_go_on_bit_for_bit(tmp_path):
     """As our network is trained."""
     path = tmp_path / "x.npz"
-    options = {"average": 0.9, "chances": np.linspace(1, 2, len(IMAGES))}
+    options = {"average": 0.9, "sampling_weights": np.linspace(1, 2, len(IMAGES))}
     model = network()
     history = train(model, **options)
     with pytest.raises(Killed):

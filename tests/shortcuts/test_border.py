@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from cxr_helpers.models import sampling
 from cxr_helpers.shortcuts import border
 
 
@@ -17,14 +16,6 @@ def test_the_centre_is_black_and_the_frame_as_it_was():
 def test_a_share_out_of_range_is_refused(share):
     with pytest.raises(ValueError, match=f"share {share}"):
         border.black_out(np.zeros((1, 8, 8), np.uint8), share)
-
-
-def test_balanced_chances_give_every_class_the_same():
-    category = np.array([0, 1, 1, 2, 2, 2])
-    chances = sampling.balanced(category)
-    assert np.allclose([chances[category == c].sum() for c in range(3)], 1 / 3)
-    weighted = sampling.balanced(category, np.array([1, 1, 3, 1, 1, 1]))
-    assert np.allclose(weighted[1:3], [1 / 12, 3 / 12]) and weighted.sum() == pytest.approx(1)
 
 
 def planted(n, *, where):

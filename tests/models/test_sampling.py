@@ -1,0 +1,22 @@
+import numpy as np
+import pytest
+
+from cxr_helpers.models import sampling
+
+CATEGORY = np.array([0, 1, 1, 2, 2, 2])
+
+
+def test_balanced_draws_every_class_equally_often():
+    probability = sampling.balanced(CATEGORY)
+    assert np.allclose([probability[CATEGORY == c].sum() for c in range(3)], 1 / 3)
+    assert np.allclose(probability, [1 / 3, 1 / 6, 1 / 6, 1 / 9, 1 / 9, 1 / 9])
+
+
+def test_balanced_keeps_relative_weights_within_a_class():
+    probability = sampling.balanced(CATEGORY, np.array([1, 1, 3, 1, 1, 1]))
+    assert np.allclose(probability[1:3], [1 / 12, 3 / 12])
+    assert probability.sum() == pytest.approx(1)
+
+
+def test_balanced_ignores_classes_without_images():
+    assert np.allclose(sampling.balanced(np.array([0, 2, 2])), [1 / 2, 1 / 4, 1 / 4])
