@@ -1,18 +1,19 @@
-"""Run the seven notebooks in order and write the report.
+"""Run the notebooks in order and write the report.
 
-    uv run run_all.py                              # on embedded phantoms
+    uv run run_all.py                              # on synthetic phantoms
     uv run run_all.py --data path/to/chest_xray    # on real images, a folder or an archive
-    uv run run_all.py --data kaggle                # download them first (or mendeley)
+    uv run run_all.py --data kaggle                # on images to download (or mendeley)
     uv run run_all.py --set 02_binary.epochs=3     # one parameter changed
-    uv run run_all.py --dry-run                    # what would run, and why
+    uv run run_all.py --dry-run                    # show what would run, and why
     uv run run_all.py --weights-from RUN --data OTHER   # score a run's models on other images
 
-Results go to report/build/<run>/. A stage whose code, parameters, inputs and versions have not
-changed is not run again; a training that was interrupted goes on after its last whole epoch.
+Results are written to report/build/<run>/. A stage is not run again while its code, parameters,
+inputs and library versions are unchanged; an interrupted training goes on after its last complete
+epoch.
 
-Exit codes: 0 done, 1 a bug (with its traceback), 2 usage, 3 data, 4 a notebook failed, 5 the run's
-folder is in use, 6 environment (packages, permissions, disk), 129, 130 and 143 stopped by SIGHUP,
-SIGINT, SIGTERM.
+Exit codes: 0 done, 1 a bug (with its traceback), 2 usage, 3 data, 4 a notebook failed, 5 the folder
+of the run is in use, 6 environment (packages, permissions, disk), 129, 130 and 143 stopped by
+SIGHUP, SIGINT, SIGTERM.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ from cxr_helpers.evaluation import tables
 from cxr_helpers.pipeline import (
     command_line,
     currency,
+    display,
     graph,
     housekeeping,
     parameters,
     preflight,
     results,
     runner,
+    settings,
     stages,
 )
 from cxr_helpers.pipeline.runs import REPORT_FILES, Run
@@ -47,11 +50,12 @@ BUILD = ROOT / "report" / "build"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what the command line asks for; return the exit code."""
+    """Do what the command line requests; return the exit code."""
     terminal.open_closed_streams()
     try:
         stages_of = graph.load(NOTEBOOKS)
         schema = {stage: parameters.read(spec.notebook) for stage, spec in stages_of.items()}
+        settings.check_presets(schema, stages_of.presets)
     except OSError as error:
         path = terminal.short_path(Path(error.filename))
         return command_line.fail(4, f"{path}: {error.strerror}")
@@ -60,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = command_line.parse(arguments, presets=list(stages_of.presets), summary=__doc__)
     try:
         if options.list:
-            command_line.list_parameters(schema)
+            display.list_parameters(schema)
             return 0
         with stoppable(), digests.cached(BUILD / ".cache", write=not options.dry_run):
             if options.clean:
@@ -79,14 +83,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run_stages(options, stages_of, schema) -> int:
-    """Bring the chosen stages up to date, then typeset the report."""
+    """Run the chosen stages that are stale, then typeset the report."""
     command_line.title_page(options, ROOT / "report" / "report.toml")
     earlier = command_line.earlier_run(options, BUILD, stages_of)
     preset = earlier.parameters(schema) if earlier else stages_of.presets[options.preset]
     try:
-        settings = [*options.settings, *([f"seed={options.seed}"] if options.seed else [])]
-        values = parameters.resolve(
-            schema, preset=preset, settings=settings, reserved=currency.UNTRACKED
+        changes = [*options.settings, *([f"seed={options.seed}"] if options.seed else [])]
+        values = settings.resolve(
+            schema, preset=preset, settings=changes, reserved=currency.UNTRACKED
         )
         chosen = command_line.selection(options, stages_of)
     except ValueError as error:
@@ -96,19 +100,21 @@ def run_stages(options, stages_of, schema) -> int:
     kind = f"by-{earlier.name}" if earlier else options.preset
     run = Run(BUILD / (options.run or command_line.run_name(source.name, kind)), stages_of)
     if earlier and run.folder == earlier.folder:
-        raise Refused(2, f"--run {run.name}: is the run that --weights-from names")
-    by = f"models of {earlier.name}" if earlier else f"preset {options.preset}"
-    terminal.write_line(f"{source.name}, {by} → {terminal.short_path(run.folder)}")
+        raise Refused(
+            2, f"--run {run.name} is the run that --weights-from names: give another name"
+        )
+    models = f"models of {earlier.name}" if earlier else f"preset {options.preset}"
+    terminal.write_line(f"{source.name}, {models} → {terminal.short_path(run.folder)}")
     fingerprint = None
     if source.located:
         fingerprint = examine(source, options, values["01_data"], run)
     elif not options.dry_run:
         if source.disk_space:
-            preflight.check_disk(*source.disk_space, advice=f"free some to {source.pending}")
+            preflight.check_disk(*source.disk_space, advice=f"free some disk to {source.pending}")
         prepare(options, values["01_data"], run, images=0)
     with nullcontext() if options.dry_run else run.locked():
         if fingerprint is None and options.dry_run:
-            terminal.write_line(f"would {source.pending} first; what follows may depend on it")
+            terminal.write_line(f"would {source.pending} first; the plan below may depend on it")
             fingerprint = (run.source() or ("", ""))[1]
         elif fingerprint is None:
             terminal.write_line(f"first: {source.pending}")
@@ -116,23 +122,24 @@ def run_stages(options, stages_of, schema) -> int:
             fingerprint = examine(source, options, values["01_data"], run)
         if not options.dry_run:
             run.record_source(source.location, fingerprint)
-        where = {"run_dir": str(run.folder), "cache_dir": str(BUILD / ".cache")}
-        where |= {
+        paths = {
+            "run_dir": str(run.folder),
+            "cache_dir": str(BUILD / ".cache"),
             "data": str(source.located),
             "weights_from": str(earlier.folder if earlier else ""),
         }
         for stage, own in values.items():
-            own.update({name: value for name, value in where.items() if name in schema[stage]})
+            own.update({name: path for name, path in paths.items() if name in schema[stage]})
         update = partial(
             runner.update, options=options, fingerprint=fingerprint, store=BUILD / stages.STORE
         )
-        log, behind = update(run, values=values, chosen=chosen)
-        if options.dry_run or behind:
-            command_line.show_log(log, title="would run" if options.dry_run else "done")
-            if behind:
-                terminal.write_line(f"no report: {', '.join(behind)} not current")
+        log, stale = update(run, values=values, chosen=chosen)
+        if options.dry_run or stale:
+            display.show_log(log, title="plan" if options.dry_run else "done")
+            if stale:
+                terminal.write_line(f"no report: {', '.join(stale)} not up to date")
             if options.seeds:
-                terminal.write_line(f"then again, where not current, seeds {options.seeds[1:]}")
+                terminal.write_line(f"then, where stale, the same with seeds {options.seeds[1:]}")
             return 0
         for seed in (options.seeds or [])[1:]:
             log += runner.retrain(run, seed, values=values, update=update)
@@ -140,7 +147,7 @@ def run_stages(options, stages_of, schema) -> int:
 
 
 def examine(source, options, first, run) -> str:
-    """Return the fingerprint of the images; refuse images and machines that cannot work."""
+    """Return the fingerprint of the images; refuse images and machines that cannot be used."""
     fingerprint, images = ingestion.identify(source)
     if images:
         terminal.write_line(f"images: {source.path}")
@@ -152,17 +159,17 @@ def examine(source, options, first, run) -> str:
         name = command_line.run_name(Path(source.location).parent.name, run.name)[:80]
         raise Refused(
             2,
-            f"{run.name} is a run of other images ({location}): give this one a name of its own, "
+            f"{run.name} is a run of other images ({location}): give this one another name, "
             f"such as --run {name}",
         )
     if not options.dry_run:
         prepare(options, first, run, images=images or first["n_phantoms"])
-        digests.write_cache(BUILD / ".cache")  # the stages' own processes read them
+        digests.write_cache(BUILD / ".cache")  # for the kernels of the stages
     return fingerprint
 
 
 def prepare(options, first, run, *, images) -> None:
-    """Check the machine, and make the run's folder."""
+    """Check the machine, and create the folder of the run."""
     for warning in preflight.check(
         run.folder, n_images=images, image_size=first["image_size"], pdf=not options.no_pdf
     ):
@@ -171,24 +178,24 @@ def prepare(options, first, run, *, images) -> None:
 
 
 def clean(options) -> int:
-    """Remove what no run refers to; report how much it was."""
+    """Remove cached results that no run uses; show how many bytes."""
     for folder, freed in housekeeping.clean(BUILD, dry_run=options.dry_run).items():
-        done = "would free" if options.dry_run else "freed"
-        terminal.write_line(f"{terminal.short_path(folder)}: {done} {freed / 2**20:,.1f} MiB")
+        verb = "would free" if options.dry_run else "freed"
+        terminal.write_line(f"{terminal.short_path(folder)}: {verb} {freed / 2**20:,.1f} MiB")
     return 0
 
 
 def typeset(options, values, run, log) -> int:
-    """Write results and report; show what was done."""
-    from cxr_helpers.figures import publishing  # IPython takes half a second to import
+    """Write results and report unless they are up to date; show what was done."""
+    from cxr_helpers.figures import publishing  # importing IPython takes half a second
     from report import ReportError, contents, render
     from report import currency as report_currency
 
     start, others = time.monotonic(), (options.seeds or [])[1:]
     recipe = report_currency.recipe(run, options=vars(options))
-    made = [run.folder / name for name in REPORT_FILES]
+    paths = [run.folder / name for name in REPORT_FILES]
     if report_currency.is_current(recipe, run):
-        log.append(("report", "current", 0.0))
+        log.append(("report", runner.UP_TO_DATE, 0.0))
         scores, warnings = results.collect(run, seeds=others), []
     else:
         scores, _ = results.write(run, seeds=others)
@@ -197,17 +204,17 @@ def typeset(options, values, run, log) -> int:
             pages = contents.compose(run, scores=scores, values=values, options=vars(options))
             warnings = render(executed, **pages, out=run.folder, pdf=not options.no_pdf).warnings
         except ReportError as error:
-            raise Refused(4, f"the report was not made: {error}") from error
+            raise Refused(4, f"the report was not written: {error}") from error
         if not warnings:
-            report_currency.write(recipe, run, [path for path in made if path.exists()])
+            report_currency.write(recipe, run, [path for path in paths if path.exists()])
         log.append(("report", "ran", time.monotonic() - start))
-    command_line.show_log(log, title="done")
+    display.show_log(log, title="done")
     data = files.read_json(run.stage("01_data") / "dataset.json")
     title = publishing.labelled("Table 1", synthetic=data["synthetic"])
-    command_line.show_results(tables.table_one(scores, run.graph.rows), title=title)
+    display.show_results(tables.table_one(scores, run.graph.rows), title=title)
     for warning in warnings:
         terminal.write_line(f"warning: {warning}")
-    for path in made:
+    for path in paths:
         if path.exists() and path.suffix in (".html", ".pdf"):
             terminal.write_line(f"report: {terminal.short_path(path)}")
     return 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_helpers.pipeline import graph, parameters
+from cxr_helpers.pipeline import graph, parameters, settings
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 BOOKS = {name: json.loads((FOLDER / f"{name}.ipynb").read_text()) for name in graph.default()}
@@ -157,13 +157,13 @@ def test_presets_fit_the_notebooks():
     presets = parameters.presets(FOLDER / "presets.toml")
     assert list(presets) == ["standard", "quick", "published"]
     for preset in presets.values():
-        parameters.resolve(schema, preset=preset)
+        settings.resolve(schema, preset=preset)
 
 
 def test_published_is_the_course_reports_setting():
     schema = {name: parameters.read(FOLDER / f"{name}.ipynb") for name in graph.default()}
     preset = parameters.presets(FOLDER / "presets.toml")["published"]
-    values = parameters.resolve(schema, preset=preset)
+    values = settings.resolve(schema, preset=preset)
     assert values["01_data"]["validation_fraction"] == 0
     for stage in ("02_binary", "03_categorical", "04_autoencoder"):
         assert values[stage]["batch_size"] == 16

@@ -1,7 +1,7 @@
-"""Why a stage has to run: its recipe (code, parameters, inputs, versions) now and then.
+"""Whether a stage is up to date: its recipe (code, parameters, inputs, versions) then and now.
 
-Whether a *training* is repeated is decided by its own key, see ``store``: a stage that runs again
-because a figure has changed finds what it computed before.
+Whether a *training* is repeated is decided by a key of its own, see ``store``: a stage that runs
+again because a figure has changed reads the trainings and predictions it stored before.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.system import digests, environment
 
 STYLE = Path(__file__).parents[1] / "figures" / "report.mplstyle"
-# parameters that say where things are; their contents are tracked instead
+# parameters that hold paths: the contents of the files are tracked instead
 UNTRACKED = ("run_dir", "cache_dir", "data", "weights_from")
 
 
@@ -27,14 +27,14 @@ def recipe(
     Parameters
     ----------
     run : Run
-        Its graph names the notebook: its code cells count, the helper modules that they import,
-        and those these import. All cells together are kept apart, as ``prose``: where only
-        Markdown has changed no kernel is needed.
+        Its graph names the notebook. The notebook's code cells count, and the modules of this
+        package that they import, directly or through others. The digest of all cells is a separate
+        entry, ``prose``: where only Markdown has changed, no kernel is needed.
     stage : str
     parameters : mapping
-        As they will be injected.
+        As they will be injected into the notebook.
     data_fingerprint : str
-        Of the images' contents; counts for stages that read no other stage.
+        Of the images; counts for stages that read no other stage.
     """
     spec = run.graph[stage]
     inputs = {earlier: run.outputs_digest(earlier) for earlier in spec.reads}
@@ -61,22 +61,22 @@ def _text_and_tags(cell: Mapping) -> tuple[str, list[str]]:
     return "".join(cell["source"]), cell.get("metadata", {}).get("tags", [])
 
 
-def why_stale(run: Run, stage: str, wanted: Mapping) -> str | None:
-    """Return why a stage must run, in a few words; None where its artifacts are current."""
+def why_stale(run: Run, stage: str, recipe: Mapping) -> str | None:
+    """Return why a stage must run, in a few words; None where it is up to date."""
     stored = run.manifest(stage)
     if stored is None or run.declared(stage) is None:
         return "never finished"
-    if set(stored["recipe"]) != set(wanted) or not run.is_readable(stage):
+    if set(stored["recipe"]) != set(recipe) or not run.is_readable(stage):
         return "made by another version of this project"
-    for part, words in (
+    for part, name in (
         ("parameters", "parameter"),
         ("inputs", "input"),
         ("helpers", "helper"),
         ("versions", "version"),
     ):
-        if changed := _changed(stored["recipe"][part], wanted[part]):
-            return f"{words} changed: {changed}"
-    if stored["recipe"]["code"] != wanted["code"]:
+        if changed := _changed(stored["recipe"][part], recipe[part]):
+            return f"{name} changed: {changed}"
+    if stored["recipe"]["code"] != recipe["code"]:
         return "code of the notebook changed"
     if stored["executed"] != run.executed_digest(stage):
         return "executed notebook changed or missing"
@@ -87,13 +87,13 @@ def why_stale(run: Run, stage: str, wanted: Mapping) -> str | None:
     return None
 
 
-def markdown_changed(run: Run, stage: str, wanted: Mapping) -> bool:
-    """Return whether only the Markdown of a current stage's notebook has changed."""
-    return run.manifest(stage)["recipe"]["prose"] != wanted["prose"]
+def markdown_changed(run: Run, stage: str, recipe: Mapping) -> bool:
+    """Return whether the Markdown of an up-to-date stage's notebook has changed."""
+    return run.manifest(stage)["recipe"]["prose"] != recipe["prose"]
 
 
 def changed_input(run: Run, stage: str, recipe: Mapping) -> str | None:
-    """Return the first input that is no longer as it was when the recipe was taken, if any."""
+    """Return the first input that has changed since the recipe was taken, or None."""
     for earlier in run.graph[stage].reads:
         if recipe["inputs"][earlier] != run.outputs_digest(earlier):
             return earlier

@@ -1,4 +1,4 @@
-"""Which modules of this package some code imports, directly or through others."""
+"""The modules of this package that a source imports, directly or through others."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ NAME = "cxr_helpers"
 
 
 def modules_of(sources: Iterable[str]) -> list[str]:
-    """Return the names of the package's modules that some Python sources need, sorted.
+    """Return the names of the package's modules that Python sources import, sorted.
 
     Recognised are ``from cxr_helpers.room import module``, ``from cxr_helpers.room.module import
     name`` and ``import cxr_helpers.room.module``, anywhere in a source, inside functions too.
     A package inside a room, such as ``data.layouts``, imports all its modules, so they all count.
-    Relative imports and ``importlib`` are forbidden elsewhere, by ruff and a test.
+    A test forbids relative imports, ``importlib`` and other forms.
 
     Returns
     -------
     list of str
         Such as ``"data.dataset"``.
     """
-    found: set[str] = set()
-    waiting = set().union(*(_imported(source) for source in sources))
-    while waiting:
-        found |= waiting
-        waiting = set().union(*(_imported_by(name, *_state(name)) for name in waiting)) - found
-    return sorted(found)
+    modules: set[str] = set()
+    new = set().union(*(_imported(source) for source in sources))
+    while new:
+        modules |= new
+        new = set().union(*(_imported_by(name, *_state(name)) for name in new)) - modules
+    return sorted(modules)
 
 
 def digest_each(modules: Iterable[str]) -> dict[str, str]:
-    """Return the SHA-256 of the source of some of the package's modules, by name."""
+    """Return the SHA-256 of the sources of modules of this package, by name."""
     return {
         name: digests.sha256_of_file(path) for name in modules if (path := _file(name)) is not None
     }
@@ -55,13 +55,13 @@ def _state(name: str) -> tuple[int, int]:
     path = _file(name)
     if path is None:
         return 0, 0
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 @cache
 def _imported_by(name: str, size: int, modified: int) -> frozenset[str]:
-    """Return what a module imports; read again only where its source has changed."""
+    """Return what a module imports; its source is parsed again only where it has changed."""
     return _imported(_file(name).read_text(encoding="utf-8")) if modified else frozenset()
 
 
@@ -78,7 +78,7 @@ def _imported(source: str) -> frozenset[str]:
 
 
 def _modules(name: str) -> set[str]:
-    """Return the modules that a dotted name stands for: none for a room or for what is no module."""
+    """Return the modules that a dotted name refers to: none for a room or a name in a module."""
     if "." not in name or _file(name) is None:
         return set()
     folder = PACKAGE.joinpath(*name.split("."))

@@ -1,8 +1,9 @@
-"""The stages and what each reads: declared in the metadata of its notebook, and only there.
+"""The stages and what each reads: declared in the metadata of its notebook, and nowhere else.
 
-A notebook ``NN_name.ipynb`` is a stage; the number is its place in the run and in the report.
+A notebook ``NN_name.ipynb`` is a stage; the number is its place in the run and in the report, the
+name has letters, digits and underscores (so that Jupyter's ``01_data-Copy1.ipynb`` is no stage).
 Its metadata hold, under ``cxr``, what the stage reads, its rows of Table 1 and what each preset
-changes::
+changes; all three may be left out::
 
     "cxr": {
      "reads": ["01_data"],
@@ -10,19 +11,27 @@ changes::
                "group": "published", "place": 1}],
      "presets": {"quick": {"epochs": 3}}
     }
+
+The ``group`` of a row (see ``GROUPS``; ``ours`` by default) and its ``place`` in the group decide
+where it stands in Table 1.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-PATTERN = "[0-9][0-9]_*.ipynb"
+from cxr_helpers.system.errors import did_you_mean
+
+STAGE = re.compile(r"[0-9]{2}_[A-Za-z0-9_]+")  # stem of a notebook that is a stage
 STANDARD = "standard"  # the preset that changes nothing
 GROUPS = ("published", "ours", "baseline", "anomaly")  # of rows, in the order of Table 1
+KEYS = {"reads": list, "rows": list, "presets": dict}  # of a declaration, with their types
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class Row:
     id : str
         Its name in the result files, such as ``"binary_cnn"``.
     label : str
-        What the table calls it.
+        Its name in the table.
     classes : int
         2 for normal or pneumonia, 3 for normal, bacterial or viral.
     published : float or None
@@ -52,7 +61,7 @@ class Row:
 
 @dataclass(frozen=True)
 class StageSpec:
-    """What is declared of one stage.
+    """The declaration of one stage.
 
     Attributes
     ----------
@@ -70,11 +79,11 @@ class StageSpec:
     notebook: Path
     reads: tuple[str, ...] = ()
     rows: tuple[tuple[str, int, Row], ...] = ()
-    presets: Mapping[str, Mapping[str, object]] | None = None
+    presets: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
 class Graph(Mapping[str, StageSpec]):
-    """The stages by name, in their order.
+    """The stages by name, in the order in which they run.
 
     Parameters
     ----------
@@ -83,20 +92,26 @@ class Graph(Mapping[str, StageSpec]):
     Raises
     ------
     ValueError
-        If a stage reads one that does not come before it, or two rows have one id.
+        If a stage reads one that does not come before it, or two rows have the same id.
     """
 
     def __init__(self, specs: Iterable[StageSpec]) -> None:
         self._specs = {spec.name: spec for spec in sorted(specs, key=lambda spec: spec.name)}
+        seen: dict[str, str] = {}
         for spec in self._specs.values():
             for earlier in spec.reads:
                 if earlier not in self._specs or earlier >= spec.name:
+                    hint = did_you_mean(earlier, [s for s in self._specs if s < spec.name])
                     raise ValueError(
-                        f"{spec.notebook.name} reads {earlier}, which is no stage before it"
+                        f"{spec.notebook.name} reads {earlier!r}, which is no stage before it{hint}"
                     )
-        ids = [row.id for row in self.rows]
-        if twice := sorted({id for id in ids if ids.count(id) > 1}):
-            raise ValueError(f"row {twice[0]!r} of Table 1 is declared twice")
+            for _, _, row in spec.rows:
+                if row.id in seen:
+                    raise ValueError(
+                        f"{spec.notebook.name} declares the row {row.id!r} of Table 1, which "
+                        f"{seen[row.id]} declares too: give each row an id of its own"
+                    )
+                seen[row.id] = spec.notebook.name
 
     def __getitem__(self, name: str) -> StageSpec:
         return self._specs[name]
@@ -115,31 +130,35 @@ class Graph(Mapping[str, StageSpec]):
     @property
     def rows(self) -> list[Row]:
         """All rows of Table 1, in its order."""
-        found = [entry for spec in self._specs.values() for entry in spec.rows]
-        return [row for _, _, row in sorted(found, key=lambda e: (GROUPS.index(e[0]), e[1]))]
+        entries = [entry for spec in self._specs.values() for entry in spec.rows]
+        return [row for _, _, row in sorted(entries, key=lambda e: (GROUPS.index(e[0]), e[1]))]
 
     @property
     def retrained(self) -> list[str]:
-        """The stages that ``--seeds`` runs again: those with a row that another seed changes."""
-        return [
-            name for name, spec in self.items() if any(row.retrained for _, _, row in spec.rows)
-        ]
+        """The stages that ``--seeds`` runs again, in order.
+
+        They have a row that another seed changes, or such a stage reads them. The first stage is
+        not among them: all seeds share its data and splits.
+        """
+        trained = {n for n, spec in self.items() if any(row.retrained for _, _, row in spec.rows)}
+        again = trained | self.upstream(trained)
+        return [name for name in list(self)[1:] if name in again]
 
     def upstream(self, names: Iterable[str]) -> set[str]:
-        """Return the stages that some stages read, directly or through others."""
-        found: set[str] = set()
+        """Return the stages that the named stages read, directly or through others."""
+        earlier: set[str] = set()
         for name in names:
-            found |= {*self[name].reads, *self.upstream(self[name].reads)}
-        return found
+            earlier |= {*self[name].reads, *self.upstream(self[name].reads)}
+        return earlier
 
     @property
     def presets(self) -> dict[str, dict[str, Mapping[str, object]]]:
-        """Presets by name: what each changes, by stage. ``standard`` comes first."""
-        found: dict[str, dict] = {STANDARD: {}}
+        """What each preset changes, by preset and stage. ``standard`` comes first."""
+        presets: dict[str, dict] = {STANDARD: {}}
         for name, spec in self.items():
-            for preset, values in (spec.presets or {}).items():
-                found.setdefault(preset, {})[name] = values
-        return found
+            for preset, values in spec.presets.items():
+                presets.setdefault(preset, {})[name] = values
+        return presets
 
 
 def load(folder: Path) -> Graph:
@@ -148,42 +167,65 @@ def load(folder: Path) -> Graph:
     Raises
     ------
     ValueError
-        If there is no stage, a file is no notebook, or its declaration is not as described above;
+        If there is no stage, a file is not a notebook, or a declaration is not as described above;
         the message names the file.
     """
-    specs = [_spec(path) for path in sorted(folder.glob(PATTERN))]
-    if not specs:
-        raise ValueError(f"{folder.name} holds no notebook named like 01_data.ipynb")
-    return Graph(specs)
+    notebooks = [path for path in sorted(folder.glob("*.ipynb")) if STAGE.fullmatch(path.stem)]
+    if not notebooks:
+        raise ValueError(f"{folder.name} holds no notebook with a name like 01_data.ipynb")
+    return Graph(map(_spec, notebooks))
 
 
 @cache
 def default() -> Graph:
-    """Return the graph of this project's notebooks."""
-    beside = Path(__file__).resolve().parents[2] / "notebooks"
-    return load(
-        beside if beside.is_dir() else Path.cwd()
-    )  # an installed package has none beside it
+    """Return the graph of this project's notebooks, of an installed package of those beside it."""
+    project = Path(__file__).resolve().parents[2] / "notebooks"
+    return load(project if project.is_dir() else Path.cwd())
 
 
 def _spec(path: Path) -> StageSpec:
+    """Return the declaration of a notebook."""
     try:
-        declared = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("cxr", {})
-        rows = []
-        for number, given in enumerate(declared.get("rows", [])):
-            fields = dict(given)
-            group, place = fields.pop("group", "ours"), fields.pop("place", 100 + number)
-            if group not in GROUPS:
-                raise ValueError(f"group {group!r} is not one of {', '.join(GROUPS)}")
-            rows.append((group, place, Row(**fields)))
+        metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path.name} is not a complete notebook: {error}") from None
+    try:
+        declared = metadata.get("cxr", {})
+        _check_keys(declared, KEYS)
+        for key, kind in KEYS.items():
+            if not isinstance(declared.get(key, kind()), kind):
+                raise ValueError(f"{key!r} is not a {kind.__name__}")
+        if not all(isinstance(values, dict) for values in declared.get("presets", {}).values()):
+            raise ValueError("a preset is not a mapping of parameters to values")
         return StageSpec(
             path.stem,
             path,
-            tuple(declared.get("reads", ())),
-            tuple(rows),
-            declared.get("presets", {}),
+            reads=tuple(declared.get("reads", ())),
+            rows=tuple(_row(row, place) for place, row in enumerate(declared.get("rows", ()))),
+            presets=declared.get("presets", {}),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path.name}: its declaration (metadata, cxr) is not valid: {error}"
+            f"{path.name}: its declaration (metadata, 'cxr') is not valid: {error}"
         ) from None
+
+
+def _row(declared: Mapping, number: int) -> tuple[str, int, Row]:
+    """Return group, place and content of a declared row."""
+    values = {"group": "ours", "place": 100 + number, **declared}
+    names = [each.name for each in dataclasses.fields(Row)]
+    _check_keys(values, (*names, "group", "place"))
+    if missing := [name for name in names[:3] if name not in values]:
+        raise ValueError(f"a row has no {missing[0]!r}")
+    if values["group"] not in GROUPS:
+        raise ValueError(f"group {values['group']!r} is not one of {', '.join(GROUPS)}")
+    if values["classes"] not in (2, 3):
+        raise ValueError(f"classes of row {values['id']!r} is {values['classes']!r}, not 2 or 3")
+    return values.pop("group"), values.pop("place"), Row(**values)
+
+
+def _check_keys(values: Mapping, known: Iterable[str]) -> None:
+    known = list(known)
+    for name in values:
+        if name not in known:
+            raise ValueError(f"unknown key {name!r}{did_you_mean(name, known)}")

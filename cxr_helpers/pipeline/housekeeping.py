@@ -1,4 +1,4 @@
-"""Remove what no run refers to any more: kept results, decoded images, leftovers."""
+"""Remove stored results and decoded images that no run refers to."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from cxr_helpers.system import files
 
 
 def clean(build: Path, *, dry_run: bool = False) -> dict[Path, int]:
-    """Remove kept results and decoded images that no stage of any run was or is made with.
+    """Remove stored results and decoded images that no stage of any run refers to.
 
-    An interrupted training stays, and so does what a run in progress has asked for. Downloads and
+    An interrupted training stays, and so do results that a run in progress uses. Downloads and
     unpacked archives stay: they cannot be computed again.
 
     Parameters
@@ -22,25 +22,25 @@ def clean(build: Path, *, dry_run: bool = False) -> dict[Path, int]:
     build : Path
         Folder of the runs.
     dry_run : bool
-        Only count.
+        Only add up the sizes.
 
     Returns
     -------
     dict of Path to int
-        Bytes by folder.
+        Bytes freed, by folder.
     """
     if not dry_run and (build / ".cache").is_dir():
         files.remove_leftovers(build / ".cache")
         archives.sweep(build / ".cache")
-    wanted = _wanted(build)
+    used = _used(build)
     return {
-        folder: _clean(folder, wanted, dry_run=dry_run)
+        folder: _clean(folder, used, dry_run=dry_run)
         for folder in (build / stages.STORE, build / ".cache" / ingestion.DECODED)
     }
 
 
-def _wanted(build: Path) -> set[str]:
-    """Return the keys that stages refer to: of runs, of their seeds and of their scratch."""
+def _used(build: Path) -> set[str]:
+    """Return the keys that stages of runs, of their seeds and of their scratch refer to."""
     keys: set[str] = set()
     for path in build.glob(f"**/stages/*/{KEPT}"):
         keys |= set(path.read_text(encoding="ascii").split())
@@ -48,10 +48,10 @@ def _wanted(build: Path) -> set[str]:
     return keys
 
 
-def _clean(folder: Path, wanted: set[str], *, dry_run: bool) -> int:
+def _clean(folder: Path, used: set[str], *, dry_run: bool) -> int:
     freed = 0
     for path in folder.iterdir() if folder.is_dir() else ():
-        if path.stem not in wanted and not path.name.startswith(files.PARTIAL):
+        if path.stem not in used and not path.name.startswith(files.PARTIAL):
             freed += _size(path)
             if not dry_run:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,4 +1,4 @@
-"""What a run needs, looked at in its first second: packages, permissions, disk, sole use."""
+"""Checks before a run: packages, permissions, disk, enough images for the splits."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ NEEDED = (
     *("tensorflow", "keras", "sklearn", "seaborn"),
 )
 PDF = ("typst",)
-BYTES_PER_PIXEL = 8  # decoded twice (cache, run), and a code of as many bytes as four pixels
-FEW_PHANTOMS, FEW_GROUPS = 150, 30  # whatever share is cut from more, enough is left
+BYTES_PER_PIXEL = 8  # decoded images in cache and run, embeddings and maps
+FEW_PHANTOMS, FEW_GROUPS = 150, 30  # with more, any validation fractions leave enough
 SPARE_BYTES = 150 * 2**20  # weights, checkpoints, executed notebooks, report
 
 
 def check(folder: Path, *, n_images: int, image_size: int, pdf: bool) -> list[str]:
-    """Refuse a run that could not end well.
+    """Refuse a run that could not be completed.
 
     Parameters
     ----------
     folder : Path
         Where the run writes; made where it is missing.
     n_images, image_size : int
-        Their number and side in pixels: decides how much disk is needed.
+        Their number, and height and width in pixels: they decide how much disk is needed.
     pdf : bool
-        Whether a PDF is wanted.
+        Whether a PDF is to be made.
 
     Returns
     -------
     list of str
-        What will be missing from the result, a line each.
+        A warning for each part of the result that will be missing.
 
     Raises
     ------
     Refused
         With exit code 6, naming what to do.
     """
-    if lacking := _lacking(NEEDED):
-        raise Refused(6, f"not installed: {', '.join(lacking)}; `uv sync` installs what is needed")
+    if missing := _missing(NEEDED):
+        raise Refused(6, f"not installed: {', '.join(missing)}; `uv sync` installs them")
     needed = SPARE_BYTES + n_images * image_size**2 * BYTES_PER_PIXEL
-    check_disk(folder, needed, advice="free some, or set a smaller image_size")
+    check_disk(folder, needed, advice="free some disk, or set a smaller image_size")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files.write_text(folder / ".writable", "").unlink()
@@ -55,47 +55,46 @@ def check(folder: Path, *, n_images: int, image_size: int, pdf: bool) -> list[st
         raise Refused(
             6,
             f"{short_path(folder)} cannot be written to ({error.strerror}): "
-            "change its permissions or free some disk, or work in another clone",
+            "change its permissions, free some disk, or work in another clone",
         ) from error
-    if pdf and (lacking := _lacking(PDF)):
-        names = " ".join(lacking)
+    if pdf and (missing := _missing(PDF)):
+        names = " ".join(missing)
         return [f"there will be no PDF: {names} is not installed (pip install {names})"]
     return []
 
 
 def check_disk(folder: Path, needed: int, *, advice: str) -> None:
-    """Refuse, with exit code 6, where fewer bytes are free than needed; nothing is made."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(there).free
+    """Refuse, with exit code 6, where fewer bytes are free than needed; no folder is made."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
     if free < needed:
         raise Refused(
             6,
-            f"{short_path(folder)}: {free / 2**20:,.0f} MiB of disk are free and about "
-            f"{needed / 2**20:,.0f} are needed: {advice}",
+            f"{short_path(folder)}: {free / 2**20:,.0f} MiB of disk are free, about "
+            f"{needed / 2**20:,.0f} MiB are needed: {advice}",
         )
 
 
 def check_images(located: str, parameters: Mapping[str, object]) -> None:
-    """Refuse images that are too few for the splits that ``01_data`` would cut.
+    """Refuse too few images for the splits that ``01_data`` makes.
 
-    Only where they are few: cutting takes scikit-learn, a second to import.
+    The splits are made only where there are few images: importing scikit-learn takes a second.
 
     Parameters
     ----------
     located : str
-        ``located`` of an ``origins.Origin``.
+        ``located`` of a ``sources.Source``.
     parameters : mapping
         Of ``01_data``.
 
     Raises
     ------
-    folder.DataError
-        Naming what there is too little of.
+    DataError
+        Naming the class and the split with too few.
     """
     if located == ingestion.PHANTOM and parameters["n_phantoms"] >= FEW_PHANTOMS:
         return
-    named = {name: parameters[name] for name in ("n_phantoms", "seed")}
-    index = ingestion.preview(located, **named)
+    index = ingestion.preview(located, n_phantoms=parameters["n_phantoms"], seed=parameters["seed"])
     train = index[index["split"] == "train"]
     groups = train.groupby(train["class_name"] == "normal")["group"].nunique()
     if len(groups) == 2 and groups.min() >= FEW_GROUPS:
@@ -110,5 +109,5 @@ def check_images(located: str, parameters: Mapping[str, object]) -> None:
     )
 
 
-def _lacking(packages: tuple[str, ...]) -> list[str]:
+def _missing(packages: tuple[str, ...]) -> list[str]:
     return [name for name in packages if importlib.util.find_spec(name) is None]

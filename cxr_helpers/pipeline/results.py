@@ -1,8 +1,4 @@
-"""The results of a run: every score with the published accuracy beside it, as CSV and JSON.
-
-Published accuracies: the course report that this project reproduces (Deep Learning course,
-BIU 2024), Table 1.
-"""
+"""The results of a run: every score with the published accuracy beside it, as CSV and JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +23,7 @@ def collect(run: Run, *, seeds: Iterable[int] = ()) -> pd.DataFrame:
     ----------
     run : Run
     seeds : iterable of int
-        Other seeds that were run now; the results of any others are ignored.
+        Other seeds of this run; stored results of seeds that are not listed are ignored.
 
     Returns
     -------
@@ -35,7 +31,7 @@ def collect(run: Run, *, seeds: Iterable[int] = ()) -> pd.DataFrame:
         Columns ``row, split, metric, value, low, high, published, n``; one line for each row,
         split and metric. ``low`` and ``high`` are the 95 % interval, NaN where there is none.
         ``published`` is set for the test accuracy of the published rows. With other seeds also
-        ``seeds`` (number of trainings, this one included; 1 for rows that were not trained
+        ``seeds`` (number of trainings including this one; 1 for rows that were not trained
         again), ``seeds_mean`` and ``seeds_sd``.
     """
     table = pd.concat(_scores(run, run.graph), ignore_index=True)
@@ -54,7 +50,7 @@ def collect(run: Run, *, seeds: Iterable[int] = ()) -> pd.DataFrame:
 
 
 def _scores(run: Run, names: Iterable[str]) -> list[pd.DataFrame]:
-    """Return the scores of some stages of a run."""
+    """Return the tables of scores of some stages of a run."""
     paths = [run.stage(name) / "scores.csv" for name in names]
     return [pd.read_csv(path) for path in paths if path.is_file()]
 
@@ -103,7 +99,7 @@ def write(run: Run, *, seeds: Iterable[int] = ()) -> tuple[pd.DataFrame, dict]:
             _row(row, split, lines)
             for (row, split), lines in scores.groupby(["row", "split"], sort=False)
         ],
-        "facts": {stage: found["facts"] for stage, found in declared.items() if found},
+        "facts": {stage: content["facts"] for stage, content in declared.items() if content},
     }
     files.write_json(run.folder / "results.json", content)
     return scores, content

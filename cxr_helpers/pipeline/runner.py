@@ -1,4 +1,4 @@
-"""Run the stages that are not current, in their order."""
+"""Run the stages that are not up to date, in their order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from cxr_helpers.system import terminal
 from cxr_helpers.system.errors import Refused
 
 Log = list[tuple[str, str, float]]  # stage, what was done with it, seconds
-CURRENT, TEXT, TEXT_LEFT = "current", "text changed", "left: text changed"  # it does not run
+# What is logged of a stage that does not run.
+UP_TO_DATE, TEXT, TEXT_SKIPPED = "up to date", "text changed", "skipped: text changed"
 
 
 def update(
@@ -25,60 +26,60 @@ def update(
     fingerprint: str,
     store: Path,
 ) -> tuple[Log, list[str]]:
-    """Run the chosen stages that are not current; where only Markdown has changed, copy it.
+    """Run the chosen stages that are stale; where only Markdown has changed, copy it.
 
     Parameters
     ----------
     run : Run
     options : argparse.Namespace
-        ``dry_run``, ``force``, ``only`` and ``timeout`` count.
+        ``dry_run``, ``force``, ``only`` and ``timeout`` are used.
     values : mapping of stage to parameters
-        As they are injected.
+        As they are injected into the notebooks.
     chosen : sequence of str
         The stages that may run.
     fingerprint : str
         Of the images.
     store : Path
-        Folder of the results that are computed once; with ``force`` they are computed anew.
+        Folder of the cached results; with ``force`` they are computed again.
 
     Returns
     -------
     log : list of (stage, what, seconds)
-    behind : list of str
-        Stages that are not current and were not chosen.
+    stale : list of str
+        Stages that are not up to date and were not chosen.
 
     Raises
     ------
     Refused
-        If a chosen stage reads one that is not current and not chosen, or a notebook failed.
+        If a chosen stage reads one that is neither up to date nor chosen, or a notebook failed.
     """
     needed = run.graph.upstream(chosen)
     log: Log = []
-    behind: list[str] = []
+    stale: list[str] = []
     for stage, spec in run.graph.items():
         recipe = currency.recipe(run, stage, parameters=values[stage], data_fingerprint=fingerprint)
         reason = currency.why_stale(run, stage, recipe)
         if options.dry_run and reason is None:
-            runs = {s for s, what, _ in log if what not in (CURRENT, TEXT, TEXT_LEFT)}
+            runs = {s for s, what, _ in log if what not in (UP_TO_DATE, TEXT, TEXT_SKIPPED)}
             waiting = [s for s in spec.reads if s in runs]
             reason = f"only if {' or '.join(waiting)} changes" if waiting else None
         if reason is None and stage in chosen and (options.force or options.only):
-            reason = "asked for"
-        only_prose = reason is None and currency.markdown_changed(run, stage, recipe)
-        if only_prose and stage not in chosen:
-            behind.append(stage)
-            log.append((stage, TEXT_LEFT, 0.0))
-        elif only_prose:
+            reason = "requested"
+        text_only = reason is None and currency.markdown_changed(run, stage, recipe)
+        if text_only and stage not in chosen:
+            stale.append(stage)
+            log.append((stage, TEXT_SKIPPED, 0.0))
+        elif text_only:
             log.append((stage, TEXT, 0.0))
             if not options.dry_run:
                 _update_markdown(run, stage, recipe)
         elif reason is None:
-            log.append((stage, CURRENT, 0.0))
+            log.append((stage, UP_TO_DATE, 0.0))
         elif stage in needed - set(chosen):
-            raise Refused(2, f"{stage} is not current ({reason}): include it in the run")
+            raise Refused(2, f"{stage} is not up to date ({reason}): include it in the run")
         elif stage not in chosen:
-            behind.append(stage)
-            log.append((stage, f"left: {reason}", 0.0))
+            stale.append(stage)
+            log.append((stage, f"skipped: {reason}", 0.0))
         elif options.dry_run:
             log.append((stage, reason, 0.0))
         else:
@@ -93,7 +94,7 @@ def update(
                 timeout=options.timeout,
             )
             log.append((stage, "ran", seconds))
-    return log, behind
+    return log, stale
 
 
 def retrain(
@@ -103,12 +104,12 @@ def retrain(
     values: Mapping[str, Mapping[str, object]],
     update: Callable[..., tuple[Log, list[str]]],
 ) -> Log:
-    """Run the stages that train again with another seed, on the same split of the same data.
+    """Run the stages that train again with another seed, on the same splits of the same data.
 
     Parameters
     ----------
     run : Run
-        Its first stage is shared; the rest goes to ``run.seed(seed)``.
+        Its first stage is shared; the others are written to ``run.seed(seed)``.
     seed : int
     values : mapping of stage to parameters
         Of ``run``.
@@ -122,18 +123,22 @@ def retrain(
     """
     again, first = run.seed(seed), next(iter(run.graph))
     run.share(first, again)
-    others = {
-        stage: {**own, "run_dir": str(again.folder), **({} if stage == first else {"seed": seed})}
+    changed = {
+        stage: {
+            **own,
+            "run_dir": str(again.folder),
+            **({"seed": seed} if stage != first and "seed" in own else {}),
+        }
         for stage, own in values.items()
     }
     terminal.write_line(f"seed {seed}")
-    log, _ = update(again, values=others, chosen=run.graph.retrained)
-    return [(f"{stage}, seed {seed}", what, took) for stage, what, took in log if took]
+    log, _ = update(again, values=changed, chosen=run.graph.retrained)
+    return [(f"{stage}, seed {seed}", what, seconds) for stage, what, seconds in log if seconds]
 
 
 def _update_markdown(run: Run, stage: str, recipe: Mapping) -> None:
-    """Bring the Markdown of a stage's executed notebook up to date, without a kernel."""
-    from cxr_helpers.pipeline import notebooks  # papermill takes a second to import
+    """Copy the Markdown of a notebook into its executed copy, without a kernel."""
+    from cxr_helpers.pipeline import notebooks  # importing papermill takes a second
 
     seconds = run.manifest(stage)["seconds"]
     notebooks.update_markdown(run.graph[stage].notebook, run.executed(stage))
@@ -141,8 +146,8 @@ def _update_markdown(run: Run, stage: str, recipe: Mapping) -> None:
 
 
 def _execute(run: Run, stage: str, values: Mapping, recipe: Mapping, **options) -> float:
-    """Run one stage's notebook; return its seconds."""
-    from cxr_helpers.pipeline import notebooks  # papermill takes a second to import
+    """Run the notebook of one stage; return the seconds it took."""
+    from cxr_helpers.pipeline import notebooks  # importing papermill takes a second
 
     run.retire_report()
     run.forget(stage)
@@ -156,6 +161,6 @@ def _execute(run: Run, stage: str, values: Mapping, recipe: Mapping, **options) 
     )
     seconds = time.monotonic() - start
     if changed := currency.changed_input(run, stage, recipe):
-        raise Refused(4, f"{stage}: {changed} changed while it ran: run it again")
+        raise Refused(4, f"{stage}: its input {changed} changed while it ran: run it again")
     run.write_manifest(stage, recipe, seconds=seconds)
     return seconds

@@ -1,8 +1,8 @@
-"""A run: one folder with the artifacts of its stages, and all that is known about them.
+"""A run: one folder with the artifacts of its stages, their records and its lock.
 
-``<run>/stages/<stage>/`` holds what a stage wrote. ``declared.json`` there is written last, by
-the notebook: a stage without it did not finish. ``manifest.json`` is written by the runner and
-holds the recipe that the stage was made by (see ``currency``).
+``<run>/stages/<stage>/`` holds the artifacts of a stage. ``declared.json`` there is written last,
+by the notebook: a stage without it did not finish. ``manifest.json`` is written by the runner and
+holds the recipe of the stage (see ``currency``).
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from cxr_helpers.system.errors import Refused
 from cxr_helpers.system.terminal import short_path
 
 DECLARED, MANIFEST = "declared.json", "manifest.json"
-KEPT = "kept.txt"  # keys of the stored results that a stage was or is made with
-SCRATCH = "scratch"  # what notebooks that are opened by hand write
+KEPT = "kept.txt"  # keys of the cached results that a stage uses
+SCRATCH = "scratch"  # artifacts of notebooks that are opened by hand
 SEEDS = "seeds"  # the same stages, run with other seeds
-SOURCE = "origin.json"  # which images the run is of
+SOURCE = "origin.json"  # where the images came from
 LOCK, OWNER = ".lock", ".owner"
-FORMAT = 2  # of the artifacts; raise it when an earlier version's can no longer be read
+FORMAT = 2  # of the artifacts; to be raised when those of earlier versions cannot be read
 REPORT_FILES = ("report.html", "report.pdf", "results.csv", "results.json")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run's folder.
+    """The folder of a run.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class Run:
 
     @property
     def scratch(self) -> Run:
-        """What notebooks that are opened by hand write."""
+        """The artifacts of notebooks that are opened by hand."""
         return Run(self.folder / SCRATCH, self.graph)
 
     def seed(self, seed: int) -> Run:
@@ -69,25 +69,25 @@ class Run:
         return Run(self.folder / SEEDS / str(seed), self.graph)
 
     def declared(self, stage: str) -> dict | None:
-        """Return what a finished stage declared, or None where it did not finish."""
-        found = files.read_json(self.stage(stage) / DECLARED)
-        return found if found and "outputs" in found else None
+        """Return the declaration of a finished stage, or None where it did not finish."""
+        declared = files.read_json(self.stage(stage) / DECLARED)
+        return declared if declared and "outputs" in declared else None
 
     def is_readable(self, stage: str) -> bool:
-        """Return whether a finished stage was made by a version whose artifacts can be read."""
+        """Return whether this version of the project can read the artifacts of a finished stage."""
         return (self.declared(stage) or {}).get("format") == FORMAT
 
     def outputs_digest(self, stage: str) -> str | None:
-        """Return a digest of all that a finished stage wrote, or None where it did not finish."""
-        found = self.declared(stage)
-        return found and digests.sha256_of_json(found["outputs"])
+        """Return a digest of all artifacts of a finished stage, or None where it did not finish."""
+        declared = self.declared(stage)
+        return declared and digests.sha256_of_json(declared["outputs"])
 
     def damaged_output(self, stage: str) -> str | None:
-        """Return the first artifact that is missing or was changed since, if any."""
-        for output, digest in (self.declared(stage) or {"outputs": {}})["outputs"].items():
-            path = self.stage(stage) / output
+        """Return the first artifact that is missing or has changed since, or None."""
+        for name, digest in (self.declared(stage) or {"outputs": {}})["outputs"].items():
+            path = self.stage(stage) / name
             if not path.is_file() or digests.sha256_of_file(path) != digest:
-                return output
+                return name
         return None
 
     def executed_digest(self, stage: str) -> str | None:
@@ -107,11 +107,12 @@ class Run:
 
     def manifest(self, stage: str) -> dict | None:
         """Return a stage's manifest, or None where the runner never finished it."""
-        found = files.read_json(self.stage(stage) / MANIFEST)
-        return found if found and {"recipe", "declared", "executed"} <= found.keys() else None
+        manifest = files.read_json(self.stage(stage) / MANIFEST)
+        complete = manifest and {"recipe", "declared", "executed"} <= manifest.keys()
+        return manifest if complete else None
 
     def write_manifest(self, stage: str, recipe: Mapping, *, seconds: float) -> None:
-        """Record that a stage finished: its recipe, the machine, how long it took."""
+        """Record that a stage finished: its recipe, the machine and the seconds it took."""
         files.write_json(
             self.stage(stage) / MANIFEST,
             {
@@ -124,12 +125,12 @@ class Run:
         )
 
     def forget(self, stage: str) -> None:
-        """Remove a stage's manifest and declaration: it is about to run again."""
+        """Remove a stage's manifest and declaration before it runs again."""
         for name in (MANIFEST, DECLARED):
             (self.stage(stage) / name).unlink(missing_ok=True)
 
     def parameters(self, known: Mapping[str, Iterable[str]]) -> dict[str, dict]:
-        """Return the parameters of a finished run by stage, those that are still known."""
+        """Return the parameters of a finished run by stage, without names that are not known."""
         return {
             stage: {
                 name: value
@@ -140,7 +141,7 @@ class Run:
         }
 
     def share(self, stage: str, other: Run) -> None:
-        """Give a finished stage to another run: as hard links where possible, else as copies."""
+        """Give another run the files of a finished stage, as hard links or else as copies."""
         pairs = [(self.executed(stage), other.executed(stage))]
         for path in self.stage(stage).rglob("*"):
             pairs.append((path, other.stage(stage) / path.relative_to(self.stage(stage))))
@@ -154,47 +155,48 @@ class Run:
                         shutil.copyfile(path, partial)
 
     def retire_report(self) -> None:
-        """Move an earlier report aside, so that it is never taken for the one being made."""
+        """Move the report to ``previous``, so that it is not taken for the one being made."""
         for name in REPORT_FILES:
             if (self.folder / name).exists():
                 (self.folder / "previous").mkdir(exist_ok=True)
                 shutil.move(self.folder / name, self.folder / "previous" / name)
 
     def record_source(self, location: str, fingerprint: str) -> None:
-        """Record which images the run is of: where they came from, and their fingerprint."""
+        """Record where the images of the run came from, and their fingerprint."""
         content = {"location": location, "fingerprint": fingerprint}
         files.write_json(self.folder / SOURCE, content)
 
     def source(self) -> tuple[str, str] | None:
         """Return location and fingerprint of the run's images, or None where none is recorded."""
-        found = files.read_json(self.folder / SOURCE) or {}
-        location = found.get("location", found.get("whence"))  # its name in earlier versions
-        return (location, found["fingerprint"]) if location else None
+        record = files.read_json(self.folder / SOURCE) or {}
+        location = record.get("location", record.get("whence"))  # the key of earlier versions
+        return (location, record["fingerprint"]) if location else None
 
     def other_source(self, location: str, fingerprint: str) -> str | None:
-        """Return where the run's images came from if these are others from elsewhere, else None.
+        """Return the location of the run's images if both location and images differ, else None.
 
         A copy of the same images counts as the same, and so does a folder whose images changed.
         """
-        own, kept = self.source() or (location, fingerprint)
-        return own if own != location and kept != fingerprint else None
+        recorded, recorded_fingerprint = self.source() or (location, fingerprint)
+        differs = recorded != location and recorded_fingerprint != fingerprint
+        return recorded if differs else None
 
     @property
     def owner(self) -> str | None:
-        """Which process holds the run, such as ``"process 4711"``; None where none does."""
+        """The process that holds the lock, such as ``"process 4711"``; None where none does."""
         path = self.folder / OWNER
         return path.read_text(encoding="utf-8") if path.is_file() else None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run's lock; the system frees it whenever this process ends.
+        """Hold the run's lock; the system releases it however this process ends.
 
-        A folder in which no stage has begun is removed at the end.
+        The folder is removed at the end if no stage has begun in it.
 
         Raises
         ------
         Refused
-            With exit code 5, naming the process that holds it.
+            With exit code 5, naming the process that holds the lock.
         """
         lock = filelock.FileLock(self.folder / LOCK)
         try:
@@ -203,7 +205,7 @@ class Run:
             raise Refused(
                 5,
                 f"{short_path(self.folder)} is in use by {self.owner or 'another process'}: wait "
-                "for it, or give this run a name of its own with --run",
+                "for it, or give this run another name with --run",
             ) from None
         try:
             files.write_text(self.folder / OWNER, f"process {os.getpid()}")
@@ -213,5 +215,5 @@ class Run:
             files.remove_leftovers(self.folder)
             (self.folder / OWNER).unlink(missing_ok=True)
             if {path.name for path in self.folder.iterdir()} <= {LOCK, SOURCE}:
-                shutil.rmtree(self.folder, ignore_errors=True)  # Windows does not let the lock go
+                shutil.rmtree(self.folder, ignore_errors=True)  # Windows keeps the lock file
             lock.release()

@@ -1,14 +1,13 @@
-"""A stage as its notebook sees it: inputs by stage and name, outputs that are written whole.
+"""A stage as its notebook uses it: inputs by stage and name, outputs written atomically.
 
-Only the runner writes to a run's own stages: a notebook that is opened by hand reads the
-finished run and writes below ``<run>/scratch/``.
+Only the runner writes to the stages of a run: a notebook that is opened by hand reads the finished
+run and writes to ``<run>/scratch/``.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,19 +15,20 @@ from typing import TYPE_CHECKING
 
 from cxr_helpers.pipeline.runs import DECLARED, FORMAT, KEPT, SCRATCH, Run
 from cxr_helpers.pipeline.store import Store
-from cxr_helpers.system import digests, files
+from cxr_helpers.system import digests, environment, files
 
 if TYPE_CHECKING:
     import pandas as pd
 
 STORE = Path(".cache") / "store"  # beside the runs
-# Set by the runner in its kernels: the store's folder, and whether to compute everything anew.
-RUNNER, ANEW = "CXR_RUNNER_STORE", "CXR_ANEW"
-PROGRESS = "» "  # opens the lines of a notebook's output that the runner repeats
+# Set by the runner in its kernels: the folder of the store, the stage, and, to compute cached
+# results again, any value.
+RUNNER, RUNNING, ANEW = "CXR_RUNNER_STORE", "CXR_RUNNING", "CXR_ANEW"
+PROGRESS = "» "  # begins the lines of a notebook's output that the runner logs
 
 
 class MissingArtifact(FileNotFoundError):
-    """An earlier stage did not write what this one reads."""
+    """An artifact that a stage reads is missing or does not fit the others."""
 
 
 class Stage:
@@ -37,27 +37,29 @@ class Stage:
     Parameters
     ----------
     name : str
-        Stem of the notebook.
+        Stem of the notebook, such as ``"02_binary"``.
     run_dir : path
         The run's folder; made where it is missing.
     weights_from : path, optional
-        Folder of an earlier run. ``earlier`` is then the folder of its artifacts of this
-        stage, whose models are scored instead of trained; otherwise None.
+        Folder of an earlier run, whose models are scored instead of trained. ``earlier`` is then
+        the folder of its artifacts of this stage, otherwise None.
 
     Raises
     ------
     ValueError
-        If ``name`` is not a stage.
+        If ``name`` is not a stage, or not that of the notebook.
     MissingArtifact
-        If an earlier stage has not finished in this run, or this one in the earlier run, was made
-        by an earlier version of this project, or, by hand, if earlier stages were made from
-        different data.
+        If a stage that this one reads is not finished in this run, or this stage in the earlier
+        run, if one of them was made by another version of this project, or, by hand, if they were
+        made from different data.
     """
 
     def __init__(self, name: str, *, run_dir: str | Path, weights_from: str | Path = "") -> None:
         self.run = Run(Path(run_dir).resolve())
         if name not in self.run.graph:
             raise ValueError(f"stage {name!r} is not one of {', '.join(self.run.graph)}")
+        if (running := os.environ.get(RUNNING, name)) != name:
+            raise ValueError(f"{running}.ipynb opens Stage({name!r}): it must open {running!r}")
         self.name = name
         self.by_hand = RUNNER not in os.environ
         self.earlier: Path | None = None
@@ -66,10 +68,11 @@ class Stage:
         if self.by_hand:
             self._check_agreement()
         if weights_from:
-            given = Run(Path(weights_from), self.run.graph)
-            self.earlier = given.stage(name)
-            if not given.is_readable(name) or given.damaged_output(name):
+            trained = Run(Path(weights_from), self.run.graph)
+            self.earlier = trained.stage(name)
+            if trained.declared(name) is None or trained.damaged_output(name):
                 raise MissingArtifact(f"{weights_from} has no complete {name}: run it there again")
+            _check_version(trained, name)
         self.folder = (self.run.scratch if self.by_hand else self.run).stage(name)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / DECLARED).unlink(missing_ok=True)
@@ -82,36 +85,32 @@ class Stage:
 
     @property
     def run_dir(self) -> Path:
-        """The run's folder."""
+        """The folder of the run."""
         return self.run.folder
 
     def _finished(self, earlier: str) -> tuple[Run, str]:
-        """Return the run or scratch that a stage is read from, and the digest of its outputs."""
+        """Return the run that a stage is read from, or its scratch, and the digest of its outputs."""
         source = self.run.scratch if self.by_hand and _fits(self.run, earlier) else self.run
         digest = source.outputs_digest(earlier)
         if digest is None:
             busy = f" ({self.run.owner} is running it)" if self.run.owner else ""
-            others = self.run_dir.parent.glob(f"*/stages/{earlier}/{DECLARED}")
-            known = ", ".join(sorted(path.parents[2].name for path in others))
-            hint = f"; runs that have it: {known} (`run_dir`)" if known and self.by_hand else ""
+            finished = self.run_dir.parent.glob(f"*/stages/{earlier}/{DECLARED}")
+            names = ", ".join(sorted(path.parents[2].name for path in finished))
+            hint = f"; runs that have it: {names} (`run_dir`)" if names and self.by_hand else ""
             raise MissingArtifact(
-                f"{self.name} reads what {earlier} writes, and {self.run.name} has no finished "
-                f"{earlier}{busy}: run notebooks/{earlier}.ipynb first, or `run_all.py`{hint}"
+                f"{self.name} reads {earlier}, and {self.run.name} has no finished {earlier}{busy}: "
+                f"run notebooks/{earlier}.ipynb first, or `run_all.py`{hint}"
             )
-        if not source.is_readable(earlier):
-            raise MissingArtifact(
-                f"{earlier} of {self.run.name} was made by an earlier version of this project: "
-                f"run `run_all.py --run {self.run.name}` again"
-            )
+        _check_version(source, earlier)
         return source, digest
 
     def _check_agreement(self) -> None:
-        """Refuse earlier stages of which one was made from another's older or later artifacts."""
+        """Refuse inputs that were made from different versions of the same artifacts."""
         for stage, (source, _) in self._inputs.items():
             for read, digest in source.declared(stage).get("inputs", {}).items():
                 if digest != self._inputs.get(read, (source, digest))[1]:
                     raise MissingArtifact(
-                        f"{stage} was made from another {read} than the present one: run "
+                        f"{stage} was made from another version of {read}: run "
                         f"notebooks/{stage}.ipynb first, or delete {self.run.name}/{SCRATCH}"
                     )
 
@@ -119,22 +118,20 @@ class Stage:
         """Print in one line where a notebook that was opened by hand reads and writes."""
         run = self.run.name
         own = [name for name, (source, _) in self._inputs.items() if source.folder != self.run_dir]
-        also = f"; {', '.join(own)} from there too" if own else ""
-        if self._inputs:
-            text = f"reads the run {run}, which stays as it is, and writes to {run}/{SCRATCH}{also}"
-        else:
-            text = f"writes to {run}/{SCRATCH}; the run {run} stays as it is"
-        print(f"Opened by hand: {text}.")
+        text = f"writes to {run}/{SCRATCH}"
+        text += f", reads {', '.join(own)} from there" if own else ""
+        text += f" and reads the run {run}" if len(own) < len(self._inputs) else ""
+        print(f"Opened by hand: {text}. The run stays unchanged.")
 
     def input(self, stage: str, name: str) -> Path:
-        """Return the path of an earlier stage's artifact, checked to be there.
+        """Return the path of an artifact of an earlier stage, which is checked to exist.
 
         Raises
         ------
         ValueError
             If this notebook does not declare that it reads ``stage``.
         MissingArtifact
-            If the file is not there, or the stage was run again since this notebook began.
+            If the file does not exist, or the stage was run again since this notebook began.
         """
         if stage not in self._inputs:
             raise ValueError(f"{self.name} does not declare that it reads {stage}")
@@ -153,31 +150,26 @@ class Stage:
         return path
 
     def checkpoint(self, key: str) -> Path:
-        """Return where the training of this key is stored, see ``training.fit``."""
+        """Return the path of the training of this key, see ``training.fit``."""
         return self.store.checkpoint(key)
 
     def cached(self, function: Callable, *args: object, **kwargs: object):
-        """Return ``function(*args, **kwargs)``, computed once, see ``store.Store.call``."""
+        """Return ``function(*args, **kwargs)``, computed once, see ``Store.call``."""
         return self.store.call(function, *args, **kwargs)
 
     def log(self, line: str) -> None:
-        """Print a line of progress, in the notebook and on the runner's terminal."""
+        """Print a line of progress, which the runner repeats on the terminal."""
         print(f"{PROGRESS}{line}", flush=True)
 
     def save(self, name: str, write: Callable, *args, **kwargs) -> Path:
-        """Write an artifact: ``write(path, *args, **kwargs)``, renamed once it is complete.
+        """Write an artifact atomically with ``write(path, *args, **kwargs)``; return its path.
 
         Parameters
         ----------
         name : str
-            File name in the stage's folder.
+            File name in the folder of the stage.
         write : callable
             Such as ``numpy.save`` or ``model.save_weights``.
-
-        Returns
-        -------
-        pathlib.Path
-            Path of the artifact.
         """
         path = self.folder / name
         with files.replacing(path) as partial:
@@ -186,7 +178,7 @@ class Stage:
         return path
 
     def copy_earlier(self, name: str) -> Path:
-        """Copy an artifact of the earlier run, byte for byte; return the copy's path."""
+        """Copy an artifact of the earlier run, byte for byte; return the path of the copy."""
         return self.save(name, lambda path: shutil.copyfile(self.earlier / name, path))
 
     def finish(
@@ -196,7 +188,7 @@ class Stage:
         predictions: pd.DataFrame | None = None,
         facts: Mapping[str, object] | None = None,
     ) -> None:
-        """Declare the stage complete: its scores, its facts and a digest of each artifact.
+        """Declare the stage finished, with its scores, its facts and a digest of each artifact.
 
         Parameters
         ----------
@@ -205,7 +197,7 @@ class Stage:
         predictions : pandas.DataFrame, optional
             ``Scorecard.predictions``; saved as ``predictions.csv``.
         facts : mapping, optional
-            Named numbers and words that the report's prose looks up; must be plain JSON.
+            Named numbers and texts for the prose of the report; must be plain JSON.
         """
         for name, table in (("scores.csv", scores), ("predictions.csv", predictions)):
             if table is not None:
@@ -217,7 +209,7 @@ class Stage:
             "outputs": dict(sorted(self._outputs.items())),
             "inputs": {earlier: digest for earlier, (_, digest) in self._inputs.items()},
             "seconds": round(time.monotonic() - self._start, 1),
-            "peak_memory_bytes": peak_memory(),
+            "peak_memory_bytes": environment.peak_memory(),
         }
         keys = sorted(set(self.store.used))
         files.write_text(self.folder / KEPT, "".join(f"{key}\n" for key in keys))
@@ -226,25 +218,24 @@ class Stage:
 
 
 def _fits(run: Run, stage: str) -> bool:
-    """Return whether a stage was finished by hand, from what would be read for it now."""
-    found = run.scratch.declared(stage)
-    if found is None or not run.scratch.is_readable(stage):
+    """Return whether a stage was finished by hand, from the inputs that it would read now."""
+    declared = run.scratch.declared(stage)
+    if declared is None or not run.scratch.is_readable(stage):
         return False
-    for earlier, digest in found["inputs"].items():
+    for earlier, digest in declared["inputs"].items():
         source = run.scratch if _fits(run, earlier) else run
         if source.outputs_digest(earlier) != digest:
             return False
     return True
 
 
-def peak_memory() -> int | None:
-    """Return the highest resident memory of this process in bytes; None on Windows."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def _check_version(run: Run, stage: str) -> None:
+    """Refuse a finished stage that another version of this project made."""
+    if not run.is_readable(stage):
+        raise MissingArtifact(
+            f"{stage} of the run {run.name} was made by another version of this project: "
+            f"run `run_all.py --run {run.name}` again"
+        )
 
 
 def _write_table(path: Path, table: pd.DataFrame) -> None:

@@ -1,8 +1,8 @@
-"""Results kept by the digest of all that decides them, so that nothing is computed twice.
+"""A store of cached results, each under a digest of everything that decides it.
 
-A notebook that is executed again, because a caption or a colour has changed, finds its trainings,
-predictions, embeddings, heat maps and t-SNE maps here. ``joblib.Memory`` does the like with
-pickles, which can run code when they are read; here arrays are kept as ``.npz`` without objects.
+A notebook that is executed again because a caption or a colour has changed reads its trainings,
+predictions, embeddings, heat maps and t-SNE maps from here. ``joblib.Memory`` does the same with
+pickles, which can run code when they are read; here arrays are stored as ``.npz`` without objects.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from cxr_helpers.pipeline import dependencies
 from cxr_helpers.system import environment, files
 
 LIMIT = 5 * 10**9  # bytes of the whole store
-ROOM = LIMIT // 20  # left free for a training's checkpoint, whose size is not known beforehand
-OVERHEAD = 512  # bytes of the file for each array, roughly
-_COUNTED = re.compile(r'"(input_layer|keras_tensor)(_\d+)?"')  # Keras counts them in a process
+ROOM = LIMIT // 20  # reserved for a training's checkpoint, whose size is not known beforehand
+OVERHEAD = 512  # bytes in the file for each array, roughly
+_COUNTED = re.compile(r'"(input_layer|keras_tensor)(_\d+)?"')  # numbered by Keras within a process
 
 
 class Store:
@@ -39,17 +39,17 @@ class Store:
     folder : Path
         Made where it is missing.
     reuse : bool
-        Whether what is there is taken; otherwise it is computed, and kept, again.
+        Whether stored results are returned; otherwise they are computed and stored again.
     limit : int
-        Bytes; beyond them the results that were not used for longest go.
+        Bytes; beyond that, the least recently used results are removed.
     record : Path, optional
-        File that gets a line for each key that is asked for, before its result is there: what is
-        named in a run's records is not removed by ``housekeeping.clean``.
+        File to which each requested key is appended before its result exists:
+        ``housekeeping.clean`` does not remove what the records of a run name.
 
     Attributes
     ----------
     used : list of str
-        Keys of what was asked for, in order.
+        Requested keys, in order.
     """
 
     def __init__(
@@ -59,48 +59,48 @@ class Store:
         self.used: list[str] = []
 
     def checkpoint(self, key: str) -> Path:
-        """Return where the training of this key is kept, unfinished or finished."""
+        """Return the path of the training of this key, unfinished or finished."""
         return self._place(key, room=min(ROOM, self.limit // 20))
 
     def call(self, function: Callable, *args: object, **kwargs: object):
         """Return ``function(*args, **kwargs)``, computed once for each key.
 
-        The key is made of the function's name, its code (of this package: the module and those
-        that it imports), the versions of the libraries, and all arguments: arrays by content,
+        The key combines the function's name, its code (for this package: the module and those that
+        it imports), the versions of the libraries, and all arguments: arrays by content,
         Keras models by architecture and weights, scikit-learn estimators by their parameters.
 
         Parameters
         ----------
         function : callable
             A function of this package or of a library, or an estimator's method. Not one that is
-            defined in a notebook: what that reads cannot be seen.
+            defined in a notebook: the global variables that it reads would not be in the key.
         *args, **kwargs
-            Plain data, arrays, data frames, models, data classes, callables as above.
+            Plain data, arrays, data frames, models, data classes, and callables as above.
 
         Returns
         -------
         object
-            An array, or a number, mapping, list or tuple of them, or a data frame, whose index is
-            then 0, 1, and so on.
+            An array, a number, a data frame (with the index 0, 1, …), or a mapping, list or tuple
+            of these.
 
         Raises
         ------
         TypeError
-            If an argument or the result is of another kind.
+            If an argument or the result is of another type.
         """
         path = self._place(self._key(function, args, kwargs), room=0)
         if path.is_file():
             with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-                return _load(path)  # else it is damaged, and made again
+                return _load(path)  # else it is damaged, and computed again
         result = function(*args, **kwargs)
         arrays: dict[str, np.ndarray] = {}
-        shape = json.dumps(_packed(result, arrays))
+        structure = json.dumps(_packed(result, arrays))
         size = OVERHEAD + sum(OVERHEAD + array.nbytes for array in arrays.values())
         if size <= self.limit // 4:
             self.trim(room=size)
             with files.replacing(path) as partial, open(partial, "wb") as file:
-                np.savez(file, shape=shape, **arrays)
-        return _unpacked(json.loads(shape), arrays)  # as it will be read
+                np.savez(file, shape=structure, **arrays)
+        return _unpacked(json.loads(structure), arrays)  # as a later call returns it
 
     def _key(self, function: Callable, args: tuple, kwargs: Mapping) -> str:
         digest = hashlib.sha256(json.dumps(environment.versions()).encode())
@@ -125,10 +125,10 @@ class Store:
         return path
 
     def trim(self, *, room: int = 0) -> None:
-        """Remove what was not used for longest until ``room`` bytes fit; never what is in use."""
-        found = sorted((p.stat().st_mtime_ns, p.stat().st_size, p) for p in _entries(self.folder))
-        excess = sum(size for _, size, _ in found) + room - self.limit
-        for _, size, path in found:
+        """Remove the least recently used results until ``room`` bytes fit, except those in use."""
+        entries = sorted((p.stat().st_mtime_ns, p.stat().st_size, p) for p in _entries(self.folder))
+        excess = sum(size for _, size, _ in entries) + room - self.limit
+        for _, size, path in entries:
             if excess > 0 and path.stem not in self.used:
                 with suppress(OSError):  # another process has it open, on Windows
                     path.unlink()
@@ -140,7 +140,7 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _described(value: object) -> Iterable[bytes]:
-    """Yield bytes that tell a value from all others."""
+    """Yield bytes that identify a value."""
     if value is None or isinstance(value, bool | int | float | str):
         yield f"{type(value).__name__} {value!r};".encode()
     elif isinstance(value, np.generic):
@@ -170,8 +170,8 @@ def _described(value: object) -> Iterable[bytes]:
         yield _COUNTED.sub('"#"', config).encode()
         yield from _described(value.get_weights())
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        own = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        yield from _described([type(value).__qualname__, own])
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        yield from _described([type(value).__qualname__, fields])
     elif hasattr(value, "get_params"):  # an estimator, not fitted
         yield from _described([type(value).__qualname__, value.get_params()])
     elif isinstance(value, functools.partial):
@@ -190,7 +190,7 @@ def _code(module: str) -> dict[str, str]:
 
 
 def _packed(value: object, arrays: dict[str, np.ndarray]) -> object:
-    """Move a result's arrays into ``arrays``; return, as plain JSON, how they belong together."""
+    """Move a result's arrays into ``arrays``; return its structure as plain JSON."""
     if isinstance(value, pd.DataFrame):
         return {"frame": {str(name): _packed(value[name].to_numpy(), arrays) for name in value}}
     if isinstance(value, Mapping):
@@ -202,14 +202,14 @@ def _packed(value: object, arrays: dict[str, np.ndarray]) -> object:
     if array.dtype.hasobject:
         array = np.asarray(array.tolist())
     if array.dtype.hasobject or array.dtype.kind not in "biufU":
-        raise TypeError(f"a result of type {type(value).__name__} cannot be kept")
+        raise TypeError(f"a result of type {type(value).__name__} cannot be stored")
     name = str(len(arrays))
     arrays[name] = array
     return {"array" if isinstance(value, np.ndarray) else "number": name}
 
 
-def _unpacked(shape: dict, arrays: Mapping[str, np.ndarray]) -> object:
-    ((kind, content),) = shape.items()
+def _unpacked(structure: dict, arrays: Mapping[str, np.ndarray]) -> object:
+    ((kind, content),) = structure.items()
     if kind == "frame":
         return pd.DataFrame({name: _unpacked(item, arrays) for name, item in content.items()})
     if kind == "mapping":

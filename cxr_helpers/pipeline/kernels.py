@@ -1,0 +1,101 @@
+"""A Jupyter kernel of this interpreter that ends with the runner and records its fault."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec
+from traitlets import Unicode
+
+from cxr_helpers.system import errors, files
+
+NAME = "cxr-this-python"
+# Native libraries write to the kernel's standard error, which goes to a file, not to the terminal.
+# A guard process in its own session ends the kernel's process group when the kernel or the runner
+# has ended: after a kill -9 of the runner, nothing else would end the kernel's children.
+_LAUNCH = """
+import os, sys
+log = os.open(os.environ["CXR_KERNEL_LOG"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+os.dup2(log, 2)
+kernel, runner = os.getpid(), os.getppid()
+open(os.environ["CXR_KERNEL_PID"], "w").write(str(kernel))
+if hasattr(os, "fork") and os.fork() == 0:
+    import signal, time
+    os.setsid()
+    os.closerange(0, 4096)
+    try:
+        while os.getppid() == kernel:
+            time.sleep(0.2)
+            os.kill(runner, 0)
+    except OSError:
+        pass
+    try:
+        os.killpg(kernel, signal.SIGKILL)
+    finally:
+        os._exit(0)
+from cxr_helpers.system import errors
+from ipykernel.kernelapp import IPKernelApp
+app = IPKernelApp.instance()
+app.initialize()
+app.shell.set_custom_exc((Exception,), errors.recorder(os.environ["CXR_KERNEL_FAULT"]))
+app.start()
+"""
+
+
+@contextmanager
+def this_interpreter(
+    parent: Path, *, log: Path, environment: Mapping[str, str]
+) -> Iterator[tuple[type, Path]]:
+    """Offer a kernel that runs this interpreter, whichever kernels are installed.
+
+    Parameters
+    ----------
+    parent : Path
+        Folder for the kernel's temporary files.
+    log : Path
+        File for the kernel's standard error.
+    environment : mapping of str to str
+        Variables added to those of this process.
+
+    Yields
+    ------
+    manager : type
+        A class of kernel managers for nbclient.
+    record : Path
+        Where the kernel records the fault that ends it, see ``errors.recorded``.
+    """
+    with files.temporary_folder(parent) as folder:
+        record, pid = folder / "fault.json", folder / "pid"
+        errors.prepare_record(record)
+        paths = [str(Path(__file__).resolve().parents[2])]  # the package that this process imports
+        if os.environ.get("PYTHONPATH"):
+            paths.append(os.environ["PYTHONPATH"])
+        environment = {
+            **environment,
+            "CXR_KERNEL_LOG": str(log),
+            "CXR_KERNEL_PID": str(pid),
+            "CXR_KERNEL_FAULT": str(record),
+            "PYTHONPATH": os.pathsep.join(paths),
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+        }
+        command = [sys.executable, "-c", _LAUNCH, "-f", "{connection_file}"]
+        spec = KernelSpec(argv=command, display_name="Python 3", language="python", env=environment)
+        connection = Unicode(str(folder / "connection.json"))
+        members = {"kernel_spec": spec, "connection_file": connection}
+        try:
+            yield type("OwnKernelManager", (AsyncKernelManager,), members), record
+        finally:
+            end_group(pid)
+
+
+def end_group(pid_file: Path) -> None:
+    """Kill the processes that a kernel has left running, such as the workers of a cell."""
+    if hasattr(os, "killpg") and pid_file.is_file():
+        with suppress(OSError, ValueError):  # there are none, or the kernel never started
+            os.killpg(int(pid_file.read_text()), signal.SIGKILL)
