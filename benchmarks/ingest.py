@@ -1,12 +1,12 @@
-"""Time how images get from JPEGs to a network, beside what users do today.
+"""Time the path of images from JPEG to network, against Keras's own loader.
 
-    uv run benchmarks/ingest.py                                # on images that it makes
-    uv run benchmarks/ingest.py path/to/originals/train        # also on a folder by class
+    uv run benchmarks/ingest.py                                # on generated images
+    uv run benchmarks/ingest.py path/to/originals/train        # also on a folder with one subfolder per class
 
-Ours decodes every image once into the memory-mapped cache and feeds batches from there. The
-other, ``keras.utils.image_dataset_from_directory``, decodes in every epoch. Each is run in a
-process of its own, over one epoch and over ten, on the same files, which are in the system's
-cache for both. Seconds are those of the epochs alone, imports left out.
+This project decodes every image once into the memory-mapped cache and yields batches from there;
+``keras.utils.image_dataset_from_directory`` decodes in every epoch. Each loader runs ten epochs in a
+separate process on the same files, which are in the page cache for both. Only the epochs are
+timed, not the imports.
 """
 
 from __future__ import annotations
@@ -24,70 +24,70 @@ SIZE, BATCH, EPOCHS = 128, 32, 10
 
 
 def main() -> None:
-    """Measure each set both ways and print the tables."""
+    """Measure both loaders on each set and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", nargs="?", type=Path, help="a folder of images by class")
-    parser.add_argument("--images", type=int, default=240, help="images of the made set")
+    parser.add_argument("folder", nargs="?", type=Path, help="folder with one subfolder per class")
+    parser.add_argument("--images", type=int, default=240, help="number of generated images")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         print(json.dumps({"ours": ours, "keras": keras_loader}[options.child](options.folder)))
         return
-    with tempfile.TemporaryDirectory() as made:
-        make_images(Path(made), options.images)
-        compare("made images, 1400 × 1100 pixels", Path(made))
+    with tempfile.TemporaryDirectory() as generated:
+        make_images(Path(generated), options.images)
+        compare("generated images, 1400 × 1100 pixels", Path(generated))
     if options.folder:
         compare(str(options.folder.name), options.folder)
 
 
 def make_images(root: Path, count: int) -> None:
-    """Draw phantoms, enlarge them to the size of real images, save them as JPEGs by class."""
+    """Render phantoms, enlarge them to the size of real images and save them by class."""
     import numpy as np
     from PIL import Image
 
     from cxr_helpers.phantoms import rendering
 
-    drawn = rendering.render(n=count, size=256)
+    phantoms = rendering.render(n=count, size=256)
     grain = np.random.default_rng(0).normal(0, 4, (1100, 1400))
-    for image, row in zip(drawn.images, drawn.index.itertuples(), strict=True):
-        place = root / ("NORMAL" if row.class_name == "normal" else "PNEUMONIA")
-        place.mkdir(exist_ok=True)
+    for image, row in zip(phantoms.images, phantoms.index.itertuples(), strict=True):
+        target = root / ("NORMAL" if row.class_name == "normal" else "PNEUMONIA")
+        target.mkdir(exist_ok=True)
         large = np.asarray(Image.fromarray(image).resize((1400, 1100))) + grain
-        picture = Image.fromarray(np.clip(large, 0, 255).astype(np.uint8))
-        picture.save(place / f"{Path(row.file).stem}.jpeg", quality=90)
+        enlarged = Image.fromarray(np.clip(large, 0, 255).astype(np.uint8))
+        enlarged.save(target / f"{Path(row.file).stem}.jpeg", quality=90)
 
 
 def compare(title: str, folder: Path) -> None:
-    """Measure both ways on one folder and print images a second, memory and ratios."""
+    """Measure both loaders on a folder; print images per second, memory and ratios."""
     images = sorted(folder.rglob("*.jpeg"))
     for image in images:
         image.read_bytes()
-    found = {name: measured(name, folder) for name in ("keras", "ours")}
+    results = {name: measured(name, folder) for name in ("keras", "ours")}
     print(f"\n{title}: {len(images)} images to {SIZE} × {SIZE} pixels")
     print(f"{'':34}{'keras':>12}{'ours':>12}{'ratio':>9}")
-    lines = {
-        "first epoch, images a second": lambda t: len(images) / t["epochs"][0],
-        "later epochs, images a second": lambda t: (
+    rows = {
+        "first epoch, images per second": lambda t: len(images) / t["epochs"][0],
+        "later epochs, images per second": lambda t: (
             len(images) * (EPOCHS - 1) / sum(t["epochs"][1:])
         ),
-        "ten epochs, images a second": lambda t: len(images) * EPOCHS / sum(t["epochs"]),
+        "ten epochs, images per second": lambda t: len(images) * EPOCHS / sum(t["epochs"]),
         "peak memory above imports, MiB": lambda t: t["memory"] / 2**20,
     }
-    for label, value in lines.items():
-        keras, own = value(found["keras"]), value(found["ours"])
-        ratio = keras / own if "memory" in label else own / keras
-        print(f"{label:34}{keras:12.1f}{own:12.1f}{ratio:8.1f}×")
+    for label, value in rows.items():
+        theirs, ours = value(results["keras"]), value(results["ours"])
+        ratio = theirs / ours if "memory" in label else ours / theirs
+        print(f"{label:34}{theirs:12.1f}{ours:12.1f}{ratio:8.1f}×")
 
 
 def measured(name: str, folder: Path) -> dict:
-    """Return what one way took, from a process of its own."""
+    """Return seconds and memory of a loader, measured in a separate process."""
     command = [sys.executable, __file__, str(folder), "--child", name]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def timed(epoch) -> dict:
-    """Call ``epoch`` ten times; return the seconds of each and the memory it took."""
+    """Call ``epoch`` ten times; return the seconds of each and the peak memory added, in bytes."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = []
     for _ in range(EPOCHS):
@@ -99,17 +99,17 @@ def timed(epoch) -> dict:
 
 
 def ours(folder: Path) -> dict:
-    """Decode into a new cache in the first epoch, read from it in all."""
+    """Decode into a new cache in the first epoch, and read every epoch from it."""
     import pandas as pd
 
     from cxr_helpers.data import decoding
-    from cxr_helpers.data import folder as folders
+    from cxr_helpers.data.scans import Scan
     from cxr_helpers.models import training
 
     names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.jpeg"))
-    scan = folders.Scan(folder, pd.DataFrame({"file": names}), pd.DataFrame())
+    scan = Scan(folder, pd.DataFrame({"file": names}), pd.DataFrame())
     with tempfile.TemporaryDirectory() as cache:
-        decoded = []  # a run decodes, or finds, the images once
+        decoded = []  # a run decodes the images once
 
         def epoch() -> None:
             if not decoded:
@@ -126,7 +126,7 @@ def keras_loader(folder: Path) -> dict:
 
     images = keras.utils.image_dataset_from_directory(
         folder, color_mode="grayscale", image_size=(SIZE, SIZE), batch_size=BATCH, shuffle=False
-    ).map(lambda pictures, labels: (pictures / 255.0, labels))
+    ).map(lambda batch, labels: (batch / 255.0, labels))
 
     def epoch() -> None:
         for _ in images:

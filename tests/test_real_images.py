@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxr_helpers.data import decoding, folder, ingestion, kermany, splits
+from cxr_helpers.data import decoding, ingestion, kermany, layouts, splits
 
 HOME = os.environ.get("CXR_DATA_DIR")
 pytestmark = pytest.mark.skipif(
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def scan():
-    return folder.scan(Path(HOME) / "chest_xray")
+    return layouts.scan(Path(HOME) / "chest_xray")
 
 
 def test_the_development_copy_is_kaggles_training_set(scan):

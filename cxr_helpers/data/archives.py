@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from cxr_helpers.data import file_types
-from cxr_helpers.data.folder import SUFFIXES
-from cxr_helpers.data.layout import is_clutter
+from cxr_helpers.data.folders import is_clutter
+from cxr_helpers.data.image_files import SUFFIXES
 from cxr_helpers.system import digests, files
 from cxr_helpers.system.errors import DataError
 

@@ -208,7 +208,7 @@ def save(
     ------
     ValueError
         If rows and images differ in number, or a split or class is unknown.
-    folder.DataError
+    DataError
         If no image is in test.
     """
     if len(images) != len(index):

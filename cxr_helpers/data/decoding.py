@@ -14,8 +14,8 @@ import pandas as pd
 import PIL
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
-from cxr_helpers.data.folder import Scan
-from cxr_helpers.system import digests, files
+from cxr_helpers.data.scans import Scan
+from cxr_helpers.system import files
 from cxr_helpers.system.errors import DataError
 
 DECODER = 1  # raise it when the same file would give other pixels
@@ -25,7 +25,9 @@ MAXIMUM_UNREADABLE = 0.01  # of the files, or as many as the next line says
 ALWAYS_ALLOWED = 5  # unreadable files, however few there are
 
 
-def decode(path: Path, size: int, *, framing: str = "squeeze") -> tuple[np.ndarray, dict]:
+def decode(
+    source: Path | np.ndarray, size: int, *, framing: str = "squeeze"
+) -> tuple[np.ndarray, dict]:
     """Decode one image to a square.
 
     JPEGs are decoded at the smallest of the format's own reduced scales (1/2, 1/4, 1/8) that
@@ -35,8 +37,8 @@ def decode(path: Path, size: int, *, framing: str = "squeeze") -> tuple[np.ndarr
 
     Parameters
     ----------
-    path : Path
-        A JPEG or PNG file of any mode, at most 100 megapixels.
+    source : Path or ndarray of uint8, shape (height, width)
+        A JPEG or PNG file of any mode, at most 100 megapixels; or grey levels, 0 to 255.
     size : int
         Height and width of the result.
     framing : str
@@ -59,7 +61,7 @@ def decode(path: Path, size: int, *, framing: str = "squeeze") -> tuple[np.ndarr
     if framing not in FRAMINGS:
         raise ValueError(f"framing {framing!r} is not one of {', '.join(FRAMINGS)}")
     try:
-        with Image.open(path, formats=("JPEG", "PNG")) as image:
+        with _opened(source) as image:
             facts = {"width": image.width, "height": image.height, "mode": image.mode}
             if image.width * image.height > MAXIMUM_PIXELS:
                 raise OSError(f"{image.width} × {image.height} pixels is too large")
@@ -80,6 +82,12 @@ def decode(path: Path, size: int, *, framing: str = "squeeze") -> tuple[np.ndarr
     return np.asarray(grey, dtype=np.uint8), facts
 
 
+def _opened(source: Path | np.ndarray) -> Image.Image:
+    if isinstance(source, np.ndarray):
+        return Image.fromarray(source)
+    return Image.open(source, formats=("JPEG", "PNG"))
+
+
 def _to_grey(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         wide = np.asarray(image, dtype=np.float64)
@@ -93,11 +101,11 @@ def _to_grey(image: Image.Image) -> Image.Image:
 
 
 def digest_each(scan: Scan) -> pd.Series:
-    """Return the SHA-256 of each file of a scan, in its order; for one that cannot be read, why."""
+    """Return the SHA-256 of each image of a scan, in its order; the reason where it has none."""
 
     def attempt(name: str) -> str:
         try:
-            return digests.sha256_of_file(scan.root / name)
+            return scan.sha256(name)
         except OSError as error:
             return str(error.strerror)
 
@@ -154,7 +162,7 @@ def decode_all(
             return _read(entry)
         except (OSError, ValueError, EOFError):  # damaged since it was made
             shutil.rmtree(entry)
-    _fill(entry, scan.files.assign(sha256=sha256), scan.root, size, framing)
+    _fill(entry, scan, sha256, size, framing)
     return _read(entry)
 
 
@@ -170,15 +178,16 @@ def _read(entry: Path) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
     return pixels, pd.read_csv(entry / "table.csv"), pd.read_csv(entry / "unreadable.csv")
 
 
-def _fill(entry: Path, table: pd.DataFrame, root: Path, size: int, framing: str) -> None:
+def _fill(entry: Path, scan: Scan, sha256: pd.Series, size: int, framing: str) -> None:
     """Decode into a temporary folder beside ``entry``, then give it that name."""
 
     def attempt(name: str) -> tuple[np.ndarray, dict] | str:
         try:
-            return decode(root / name, size, framing=framing)
+            return decode(scan.image(name), size, framing=framing)
         except OSError as error:
-            return (error.strerror or str(error)).split("\n")[0].replace(str(root), "")
+            return (error.strerror or str(error)).split("\n")[0].replace(str(scan.root), "")
 
+    table = scan.files.assign(sha256=sha256)
     entry.parent.mkdir(parents=True, exist_ok=True)
     files.remove_leftovers(entry.parent)
     with files.temporary_folder(entry.parent) as work:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr_helpers.data import class_names, decoding, folder, sources, splits
+from cxr_helpers.data import class_names, decoding, layouts, sources, splits
 from cxr_helpers.data.dataset import SPLITS, Dataset
 from cxr_helpers.data.sources import PHANTOM, Source
 from cxr_helpers.system import digests, errors
@@ -67,13 +67,13 @@ def identify(origin: Source) -> tuple[str, int | None]:
 
     Raises
     ------
-    folder.DataError
+    errors.DataError
         If there is no usable layout of images; an archive is named, not where it was unpacked to.
     """
     if origin.located == PHANTOM:
         return PHANTOM, None
     try:
-        scan = folder.scan(origin.located)
+        scan = layouts.scan(origin.located)
     except errors.DataError as error:
         raise errors.DataError(str(error).replace(origin.located, origin.path)) from error
     return decoding.fingerprint(decoding.digest_each(scan) + scan.files["file"]), len(scan.files)
@@ -108,7 +108,7 @@ def read(
 
     Raises
     ------
-    folder.DataError
+    errors.DataError
         If the data cannot be used.
     """
     nothing = pd.DataFrame(columns=["file", "reason"])
@@ -123,7 +123,7 @@ def read(
         truth = {name: drawn[name] for name in ("lesion_masks", "lung_masks")}
         pixels = drawn["images"]
         return ImageSet("phantoms", True, _digest(pixels), pixels, index, nothing, nothing, truth)
-    scan = folder.scan(sources.fetch(data, cache_dir=cache_dir).located)
+    scan = layouts.scan(sources.fetch(data, cache_dir=cache_dir).located)
     with digests.cached(Path(cache_dir)):
         pixels, table, unreadable = decoding.decode_all(
             scan, size, framing=framing, cache_dir=Path(cache_dir) / DECODED
@@ -155,7 +155,7 @@ def preview(located: str, *, n_phantoms: int, seed: int) -> pd.DataFrame:
         from cxr_helpers.phantoms import rendering
 
         return _grouped(rendering.patient_list(n_phantoms, seed=seed))
-    index, _ = _assigned(folder.scan(located).files)
+    index, _ = _assigned(layouts.scan(located).files)
     test = index["split"] == "test"
     return index[test | ~index["group"].isin(index.loc[test, "group"])]
 
@@ -164,13 +164,13 @@ def notes(located: str) -> list[str]:
     """Return what is to be said of located images before they are decoded, a sentence each."""
     if located == PHANTOM:
         return []
-    files = folder.scan(located).files
+    files = layouts.scan(located).files
     _, reason = class_names.distinguishable(files.assign(split=files["folder"]))
     return class_names.notes(files, reason)
 
 
 def _grouped(index: pd.DataFrame) -> pd.DataFrame:
-    """Return phantoms with their patient ``group``, as ``folder.scan`` names it."""
+    """Return phantoms with their patient ``group``, as ``layouts.scan`` names it."""
     return index.assign(group=index["class_name"] + " " + index["patient"].astype(str))
 
 
@@ -201,7 +201,7 @@ def as_test(source: ImageSet, earlier: Dataset) -> ImageSet:
 
     Raises
     ------
-    folder.DataError
+    errors.DataError
         If the images are not of the same size in pixels.
     """
     if source.images.shape[1] != earlier.images.shape[1]:

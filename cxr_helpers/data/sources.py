@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cxr_helpers.data import archives, downloads, layout
+from cxr_helpers.data import archives, downloads, layouts
 from cxr_helpers.system import errors
 from cxr_helpers.system.errors import DataError
 
@@ -65,20 +65,18 @@ def find(data: str, *, cache_dir: str | Path) -> Source:
     if data == MENDELEY:
         return _mendeley(Path(cache_dir))
     if not data.strip():
-        raise DataError(
-            "--data is empty: expected a folder, an archive, phantom, kaggle or mendeley"
-        )
+        raise DataError("--data is empty: expected a folder, a file, phantom, kaggle or mendeley")
     path = Path(data).resolve()
-    if os.path.isfile(path):
+    if os.path.isfile(path) and layouts.recognise(path) is None:
         return _archive(path, cache_dir)
-    if not os.path.isdir(path):
+    if not (os.path.isfile(path) or os.path.isdir(path)):
         hint = errors.did_you_mean(data, (PHANTOM, KAGGLE, MENDELEY))
         raise DataError(
-            f"--data {data!r} does not exist: expected a folder, a .zip, .tar or .tar.gz, "
+            f"--data {data!r} does not exist: expected a folder, a .zip, .tar, .tar.gz or .npz, "
             f"{PHANTOM}, {KAGGLE} or {MENDELEY}{hint}"
         )
-    root = layout.find_root(path)
-    return Source(root.name, str(root), str(root))
+    root, _ = layouts.find(path)
+    return Source(root.stem if os.path.isfile(root) else root.name, str(root), str(root))
 
 
 def _kaggle() -> Source:

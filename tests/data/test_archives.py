@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from folders import LAYOUT, make
 
-from cxr_helpers.data import archives, folder
+from cxr_helpers.data import archives, layouts
 from cxr_helpers.system import files
 from cxr_helpers.system.errors import DataError
 
@@ -46,7 +46,7 @@ def images(request, tmp_path):
 
 
 def test_every_image_counts_once(images, tmp_path):
-    found = folder.scan(archives.unpack(images, cache_dir=tmp_path / "c"))
+    found = layouts.scan(archives.unpack(images, cache_dir=tmp_path / "c"))
     assert len(found.files) == sum(map(len, LAYOUT.values()))
 
 
@@ -218,7 +218,7 @@ def test_an_archive_made_inside_its_folder(tmp_path):
     with tarfile.open(tmp_path / "images.tgz", "w:gz") as archive:
         archive.add(tmp_path / "a", arcname=".")
     unpacked = archives.unpack(tmp_path / "images.tgz", cache_dir=tmp_path / "c")
-    assert folder.scan(unpacked).files.equals(folder.scan(tmp_path / "a").files)
+    assert layouts.scan(unpacked).files.equals(layouts.scan(tmp_path / "a").files)
 
 
 def test_a_zip_of_a_folder_reads_like_the_folder(tmp_path):
@@ -227,4 +227,4 @@ def test_a_zip_of_a_folder_reads_like_the_folder(tmp_path):
     make(tmp_path / "a" / "chest_xray")
     zipped = shutil.make_archive(str(tmp_path / "images"), "zip", tmp_path / "a")
     unpacked = archives.unpack(tmp_path / zipped, cache_dir=tmp_path / "c")
-    assert folder.scan(unpacked).files.equals(folder.scan(tmp_path / "a").files)
+    assert layouts.scan(unpacked).files.equals(layouts.scan(tmp_path / "a").files)

@@ -9,7 +9,7 @@ from folders import LAYOUT, make
 from machine import ROOT, powerless, small_disk
 from PIL import Image
 
-from cxr_helpers.data import decoding, folder
+from cxr_helpers.data import decoding, layouts
 from cxr_helpers.system import files
 from cxr_helpers.system.errors import DataError
 
@@ -124,7 +124,7 @@ def images(root, broken=0, copies=1):
                 image.save(root / place / f"{stem}_{copy}.jpeg")
     for path in sorted(root.glob("train/NORMAL/*.jpeg"))[:broken]:
         path.write_bytes(b"")
-    return folder.scan(root)
+    return layouts.scan(root)
 
 
 def test_rows_of_pixels_and_table_belong_together(tmp_path):
@@ -174,8 +174,8 @@ def test_a_image_without_permission_is_set_aside_by_name(tmp_path):
     bad = scan.files["file"][0]
     (scan.root / bad).chmod(0)
     code = (
-        "import sys; from cxr_helpers.data import decoding, folder; "
-        "*_, bad = decoding.decode_all(folder.scan(sys.argv[1]), 16, cache_dir=sys.argv[2]); "
+        "import sys; from cxr_helpers.data import decoding, layouts; "
+        "*_, bad = decoding.decode_all(layouts.scan(sys.argv[1]), 16, cache_dir=sys.argv[2]); "
         "print(bad.to_csv(index=False))"
     )
     command = [*powerless(), sys.executable, "-c", code, scan.root, tmp_path / "c"]
@@ -213,7 +213,7 @@ def test_odd_names_are_decoded_and_kept(tmp_path, grey, name):
     for place in ("train/NORMAL", "train/PNEUMONIA", "test/NORMAL", "test/PNEUMONIA"):
         for odd in (name, "person1_virus_1.png"):
             grey.save(tmp_path / "d" / place / odd, format="PNG")
-    scan = folder.scan(tmp_path / "d")
+    scan = layouts.scan(tmp_path / "d")
     pixels, table, unreadable = decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
     assert len(pixels) == 8 and unreadable.empty
     assert table["file"].tolist() == scan.files["file"].tolist()
@@ -234,8 +234,8 @@ def test_a_half_filled_entry_is_never_believed(tmp_path):
 def test_two_runs_may_fill_the_cache_at_once(tmp_path):
     scan = images(tmp_path / "d", copies=10)
     code = (
-        "import sys; from cxr_helpers.data import decoding, folder; "
-        "p, *_ = decoding.decode_all(folder.scan(sys.argv[1]), 64, cache_dir=sys.argv[2]); "
+        "import sys; from cxr_helpers.data import decoding, layouts; "
+        "p, *_ = decoding.decode_all(layouts.scan(sys.argv[1]), 64, cache_dir=sys.argv[2]); "
         "print(int(p.sum(dtype='int64')))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "d"), str(tmp_path / "c")]
@@ -269,8 +269,8 @@ def test_a_full_disk_is_an_error_not_the_end_of_the_process(tmp_path):
     """OUT-02: without reserved space the mapped write would be answered with SIGBUS."""
     images(tmp_path / "d", copies=40)
     code = (
-        "import sys; from cxr_helpers.data import decoding, folder\n"
-        "try: decoding.decode_all(folder.scan(sys.argv[1]), 128, cache_dir=sys.argv[2])\n"
+        "import sys; from cxr_helpers.data import decoding, layouts\n"
+        "try: decoding.decode_all(layouts.scan(sys.argv[1]), 128, cache_dir=sys.argv[2])\n"
         "except OSError as error: sys.exit(str(error))"
     )
     with small_disk(tmp_path / "c", 1_000_000) as disk:

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from folders import LAYOUT, make
 
-from cxr_helpers.data import class_names, decoding, folder, kermany
+from cxr_helpers.data import class_names, decoding, kermany, layouts
 
 FILES = pd.DataFrame(
     {
@@ -59,7 +59,7 @@ def test_mendeleys_folders_are_compared_with_mendeleys_counts():
 
 
 def test_counts_are_compared_with_the_published_ones(tmp_path):
-    table = kermany.compare(folder.scan(make(tmp_path)).files)
+    table = kermany.compare(layouts.scan(make(tmp_path)).files)
     assert table["published"].sum() == 5856
     assert table["found"].sum() == sum(map(len, LAYOUT.values()))
     line = table.set_index(["folder", "class"]).loc[("val", "viral")]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from folders import make
 
-from cxr_helpers.data import downloads, layout, sources
+from cxr_helpers.data import downloads, layouts, sources
 from cxr_helpers.system.errors import DataError
 
 
@@ -60,7 +60,7 @@ def test_an_archive_is_unpacked_once_and_named(tmp_path):
     assert (origin.name, origin.located) == ("my images", None)
     assert origin.pending == "unpack my images.tar.gz" and not cache.exists()
     fetched = sources.fetch(packed, cache_dir=cache)
-    assert layout.find_root(Path(fetched.located)).name == "my images"
+    assert layouts.find(Path(fetched.located))[0].name == "my images"
     assert sources.find(packed, cache_dir=cache) == fetched
     assert fetched.path == packed
 
