@@ -1,4 +1,4 @@
-"""Single cells of the notebooks, run on planted data: what a notebook does with it, in no time."""
+"""Single cells of the notebooks, run on planted data in an instant."""
 
 import json
 from contextlib import nullcontext
@@ -8,7 +8,7 @@ FOLDER = Path(__file__).parent.parent / "notebooks"
 
 
 def run(notebook: str, /, *ids: str, **planted) -> dict:
-    """Run a notebook's imports and then the cells ``ids`` on planted names; return all names."""
+    """Run the imports of a notebook, then the cells ``ids``, on planted names; return all names."""
     cells = json.loads((FOLDER / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
     source = {cell["id"]: "".join(cell["source"]) for cell in cells}
     names: dict = {}

@@ -1,4 +1,4 @@
-"""Fixtures that several files of tests share."""
+"""Fixtures that several test files share."""
 
 import shutil
 
@@ -10,7 +10,7 @@ from cxr_helpers.pipeline import graph, stages
 
 @pytest.fixture(scope="session", autouse=True)
 def _as_the_runner(tmp_path_factory):
-    """Let a stage write as in the runner's kernels; what opens one by hand takes this back."""
+    """Let stages write as in the runner's kernels; ``by_hand`` undoes this."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(stages.RUNNER, str(tmp_path_factory.mktemp("store")))
         yield
@@ -18,7 +18,7 @@ def _as_the_runner(tmp_path_factory):
 
 @pytest.fixture
 def by_hand(monkeypatch):
-    """Open notebooks as a user does: not by the runner."""
+    """Open notebooks as a user does, without the runner."""
     monkeypatch.delenv(stages.RUNNER)
 
 
@@ -26,19 +26,19 @@ def by_hand(monkeypatch):
 def _finished(tmp_path_factory):
     project = tiny.make(tmp_path_factory.mktemp("tiny") / "project")
     done = project.run()
-    assert done.code == 0, done.said
+    assert done.code == 0, done.text
     assert project.take_log() == list(graph.default())
     return project
 
 
 @pytest.fixture
 def project(tmp_path):
-    """Return a tiny project that was never run."""
+    """Return a tiny project without a run."""
     return tiny.make(tmp_path / "project")
 
 
 @pytest.fixture
 def finished(_finished, tmp_path):
-    """Return a tiny project whose run is finished."""
+    """Return a tiny project with a finished run."""
     shutil.copytree(_finished.root, tmp_path / "project")
     return tiny.Project(tmp_path / "project")

@@ -1,4 +1,4 @@
-"""What tests need of the machine: commands that obey permissions, and a small disk."""
+"""Commands that obey permissions, and a small disk, for tests."""
 
 import os
 import shutil
@@ -12,18 +12,18 @@ ROOT = Path(__file__).parent.parent
 
 
 def powerless():
-    """Return what makes a command obey permissions, also where root runs the tests."""
+    """Return the prefix with which a command obeys permissions even if root runs the tests."""
     if os.geteuid():
         return []
     if shutil.which("setpriv") is None:
-        pytest.skip("root without setpriv: permissions bind nobody")
-    lost = "-dac_override,-dac_read_search"
-    return ["setpriv", f"--bounding-set={lost}", f"--inh-caps={lost}"]
+        pytest.skip("root without setpriv does not obey permissions")
+    dropped = "-dac_override,-dac_read_search"
+    return ["setpriv", f"--bounding-set={dropped}", f"--inh-caps={dropped}"]
 
 
 @contextmanager
 def small_disk(folder, size):
-    """Mount a disk of some bytes at ``folder``."""
+    """Mount a disk of ``size`` bytes at ``folder``."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
     if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:

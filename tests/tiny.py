@@ -1,4 +1,4 @@
-"""A copy of the project with seven notebooks of a few lines: real runs in seconds, no TensorFlow."""
+"""A copy of the project with small notebooks: real runs in seconds, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from cxr_helpers.pipeline.runs import Run
 
 CODE = run_all.ROOT
 PARAMETERS = """
-number: int = 1  # what the stage writes [0..9]
+number: int = 1  # part of the artifact [0..9]
 n_phantoms: int = 60  # read by the preflight [60..100]
 image_size: int = 32  # read by the preflight [32..64]
-seed: int = 0  # of nothing [0..9]
+seed: int = 0  # not used [0..9]
 run_dir: str = ""  # where the run's artifacts are
 """
-# What a test plants runs in the middle of the stage and is no part of its recipe.
+# Code that a test plants runs in the middle of the stage and is not part of its recipe.
 BODY = """
 import os
 from pathlib import Path
@@ -37,7 +37,8 @@ from cxr_helpers.pipeline.stages import Stage
 stage = Stage({stage!r}, run_dir=run_dir)
 with open("ran.txt", "a") as log:
     log.write(stage.name + "\\n")
-read = [stage.input(earlier, "value.txt").read_text() for earlier in stage.run.graph[stage.name].reads]
+inputs = stage.run.graph[stage.name].reads
+read = [stage.input(earlier, "value.txt").read_text() for earlier in inputs]
 stage.save("value.txt", Path.write_text, f"{{stage.name}} {{number}} {{read}}")
 """
 PLANTED = 'exec(os.environ.get("TINY_" + stage.name, ""))'
@@ -50,7 +51,7 @@ index = "split,class_name,group\\ntrain,normal,normal 1\\ntest,viral,viral 1\\n"
 stage.save("index.csv", Path.write_text, index)
 """
 FINISH = 'stage.finish(facts={"direction": "above"})'
-# A cell that has begun to write, with a child process of its own.
+# A cell that has begun to write, with a child process.
 HOLD = """
 import subprocess, time
 child = subprocess.Popen(["sleep", "1000"])
@@ -62,32 +63,32 @@ def write(path):
 stage.save("half.txt", write)
 """
 
-# A grammar that jsonschema builds on import, for a format that no notebook has: two seconds a run.
+# jsonschema builds this grammar on import, for a format that notebooks do not use: two seconds.
 BEFORE = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.modules["rfc3987_syntax"] = None
 """
-# Under nohup the tests' own processes would ignore the end of a terminal.
+# If the tests run under nohup, their processes would ignore SIGHUP.
 LISTEN = 'getattr(signal, "SIGHUP", None) and signal.signal(signal.SIGHUP, signal.SIG_DFL)\n'
 
 
 @dataclass(frozen=True)
 class Done:
-    """How a run ended."""
+    """Exit code and standard error of a command that has ended."""
 
     code: int
-    said: str
+    text: str
 
     @property
     def last(self) -> str:
-        """The last line that it wrote."""
-        return self.said.strip().splitlines()[-1] if self.said.strip() else ""
+        """The last line of standard error."""
+        return self.text.strip().splitlines()[-1] if self.text.strip() else ""
 
 
 @dataclass(frozen=True)
 class Project:
-    """The copy in ``root``; its runs go to ``root/report/build``."""
+    """The copy in ``root``; its runs are in ``root/report/build``."""
 
     root: Path
 
@@ -104,9 +105,9 @@ class Project:
         code: str = "import run_all, sys; sys.exit(run_all.main())",
         **options,
     ) -> subprocess.Popen:
-        """Start ``run_all.py`` with some code planted in stages; SIGINT reaches it.
+        """Start ``run_all.py`` with code planted in stages; it handles SIGINT.
 
-        A shell's background job ignores SIGINT, and a child inherits that.
+        A background job of a shell ignores SIGINT, and its children inherit that.
         """
         before = BEFORE if "nohup" in prefix else BEFORE + LISTEN
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
@@ -131,7 +132,7 @@ class Project:
         return ran
 
     def held(self) -> psutil.Process:
-        """Wait for the cell that ``HOLD`` was planted in; return its child process."""
+        """Wait for the cell in which ``HOLD`` was planted; return its child process."""
         path = self.root / "notebooks" / "child.txt"
         wait_for(path.exists)
         child = psutil.Process(int(path.read_text()))
@@ -143,20 +144,20 @@ class Project:
         return Run(self.run_dir).stage(name)
 
     def contents(self) -> dict[str, bytes]:
-        """Return every file of the run that a user may look at, by its name."""
+        """Return the files of the run by name, without those of the lock."""
         return {
             str(path.relative_to(self.run_dir)): path.read_bytes()
             for path in sorted(self.run_dir.rglob("*"))
-            if path.is_file() and path.name not in (".lock", runs.OWNER)
+            if path.is_file() and path.name not in (runs.LOCK, runs.OWNER)
         }
 
     def partial(self) -> list[str]:
-        """Return what is half written."""
+        """Return the names of incomplete files."""
         return [path.name for path in self.run_dir.rglob(".partial-*")]
 
 
 def make(root: Path) -> Project:
-    """Copy the project's code to ``root`` and write the seven notebooks."""
+    """Copy the project's code to ``root`` and write a small notebook for each stage."""
     for folder in ("cxr_helpers", "report"):
         ignored = shutil.ignore_patterns("__pycache__", "build")
         shutil.copytree(CODE / folder, root / folder, ignore=ignored)
@@ -169,8 +170,18 @@ def make(root: Path) -> Project:
     return Project(root)
 
 
-def write_notebook(path: Path, *, more: str = "") -> None:
-    """Write a stage's notebook, with ``more`` code at the end of its body."""
+def write_notebook(path: Path, *, more: str = "", declared: Mapping | None = None) -> None:
+    """Write a stage's notebook.
+
+    Parameters
+    ----------
+    path : Path
+    more : str
+        Code at the end of its body.
+    declared : mapping, optional
+        Its declaration; that of the project's notebook by default, with a preset that changes
+        nothing.
+    """
     stage = path.stem
     body = BODY.format(stage=stage) + (data() if stage == "01_data" else "") + more
     if stage == "07_explainability":
@@ -179,14 +190,16 @@ def write_notebook(path: Path, *, more: str = "") -> None:
     parameters = new_code_cell(PARAMETERS.strip(), metadata={"tags": ["parameters"]})
     title = new_markdown_cell(f"# Stage {stage}")
     for position, cell in enumerate([title, parameters, *cells]):
-        cell["id"] = f"cell-{position}"  # else each copy would be another notebook
-    declared = json.loads(graph.default()[stage].notebook.read_text(encoding="utf-8"))["metadata"]
-    declared = {"cxr": declared["cxr"] | {"presets": {"quick": {}}}}
-    nbformat.write(new_notebook(cells=[title, parameters, *cells], metadata=declared), path)
+        cell["id"] = f"cell-{position}"  # random ids would make each copy another notebook
+    if declared is None:
+        project = json.loads(graph.default()[stage].notebook.read_text(encoding="utf-8"))
+        declared = project["metadata"]["cxr"] | {"presets": {"quick": {}}}
+    metadata = {"cxr": dict(declared)}
+    nbformat.write(new_notebook(cells=[title, parameters, *cells], metadata=metadata), path)
 
 
 def data() -> str:
-    """Return the code by which 01_data writes all that a report needs."""
+    """Return the code with which 01_data writes everything that a report needs."""
     scores = "row,split,metric,value,n\n"
     scores += "".join(f"{row.id},test,accuracy,0.5,1\n" for row in graph.default().rows)
     predictions = "row,split,image,y_true,y_pred,y_score\n"
@@ -196,37 +209,37 @@ def data() -> str:
 
 
 def ended(child: subprocess.Popen, *, within: float = 90) -> Done:
-    """Wait for a run; it is killed, and the test fails, if it takes too long."""
+    """Wait for a command; it is killed, and the test fails, if it takes too long."""
     try:
-        said = child.communicate(timeout=within)[1]
+        text = child.communicate(timeout=within)[1]
     finally:
         child.kill()
         child.wait()
-    return Done(child.returncode, said)
+    return Done(child.returncode, text)
 
 
 def wait_for(condition: Callable[[], object], *, within: float = 60) -> None:
-    """Poll until something is true; fail if it takes too long."""
+    """Poll until a condition holds; fail if it takes too long."""
     deadline = time.monotonic() + within
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, f"not so within {within} s"
         time.sleep(0.05)
 
 
 def is_gone(process: psutil.Process) -> bool:
-    """Return whether a process has ended, be it unreaped by its parent."""
+    """Return whether a process has ended, even if its parent has not waited for it."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 
 
-def family(child: subprocess.Popen) -> list[psutil.Process]:
+def descendants(child: subprocess.Popen) -> list[psutil.Process]:
     """Return all processes below one: kernel, guard and the cell's child."""
     return psutil.Process(child.pid).children(recursive=True)
 
 
 def kill(child: subprocess.Popen) -> None:
-    """Kill -9 a run and nothing else."""
+    """Kill -9 a command and nothing else."""
     child.send_signal(signal.SIGKILL)
     child.communicate()

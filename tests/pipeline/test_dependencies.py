@@ -1,4 +1,4 @@
-"""Staleness knows every way in which a module is imported here; other ways are forbidden."""
+"""Staleness follows every form of import that is used here; other forms are forbidden."""
 
 import ast
 import json
@@ -14,40 +14,66 @@ ROOT = Path(dependencies.__file__).parents[2]
 @pytest.mark.parametrize(
     "source",
     [
-        "from cxr_helpers import occlusion",
-        "from cxr_helpers import occlusion as o",
+        "from cxr_helpers.explain import occlusion",
+        "from cxr_helpers.explain import occlusion as o",
         "from cxr_helpers.explain.occlusion import positions",
         "import cxr_helpers.explain.occlusion",
         "import json, cxr_helpers.explain.occlusion as o",
-        "from . import occlusion",
-        "from .occlusion import positions",
-        "def f():\n    from cxr_helpers import occlusion",
-        "%matplotlib inline\nfrom cxr_helpers import occlusion",
+        "def f():\n    from cxr_helpers.explain import occlusion",
+        "%matplotlib inline\nfrom cxr_helpers.explain import occlusion",
     ],
 )
-def test_every_form_of_import_is_known(source):
-    assert dependencies.modules_of([source]) == ["occlusion"]
+def test_every_form_of_import_is_followed(source):
+    assert dependencies.modules_of([source]) == ["explain.occlusion"]
 
 
-def test_modules_count_through_others():
-    through = dependencies.modules_of(["from cxr_helpers import dataset"])
-    assert {"dataset", "folder", "splits", "stages", "atomic"} <= set(through)
-    assert "gradcam" not in through
+def test_modules_are_followed_through_others():
+    modules = dependencies.modules_of(["from cxr_helpers.data import dataset"])
+    assert {"data.dataset", "data.class_names", "data.splits", "system.files"} <= set(modules)
+    assert "explain.gradcam" not in modules
 
 
-def test_a_module_that_is_written_again_is_asked_again(tmp_path, monkeypatch):
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Return an empty package with one room."""
     monkeypatch.setattr(dependencies, "PACKAGE", tmp_path)
-    (tmp_path / "a.py").write_text("from cxr_helpers import b")
-    (tmp_path / "b.py").write_text("")
-    assert dependencies.modules_of(["import cxr_helpers.a"]) == ["a", "b"]
-    (tmp_path / "a.py").write_text("from cxr_helpers import b, c")
-    (tmp_path / "c.py").write_text("")
-    assert dependencies.modules_of(["import cxr_helpers.a"]) == ["a", "b", "c"]
-    assert set(dependencies.digest_each(["a", "gone"])) == {"a"}
+    (tmp_path / "room").mkdir()
+    return tmp_path / "room"
+
+
+def test_rewritten_module_is_parsed_again(package):
+    (package / "a.py").write_text("from cxr_helpers.room import b")
+    (package / "b.py").write_text("")
+    assert dependencies.modules_of(["import cxr_helpers.room.a"]) == ["room.a", "room.b"]
+    (package / "a.py").write_text("from cxr_helpers.room import b, c")
+    (package / "c.py").write_text("")
+    assert dependencies.modules_of(["import cxr_helpers.room.a"]) == ["room.a", "room.b", "room.c"]
+    assert set(dependencies.digest_each(["room.a", "room.gone"])) == {"room.a"}
+
+
+def test_package_in_a_room_counts_with_all_its_modules(package):
+    """It may import them by name at run time."""
+    (package / "plugins").mkdir()
+    (package / "plugins" / "__init__.py").write_text("")
+    (package / "plugins" / "one.py").write_text("from cxr_helpers.room import b")
+    (package / "b.py").write_text("")
+    modules = dependencies.modules_of(["from cxr_helpers.room import plugins"])
+    assert modules == ["room.b", "room.plugins", "room.plugins.one"]
+    assert set(dependencies.digest_each(modules)) == set(modules)
+
+
+def test_room_itself_is_not_a_module(package):
+    (package / "__init__.py").write_text("")
+    assert dependencies.modules_of(["from cxr_helpers import room"]) == []
 
 
 def sources():
-    for path in sorted((ROOT / "cxr_helpers").rglob("*.py")):
+    """Yield name and code of modules and notebooks.
+
+    A package in a room may import its modules by name: ``modules_of`` counts all of them.
+    """
+    package = ROOT / "cxr_helpers"
+    for path in sorted({*package.rglob("*.py")} - {*package.glob("*/*/__init__.py")}):
         yield path.name, path.read_text(encoding="utf-8")
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -55,31 +81,33 @@ def sources():
 
 
 def hidden_imports(source):
-    """Return what imports modules in a way that ``helpers_of`` does not see."""
-    found = []
+    """Return the imports that ``modules_of`` does not follow."""
+    hidden = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found += [a.name for a in node.names if a.name in ("importlib", "cxr_helpers")]
+            hidden += [a.name for a in node.names if a.name in ("importlib", "cxr_helpers")]
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            hidden.append("." * node.level + (node.module or ""))
         elif isinstance(node, ast.ImportFrom) and node.module == "importlib":
-            found += [a.name for a in node.names if a.name == "import_module"]
+            hidden += [a.name for a in node.names if a.name == "import_module"]
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cxr_helpers"):
-            found += [a.name for a in node.names if a.name == "*"]
+            hidden += [a.name for a in node.names if a.name == "*"]
         elif isinstance(node, ast.Attribute) and node.attr == "import_module":
-            found.append(node.attr)
+            hidden.append(node.attr)
         elif isinstance(node, ast.Name) and node.id == "__import__":
-            found.append(node.id)
-    return found
+            hidden.append(node.id)
+    return hidden
 
 
 @pytest.mark.parametrize(
     "planted",
     ["__import__('x')", "import importlib", "from importlib import import_module",
-     "import importlib.util; importlib.import_module('x')",
+     "import importlib.util; importlib.import_module('x')", "from . import x", "from .x import y",
      "import cxr_helpers", "from cxr_helpers import *"],
 )  # fmt: skip
-def test_a_planted_hidden_import_is_found(planted):
+def test_planted_hidden_import_is_found(planted):
     assert hidden_imports(planted)
 
 
-def test_no_module_is_imported_in_another_way():
+def test_no_module_is_imported_in_a_hidden_way():
     assert {name: found for name, text in sources() if (found := hidden_imports(text))} == {}

@@ -10,7 +10,7 @@ from cxr_helpers.system import files
 
 @pytest.fixture
 def build(tmp_path, monkeypatch):
-    """Return a folder with a run, one of its seeds and its scratch, each with a kept result."""
+    """Return a folder with a run, one of its seeds and its scratch, each with a cached result."""
     store = tmp_path / stages.STORE
     monkeypatch.setenv(stages.RUNNER, str(store))
     for number, place in enumerate(("run", "run/seeds/1", "run/scratch")):
@@ -28,36 +28,36 @@ def build(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_what_no_run_refers_to_goes_and_the_rest_stays(build):
+def test_results_that_no_run_refers_to_are_removed(build):
     assert list(housekeeping.clean(build).values()) == [1000, 10]
     assert len(list((build / stages.STORE).iterdir())) == 3
     assert len(list((build / ".cache" / "decoded").iterdir())) == 3
     assert list(housekeeping.clean(build).values()) == [0, 0]
 
 
-def test_a_dry_run_removes_nothing(build):
+def test_dry_run_removes_nothing(build):
     assert list(housekeeping.clean(build, dry_run=True).values()) == [1000, 10]
     assert list(housekeeping.clean(build).values()) == [1000, 10]
 
 
-def test_what_a_deleted_run_has_left_goes(build):
+def test_results_of_a_deleted_run_are_removed(build):
     shutil.rmtree(build / "run" / "stages")
     freed = list(housekeeping.clean(build).values())
     assert freed[0] > 1000 and len(list((build / stages.STORE).iterdir())) == 2
 
 
-def test_an_interrupted_training_stays(build):
-    """Its stage has asked for it and was killed before it could declare anything."""
+def test_interrupted_training_stays(build):
+    """Its stage requested it and was killed before it could declare anything."""
     stage = Stage("01_data", run_dir=build / "run")
     stage.checkpoint("1" * 64).write_bytes(bytes(100))
     housekeeping.clean(build)
     assert stage.checkpoint("1" * 64).is_file()
     stage.finish()
-    assert sum(housekeeping.clean(build).values()) > 0  # what it no longer asks for
+    assert sum(housekeeping.clean(build).values()) > 0  # what it no longer uses
     assert stage.checkpoint("1" * 64).is_file()
 
 
-def test_what_another_process_is_writing_stays(build):
+def test_file_that_another_process_is_writing_stays(build):
     (build / stages.STORE / f"{files.PARTIAL}1-x.npz").write_bytes(b"half")
     (build / stages.STORE / f"{files.PARTIAL}999999999-x.npz").write_bytes(b"left")
     housekeeping.clean(build)
@@ -65,6 +65,6 @@ def test_what_another_process_is_writing_stays(build):
     assert left == [f"{files.PARTIAL}1-x.npz"]
 
 
-def test_nothing_is_there_to_clean(tmp_path):
+def test_empty_folder_stays_empty(tmp_path):
     assert set(housekeeping.clean(tmp_path).values()) == {0}
     assert list(tmp_path.iterdir()) == []

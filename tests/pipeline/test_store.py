@@ -17,13 +17,13 @@ POINTS = np.random.default_rng(0).normal(size=(20, 5))
 
 
 @pytest.fixture
-def kept(tmp_path):
+def results(tmp_path):
     return Store(tmp_path / "store")
 
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Count the calls of a helper, which returns the positions of patches along a side."""
+    """Count the calls of a helper that returns the positions of patches along a side."""
     seen, positions = [], occlusion.positions
 
     def counted(length, *, patch, stride):
@@ -35,57 +35,62 @@ def calls(monkeypatch):
     return seen
 
 
-def ask(kept, length=6, patch=2):
-    return kept.call(occlusion.positions, length, patch=patch, stride=2).tolist()
+def positions_of(results, length=6, patch=2):
+    return results.call(occlusion.positions, length, patch=patch, stride=2).tolist()
 
 
-def test_the_same_call_is_computed_once(kept, calls):
-    assert ask(kept) == ask(kept) == [0, 2, 4]
-    assert ask(Store(kept.folder)) == [0, 2, 4]  # another process
+def test_same_call_is_computed_once(results, calls):
+    assert positions_of(results) == positions_of(results) == [0, 2, 4]
+    assert positions_of(Store(results.folder)) == [0, 2, 4]  # another process
     assert calls == [6]
 
 
-def test_other_arguments_and_other_code_are_other_results(kept, calls, monkeypatch):
-    ask(kept), ask(kept, 8), ask(kept, 8, patch=4)
+def test_other_arguments_or_code_are_computed_again(results, calls, monkeypatch):
+    positions_of(results), positions_of(results, 8), positions_of(results, 8, patch=4)
     assert calls == [6, 8, 8]
-    monkeypatch.setattr(store.imports, "digest_each", lambda modules: {"occlusion": "changed"})
-    ask(kept)
+    monkeypatch.setattr(
+        store.dependencies, "digest_each", lambda modules: {"explain.occlusion": "changed"}
+    )
+    positions_of(results)
     assert calls == [6, 8, 8, 6]
 
 
-def test_another_version_of_a_library_is_another_result(kept, calls, monkeypatch):
-    ask(kept)
-    monkeypatch.setattr(store.provenance, "versions", lambda: {"numpy": "0"})
-    ask(kept)
+def test_other_version_of_a_library_is_computed_again(results, calls, monkeypatch):
+    positions_of(results)
+    monkeypatch.setattr(store.environment, "versions", lambda: {"numpy": "0"})
+    positions_of(results)
     assert calls == [6, 6]
 
 
-def test_without_reuse_it_is_computed_anew_and_kept(kept, calls):
-    ask(kept)
-    anew = Store(kept.folder, reuse=False)
-    ask(anew), ask(anew)
-    assert calls == [6, 6] and len(list(kept.folder.iterdir())) == 1
+def test_without_reuse_results_are_computed_and_stored_again(results, calls):
+    positions_of(results)
+    anew = Store(results.folder, reuse=False)
+    positions_of(anew), positions_of(anew)
+    assert calls == [6, 6] and len(list(results.folder.iterdir())) == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"\x93noise", b"PK\x03\x04"])
-def test_a_damaged_result_is_made_again(kept, calls, content):
-    ask(kept)
-    (path,) = kept.folder.iterdir()
+def test_damaged_result_is_computed_again(results, calls, content):
+    positions_of(results)
+    (path,) = results.folder.iterdir()
     path.write_bytes(content)
-    assert ask(kept) == [0, 2, 4] == ask(Store(kept.folder)) and calls == [6, 6]
+    assert positions_of(results) == [0, 2, 4] == positions_of(Store(results.folder)) and calls == [
+        6,
+        6,
+    ]
 
 
-def test_an_estimators_method_is_known_by_its_parameters(kept):
-    one, two = (kept.call(PCA(n).fit_transform, POINTS) for n in (2, 3))
+def test_estimator_is_identified_by_its_parameters(results):
+    one, two = (results.call(PCA(n).fit_transform, POINTS) for n in (2, 3))
     assert one.shape == (20, 2) and two.shape == (20, 3)
     assert np.array_equal(one, PCA(2).fit_transform(POINTS))
-    assert len(set(kept.used)) == 2
+    assert len(set(results.used)) == 2
 
 
-def test_an_image_that_differs_in_one_pixel_is_another_result(kept):
+def test_array_is_identified_by_its_content(results):
     for points in (POINTS, POINTS.copy(), POINTS + np.eye(20, 5) * 1e-12, POINTS[::-1]):
-        kept.call(np.sum, points)
-    assert len(set(kept.used)) == 3
+        results.call(np.sum, points)
+    assert len(set(results.used)) == 3
 
 
 def model(weight=1.0, name="dense"):
@@ -94,7 +99,7 @@ def model(weight=1.0, name="dense"):
     return network
 
 
-def test_a_network_is_known_by_architecture_and_weights_wherever_it_was_made():
+def test_network_is_identified_by_architecture_and_weights():
     def described(network):
         return b"".join(bytes(part) for part in store._described(network))
 
@@ -108,7 +113,7 @@ class Options:
     share: float
 
 
-def test_values_of_different_kinds_are_told_apart():
+def test_values_of_different_types_are_distinguished():
     values = [
         *(None, 1, 1.0, True, "1", [1], (1, 1), {"a": 1}, {"a": 2}, {"b": 1}),
         *(np.ones(1), np.ones(1, int), np.ones((1, 1)), Options(1.0), Options(2.0)),
@@ -120,21 +125,21 @@ def test_values_of_different_kinds_are_told_apart():
 
 
 @pytest.mark.parametrize("value", [object(), lambda: 0, {1}])
-def test_what_cannot_be_told_is_refused(kept, value):
+def test_argument_that_cannot_be_identified_is_refused(results, value):
     if callable(value):
         value.__module__ = "__main__"  # as in a notebook
     with pytest.raises(TypeError, match="cannot be part of a key"):
-        kept.call(np.sum, value)
+        results.call(np.sum, value)
 
 
 def table():
-    """Return all kinds of results at once."""
+    """Return results of all types at once."""
     frame = pd.DataFrame({"x": [1.5, np.nan], "name": ["a", "ü"], "n": [1, 2], "t": [True, False]})
     return {"frame": frame, "tuple": (1, 2.5, np.arange(3)), "list": [np.eye(2, dtype="f4"), "s"]}
 
 
-def test_results_come_back_as_they_were(kept):
-    fresh, again = kept.call(table), Store(kept.folder).call(table)
+def test_results_are_returned_unchanged(results):
+    fresh, again = results.call(table), Store(results.folder).call(table)
     for found in (fresh, again):
         pd.testing.assert_frame_equal(found["frame"], table()["frame"])
         assert found["tuple"][:2] == (1, 2.5) and found["tuple"][2].tolist() == [0, 1, 2]
@@ -145,44 +150,44 @@ def opaque():
     return {"x": object()}
 
 
-def test_a_result_that_would_need_a_pickle_is_refused(kept):
-    with pytest.raises(TypeError, match="cannot be kept"):
-        kept.call(opaque)
-    assert list(kept.folder.iterdir()) == []
+def test_result_that_would_need_a_pickle_is_refused(results):
+    with pytest.raises(TypeError, match="cannot be stored"):
+        results.call(opaque)
+    assert list(results.folder.iterdir()) == []
 
 
-def test_a_data_frame_of_the_audit_is_kept(kept):
+def test_data_frame_of_duplicates_is_stored(results):
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32), dtype=np.uint8)
     images[3] = images[0]
     names = {"file": list("abcd"), "split": ["train"] * 4, "class_name": ["normal"] * 4}
-    found = [kept.call(duplicates.find, images, pd.DataFrame(names)) for _ in range(2)]
+    found = [results.call(duplicates.find, images, pd.DataFrame(names)) for _ in range(2)]
     assert found[0]["second"].tolist() == [3]
     pd.testing.assert_frame_equal(found[0], found[1])
 
 
-def fill(kept, name, *, age, size=4000):
-    path = kept.folder / f"{name}.npz"
-    kept.folder.mkdir(exist_ok=True)
+def fill(results, name, *, age, size=4000):
+    path = results.folder / f"{name}.npz"
+    results.folder.mkdir(exist_ok=True)
     path.write_bytes(bytes(size))
     os.utime(path, (age, age))
     return path
 
 
-def test_what_was_not_used_for_longest_goes_first(tmp_path):
-    kept = Store(tmp_path, limit=10_000)
-    old, older = fill(kept, "old", age=2000), fill(kept, "older", age=1000)
-    kept.call(np.zeros, 100)  # 800 bytes and the file's own
+def test_least_recently_used_result_is_removed_first(tmp_path):
+    results = Store(tmp_path, limit=10_000)
+    old, older = fill(results, "old", age=2000), fill(results, "older", age=1000)
+    results.call(np.zeros, 100)  # 800 bytes and the overhead of the file
     assert old.exists() and older.exists()
-    kept.call(np.ones, 100)
+    results.call(np.ones, 100)
     assert old.exists() and not older.exists()
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 10_000
 
 
-def test_what_is_used_now_stays_and_is_young(tmp_path):
-    kept = Store(tmp_path, limit=10_000)
-    used, other = fill(kept, "used", age=1000), fill(kept, "other", age=2000)
-    assert kept.checkpoint("used") == used
-    kept.trim(room=4000)
+def test_result_in_use_stays_and_counts_as_recent(tmp_path):
+    results = Store(tmp_path, limit=10_000)
+    used, other = fill(results, "used", age=1000), fill(results, "other", age=2000)
+    assert results.checkpoint("used") == used
+    results.trim(room=4000)
     assert used.exists() and not other.exists()
     again = Store(tmp_path, limit=10_000)  # another notebook
     younger = fill(again, "younger", age=3000)
@@ -190,7 +195,7 @@ def test_what_is_used_now_stays_and_is_young(tmp_path):
     assert used.exists() and not younger.exists()
 
 
-def test_a_result_larger_than_a_quarter_is_not_kept(tmp_path):
-    kept = Store(tmp_path, limit=10_000)
-    assert len(kept.call(np.zeros, 500)) == 500
+def test_result_larger_than_a_quarter_of_the_limit_is_not_stored(tmp_path):
+    results = Store(tmp_path, limit=10_000)
+    assert len(results.call(np.zeros, 500)) == 500
     assert list(tmp_path.iterdir()) == []
