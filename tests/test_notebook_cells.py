@@ -1,7 +1,6 @@
-"""What notebooks do with planted data: their own cells, run one by one."""
+"""Single cells of the notebooks, run on synthetic data."""
 
 import json
-from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,12 +19,12 @@ from cxr_helpers.pipeline import stages
 from cxr_helpers.pipeline.runs import Run
 
 
-def radiographs(**images):
-    """Return small data with so many images of a split, two of three with pneumonia."""
-    n = sum(images.values())
+def radiographs(**n_images):
+    """Return a small dataset with the given number of images per split, two of three pneumonia."""
+    n = sum(n_images.values())
     names = np.array(["normal", "bacterial", "viral"])[np.arange(n) % 3]
     index = pd.DataFrame(
-        {"split": np.repeat(list(images), list(images.values())), "class_name": names}
+        {"split": np.repeat(list(n_images), list(n_images.values())), "class_name": names}
     )
     index["group"] = [f"{name} {i}" for i, name in enumerate(names)]
     index["file"] = index["group"] + ".png"
@@ -35,7 +34,7 @@ def radiographs(**images):
 
 
 class Published:
-    """Stands for what a notebook publishes: captions by id, and sentences."""
+    """Records what a notebook publishes: captions by id, and sentences."""
 
     def __init__(self):
         self.captions, self.sentences = {}, []
@@ -47,13 +46,13 @@ class Published:
         self.sentences.append(sentence)
 
 
-def calibrated(monkeypatch, *, balanced=False, **images):
-    """Run chapter 2's section on cut and calibration; return its names and what it published."""
-    data, said = radiographs(**images), Published()
-    monkeypatch.setattr("cxr_helpers.figures.publishing.text", said.text)
+def calibrated(monkeypatch, *, balanced=False, **n_images):
+    """Run the section on threshold and calibration; return its names and what it published."""
+    data, published = radiographs(**n_images), Published()
+    monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
     train, validation = data["train"], data.selection
     with data.evaluation():
-        truth = data["test"].pneumonia
+        y_true = data["test"].pneumonia
     probability = np.linspace(0.05, 0.95, len(data.index))
     names = cells.run(
         "02_binary",
@@ -64,66 +63,69 @@ def calibrated(monkeypatch, *, balanced=False, **images):
         probability=probability,
         balanced=balanced,
         sampling_weights=np.where(train.pneumonia, 0.25, 0.5) if balanced else None,
-        truth=truth,
-        y_score=probability[data.index["split"] == "test"],
+        y_true=y_true,
+        y_prob=probability[data.index["split"] == "test"],
         seed=0,
-        figure=said,
-        table=said,
+        figure=published,
+        table=published,
     )
-    return names, said
+    return names, published
 
 
 @pytest.mark.parametrize(("balanced", "odds"), [(False, 1 / 2), (True, 2)])
-def test_the_prior_is_corrected_from_what_the_network_was_trained_at(monkeypatch, balanced, odds):
-    """Two of three training images have pneumonia: odds of 2 to 1 or, drawn equally often, 1 to 1."""
+def test_prior_is_corrected_from_the_class_shares_in_training(monkeypatch, balanced, odds):
+    """Two of three training images have pneumonia: odds of 2 to 1, or 1 to 1 if balanced."""
     names, _ = calibrated(monkeypatch, balanced=balanced, train=30, validation=30, test=30)
     corrected = list(names["curves"].values())[-1]
-    moved = special.logit(corrected) - special.logit(names["score"])
-    assert np.allclose(moved, np.log(odds))
+    shift = special.logit(corrected) - special.logit(names["y_prob"])
+    assert np.allclose(shift, np.log(odds))
 
 
-def test_without_validation_no_cut_and_no_temperature_is_fitted(monkeypatch):
-    names, said = calibrated(monkeypatch, train=30, test=30)
-    assert list(names["cuts"]) == ["0.5"] and names["temperature"] is None
-    assert "no validation images" in said.captions["tab-binary-cuts"]
-    assert "temperature" not in said.captions["fig-binary-reliability"]
-    assert "No temperature was fitted" in said.sentences[-1]
+def test_no_threshold_or_temperature_is_fitted_without_validation(monkeypatch):
+    names, published = calibrated(monkeypatch, train=30, test=30)
+    assert list(names["thresholds"]) == ["0.5"] and names["temperature"] is None
+    assert "no validation images" in published.captions["tab-binary-thresholds"]
+    assert "temperature" not in published.captions["fig-binary-reliability"]
+    assert "No temperature was fitted" in published.sentences[-1]
 
 
-def test_with_validation_both_are_fitted_on_it(monkeypatch):
-    names, said = calibrated(monkeypatch, train=30, validation=30, test=30)
-    assert len(names["cuts"]) == 3 and names["temperature"] > 0
-    assert "chosen on 30 validation images" in said.captions["tab-binary-cuts"]
+def test_threshold_and_temperature_are_fitted_on_validation(monkeypatch):
+    names, published = calibrated(monkeypatch, train=30, validation=30, test=30)
+    assert len(names["thresholds"]) == 3 and names["temperature"] > 0
+    assert "chosen on 30 validation images" in published.captions["tab-binary-thresholds"]
 
 
-@pytest.mark.parametrize(("patients", "turned"), [(60, True), (3, False)])
-def test_the_direction_of_the_autoencoder_needs_patients_not_images(patients, turned):
-    """An AUROC of one third on 120 images: convincing from 60 patients a class, not from three."""
-    group = np.repeat(np.arange(2 * patients), 60 // patients)
-    held = dataset.Part(
+@pytest.mark.parametrize(("n_patients", "is_reversed"), [(60, True), (3, False)])
+def test_autoencoder_rule_is_reversed_by_many_patients_not_by_many_images(n_patients, is_reversed):
+    """An AUROC of one third on 120 images is significant from 60 patients per class, not three."""
+    group = np.repeat(np.arange(2 * n_patients), 60 // n_patients)
+    held_out = dataset.Part(
         np.zeros((120, 8, 8), np.uint8),
         pd.DataFrame(
             {"split": "train", "class_name": ["normal"] * 60 + ["viral"] * 60, "group": group}
         ),
     )
-    normal, viral = [1.0, 2.0, 3.0], [0.5, 1.5, 2.5]  # by hand: 3 of 9 pairs are in order
+    normal, viral = [1.0, 2.0, 3.0], [0.5, 1.5, 2.5]  # viral is higher in 3 of the 9 pairs
     error = np.r_[np.repeat(normal, 20), np.repeat(viral, 20)]
-    stage = SimpleNamespace(cached=lambda *_: error)
     names = cells.run(
-        "04_autoencoder", "04-15", stage=stage, held=held, model=None, seen="images", seed=0
+        "04_autoencoder",
+        "04-15",
+        stage=SimpleNamespace(cached=lambda *_: error),
+        held_out=held_out,
+        **{"model": None, "held_out_name": "images", "seed": 0},
     )
-    assert names["held_auroc"] == pytest.approx(1 / 3)
-    assert (names["direction"] == -1) == turned
+    assert names["held_out_auroc"] == pytest.approx(1 / 3)
+    assert (names["direction"] == -1) == is_reversed
 
 
-def test_near_duplicates_in_train_lie_on_one_side_of_every_cut():
+def test_near_duplicates_of_different_patients_stay_in_one_split():
     """Images 0 and 300, 1 and 301 and so on are near-duplicates of different patients."""
     n = np.arange(600)
     index = pd.DataFrame({"split": "train", "class_name": np.where(n % 2, "viral", "normal")})
     index["group"] = index["class_name"] + " " + n.astype(str)
     source = SimpleNamespace(index=index)
     pairs = pd.DataFrame({"first": n[:300], "second": n[300:]})
-    given = {"validation_fraction": 0.2, "contiguous_fraction": 0.2, "choose_by": "group"}
+    parameters = {"validation_fraction": 0.2, "contiguous_fraction": 0.2, "choose_by": "group"}
     names = cells.run(
         "01_data",
         "01-15",
@@ -132,7 +134,7 @@ def test_near_duplicates_in_train_lie_on_one_side_of_every_cut():
         leaking=np.zeros(600, dtype=bool),
         stage=SimpleNamespace(earlier=None),
         seed=0,
-        **given,
+        **parameters,
     )
     split = names["index"]["split"].to_numpy()
     assert (split[:300] == split[300:]).all() and set(split) == {
@@ -142,38 +144,37 @@ def test_near_duplicates_in_train_lie_on_one_side_of_every_cut():
     }
 
 
-def with_frame(data, *, knows):
-    """Let the frame contradict every fourth image of each class; or every second, which is nothing."""
+def with_border(data, *, informative):
+    """Return the data with one in four images conflicting, or one in two (uninformative)."""
     rows = data._rows
     number = rows.groupby(["split", "class_name"]).cumcount().to_numpy()
-    against = number % (4 if knows else 2) == 0
+    conflicting = number % (4 if informative else 2) == 0
     normal = (rows["class_name"] == "normal").to_numpy()
-    rows["border_normal"] = np.where(normal != against, 0.9, 0.05)
+    rows["border_normal"] = np.where(normal != conflicting, 0.9, 0.05)
     rows["border_bacterial"] = rows["border_viral"] = (1 - rows["border_normal"]) / 2
-    return data, against
+    return data, conflicting
 
 
-@pytest.mark.parametrize("knows", [True, False])
-def test_chapter_one_counts_what_the_frame_contradicts_or_says_that_it_knows_nothing(
-    monkeypatch, knows
+@pytest.mark.parametrize("informative", [True, False])
+def test_conflicting_images_are_counted_only_where_the_border_is_informative(
+    monkeypatch, informative
 ):
-    data, _ = with_frame(radiographs(train=120, test=120), knows=knows)
-    said, tables = Published(), {}
-    monkeypatch.setattr("cxr_helpers.figures.publishing.text", said.text)
+    data, _ = with_border(radiographs(train=120, test=120), informative=informative)
+    published, tables = Published(), {}
+    monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
     names = cells.run(
         "01_data",
         *("b389fed8", "75872b9f"),
         radiographs=data,
-        of_size={"pneumonia": None},
-        by_border=data._rows[["border_normal", "border_bacterial", "border_viral"]].to_numpy(),
-        by_size=defaultdict(float),
+        size_prob={"pneumonia": None},
+        border_prob=data._rows[["border_normal", "border_bacterial", "border_viral"]].to_numpy(),
         centre_share=0.68,
         seed=0,
         table=lambda shown, *, id, **_: tables.update({id: shown}),
     )
     groups = tables["tab-border-groups"].set_index("split").loc["test"]
-    assert groups[["normal, frame against", "pneumonia, frame against"]].sum() == knows * 30
-    assert ("nothing for a label to contradict" in said.sentences[0]) != knows
+    assert groups[["normal, conflicting", "pneumonia, conflicting"]].sum() == knows * 30
+    assert ("does not distinguish normal from pneumonia" in said.sentences[0]) != knows
     # the frame itself is wrong there by definition
     scored = set(names["results"]["metric"])
     assert scored and not scored & {"worst_group_accuracy", "conflicting_auroc"}
@@ -202,7 +203,7 @@ def test_our_network_draws_contradicted_images_more_often_only_where_the_frame_k
     ratio = drawn[against[:120]].mean() / drawn[~against[:120]].mean()
     assert ratio == pytest.approx(8 if knows else 1)
     assert ("30 of 120 training images are drawn 8 times" in said.sentences[0]) == knows
-    assert ("nothing for a label to contradict" in said.sentences[0]) != knows
+    assert ("does not distinguish normal from pneumonia" in said.sentences[0]) != knows
 
 
 def computed(function, *arguments, **how):
@@ -222,45 +223,46 @@ def test_heat_maps_of_single_images_are_kept(monkeypatch):
         "07-14",
         radiographs=None,
         stage=SimpleNamespace(
-            cached=lambda *given, **how: asked.append(how) or computed(*given, **how),
+            cached=lambda *arguments, **options: (
+                calls.append(options) or compute(*arguments, **options)
+            ),
             save=lambda *_, **__: None,
         ),
         groups={"normal, right": [0, 2], "wrong": [1]},
-        says=np.array([0, 2, 1]),
+        y_pred=np.array([0, 2, 1]),
         test=SimpleNamespace(images=np.zeros((3, 2, 2), np.uint8)),
         **{"categorical": None, "gradcam_layer": "conv4"},
     )
-    assert names["heats"]["normal, right"][:, 0, 0].tolist() == [0, 1]
-    assert names["heats"]["wrong"][:, 0, 0].tolist() == [2] and len(asked) == 3
+    assert names["heat_maps"]["normal, right"][:, 0, 0].tolist() == [0, 1]
+    assert names["heat_maps"]["wrong"][:, 0, 0].tolist() == [2] and len(calls) == 3
 
 
-def test_on_real_images_the_section_on_heat_measures_too(monkeypatch):
-    """All occlusion heat in the outermost row, all Grad-CAM heat in the centre."""
+def test_heat_in_the_outer_sixth_is_measured_on_real_images(monkeypatch):
+    """All occlusion heat is in the first row, all Grad-CAM heat in the centre."""
     edge, centre = np.zeros((2, 12, 12)), np.zeros((2, 12, 12))
     edge[:, 0], centre[:, 6, 6] = 1, 1
-    said = Published()
+    published = Published()
     monkeypatch.setattr("cxr_helpers.explain.gradcam.gradcam", lambda *_, **__: centre)
-    monkeypatch.setattr("cxr_helpers.figures.publishing.text", said.text)
+    monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
     cells.run(
         "07_explainability",
         *("07-17", "07-18", "07-21"),
-        radiographs=SimpleNamespace(facts={"has_truth": False}),
-        stage=SimpleNamespace(cached=computed),
+        radiographs=SimpleNamespace(facts={"has_ground_truth": False}),
+        stage=SimpleNamespace(cached=compute),
         chosen={"pneumonia": np.array([0, 1])},
         maps={"pneumonia": edge},
         test=SimpleNamespace(images=np.zeros((2, 12, 12), np.uint8)),
-        **{"size": 12, "cover": 0.0, "occlude": lambda _: edge, "binary": None, "table": said},
+        **{"size": 12, "cover": 0.0, "occlude": lambda _: edge, "binary": None, "table": published},
     )
-    assert "2 test images" in said.captions["tab-localization"]
-    black, _, cam = said.sentences[-1].split(" With ")
+    assert "2 test images" in published.captions["tab-localization"]
+    black, _, cam = published.sentences[-1].split(" For ")
     assert "100% of the heat lies in the outer sixth of each side" in black
-    assert "takes up 56% of the image" in black and cam.startswith(
-        "Grad-CAM, conv4, 0% of the heat"
-    )
+    assert "covers 56% of the image" in black
+    assert cam.startswith("Grad-CAM, conv4, 0% of the heat")
 
 
-class Remembered(SimpleNamespace):
-    """A stage that has embeddings, at random, of as many images as it is asked for."""
+class RandomEmbeddings(SimpleNamespace):
+    """A stage whose embeddings are random, for any number of images."""
 
     def cached(self, function, *_, images=None, layers=(), **__):
         if function.__name__ == "fit_transform":
@@ -268,12 +270,12 @@ class Remembered(SimpleNamespace):
         points = np.random.default_rng(len(images)).normal(size=(len(images), 8))
         return dict.fromkeys(layers, points)
 
-    save = say = lambda *_, **__: None
+    save = log = lambda *_, **__: None
 
 
 def neighbours_of(data, *, k=5, neighbours=(1, 3, 5, 9), blocks=2):
-    """Run chapter 5 on random embeddings up to the scores of our network's; return its names."""
-    draw = np.random.default_rng(1)
+    """Run the chapter on nearest neighbours on random embeddings; return its names."""
+    rng = np.random.default_rng(1)
     networks = dict.fromkeys(("binary", "categorical", "autoencoder", "ours"))
     networks["ours"] = architectures.residual_cnn(32, widths=[4] * blocks)
     return cells.run(
@@ -281,35 +283,36 @@ def neighbours_of(data, *, k=5, neighbours=(1, 3, 5, 9), blocks=2):
         *("7e3b4f18", "7ce472f8", "05-13", "05-14", "267bca26", "05-20"),
         radiographs=data,
         networks=networks,
-        embedding={name: draw.normal(size=(len(data.index), 8)) for name in networks},
-        stage=Remembered(),
+        embedding={name: rng.normal(size=(len(data.index), 8)) for name in networks},
+        stage=RandomEmbeddings(),
         k=k,
         neighbours=list(neighbours),
         seed=0,
     )
 
 
-def test_k_is_chosen_by_the_vote_that_is_scored():
-    """On random points the study of our embedding is scikit-learn's by cosine and distance."""
+def test_k_is_chosen_by_the_same_vote_that_is_scored():
+    """On random points, the study of our embedding matches scikit-learn's weighted cosine vote."""
     data = radiographs(train=60, validation=40, test=40)
     names = neighbours_of(data)
-    learn, choose = data["train"], data["validation"]
+    train, validation = data["train"], data["validation"]
     study = names["study"].query(f"model == 'ours' and layer == '{architectures.EMBEDDING}'")
-    used = names["vote"]
-    near, asked = (np.random.default_rng(n).normal(size=(n, 8)) for n in (60, 40))
+    scored = names["vote"]
+    points, queries = (np.random.default_rng(n).normal(size=(n, 8)) for n in (60, 40))
     for line in study.itertuples():
-        vote = KNeighborsClassifier(line.k, metric=used.metric, weights=used.weights)
-        assert vote.fit(near, learn.pneumonia).score(asked, choose.pneumonia) == line.accuracy
-    assert (used.metric, used.weights) == ("cosine", "distance")
+        vote = KNeighborsClassifier(line.k, metric=scored.metric, weights=scored.weights)
+        vote.fit(points, train.pneumonia)
+        assert vote.score(queries, validation.pneumonia) == line.accuracy
+    assert (scored.metric, scored.weights) == ("cosine", "distance")
 
 
-def test_a_network_of_one_block_has_fewer_layers_to_try():
+def test_layers_of_the_study_follow_the_number_of_blocks():
     names = neighbours_of(radiographs(train=60, validation=40, test=40), blocks=1)
-    tried = names["study"].query("model == 'ours'")["layer"].unique()
-    assert list(tried) == ["stem_relu", "block1", architectures.EMBEDDING]
+    layers = names["study"].query("model == 'ours'")["layer"].unique()
+    assert list(layers) == ["stem_relu", "block1", architectures.EMBEDDING]
 
 
-def test_with_few_images_all_of_them_vote():
+def test_k_is_limited_by_the_number_of_training_images():
     data = radiographs(train=6, validation=3, test=3)
     names = neighbours_of(data, k=1000, neighbours=[3, 9, 25])
     assert names["k"] == 6 and sorted(set(names["study"]["k"])) == [3, 6]
@@ -317,14 +320,14 @@ def test_with_few_images_all_of_them_vote():
 
 
 @pytest.mark.parametrize("n", [3, 4, 12, 40])
-def test_few_images_make_a_map(n):
-    """Of embeddings with more numbers than there are images."""
+def test_tsne_maps_few_images(n):
+    """The embeddings have more dimensions than there are images."""
     names = cells.run(
         "06_tsne",
         *("06-07", "06-08", "06-11"),
         radiographs=radiographs(train=n - 1, test=1),
         embedding=Arrays(binary=np.random.default_rng(0).normal(size=(n, 64))),
-        stage=Remembered(),
+        stage=RandomEmbeddings(),
         perplexity=30.0,
         max_images=50,
         seed=0,
@@ -334,16 +337,16 @@ def test_few_images_make_a_map(n):
 
 
 class Arrays(dict):
-    """Stands for an open ``.npz`` file."""
+    """Stands in for an open ``.npz`` file."""
 
     files = property(list)
 
 
-def test_maps_are_computed_on_one_thread():
-    """Threads of t-SNE wait for each other thousands of times: `benchmarks/tsne.py`."""
+def test_tsne_runs_on_one_thread():
+    """Several threads of t-SNE wait for each other thousands of times: `benchmarks/tsne.py`."""
     threads = []
 
-    class Watching(Remembered):
+    class ThreadCounting(RandomEmbeddings):
         def cached(self, _, points):
             threads.extend(p["num_threads"] for p in threadpool_info() if p["user_api"] == "openmp")
             return points[:, :2]
@@ -354,16 +357,16 @@ def test_maps_are_computed_on_one_thread():
             *("06-07", "06-08"),
             radiographs=radiographs(train=30, test=10),
             embedding=Arrays(binary=np.random.default_rng(0).normal(size=(40, 4))),
-            stage=Watching(),
+            stage=ThreadCounting(),
             **{"perplexity": 5.0, "max_images": 50, "seed": 0},
         )
     assert threads and set(threads) == {1}
 
 
-def test_what_only_our_network_has_is_measured_and_said(monkeypatch):
-    """Right about every image as it is, and as surely wrong about its mirror image."""
-    data, said = radiographs(train=30, test=30), Published()
-    monkeypatch.setattr("cxr_helpers.figures.publishing.text", said.text)
+def test_effect_of_averaging_over_mirror_images_is_reported(monkeypatch):
+    """The network predicts every image correctly and every mirror image wrongly."""
+    data, published = radiographs(train=30, test=30), Published()
+    monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
     monkeypatch.setattr("cxr_helpers.figures.charts.learning_curves", lambda _: None)
     with data.evaluation():
         category = data.category
@@ -378,39 +381,41 @@ def test_what_only_our_network_has_is_measured_and_said(monkeypatch):
         radiographs=data,
         stage=SimpleNamespace(save=lambda *_: None, cached=cached),
         ours=SimpleNamespace(count_params=lambda: 1),
-        **{"ours_history": None, "recipe": {}, "seed": 0, "figure": said},
+        **{"ours_history": None, "recipe": {}, "seed": 0, "figure": published},
         **{"train": data["train"], "validation": data.selection},
     )
     assert np.array_equal(names["ours_probabilities"], (right + wrong) / 2)
-    assert said.sentences[-1].count("100.0%") == 2 and "mirror image" in said.sentences[-1]
+    sentence = published.sentences[-1]
+    assert sentence.count("100.0%") == 2 and "mirror image" in sentence
 
 
-def test_a_network_without_any_heat_lets_the_last_chapter_end(tmp_path, monkeypatch):
-    """Few images may leave a network dead: Grad-CAM is then nothing but zero."""
-    said = Published()
-    monkeypatch.setattr("cxr_helpers.figures.publishing.text", said.text)
+def test_gradcam_without_heat_is_reported(tmp_path, monkeypatch):
+    """After training on few images a network may be constant: Grad-CAM is then zero everywhere."""
+    published = Published()
+    monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
     columns = ["hottest point inside", "heat inside", "area (chance)"]
-    found = pd.DataFrame([[0.0, np.nan, 0.5]], columns=columns)
+    location = pd.DataFrame([[0.0, np.nan, 0.5]], columns=columns)
     cells.run(
         "07_explainability",
         *("07-19", "07-21"),
-        found=found.assign(method="Grad-CAM", part="lesion"),
+        location=location.assign(method="Grad-CAM", part="lesion"),
         stage=stages.Stage("01_data", run_dir=tmp_path),
         chosen={},
         patch=2,
-        truths={"lesion": None},
+        regions={"lesion": None},
     )
     declared = Run(tmp_path).declared("01_data")["facts"]["localization"]
     assert declared[0]["heat inside"] is None and declared[0]["area (chance)"] == 0.5
-    assert said.sentences == ["With Grad-CAM, no image has any heat."]
+    assert published.sentences == ["For Grad-CAM, no image has any heat."]
 
 
-def error_and_detail(*, difference, beyond=0.0):
-    """Return what 60 normal and 60 images with pneumonia are made to have: log detail and error."""
-    draw = np.random.default_rng(0)
-    sick = np.repeat([0, 1], 60)
-    detail = np.exp(draw.normal(size=120) - difference * sick)
-    error = np.exp(np.log(detail) + 0.2 * draw.normal(size=120) - beyond * sick)
+def error_and_detail(*, detail_difference, error_difference=0.0):
+    """Return error and detail of 60 normal and 60 pneumonia images with these log differences."""
+    rng = np.random.default_rng(0)
+    pneumonia = np.repeat([0, 1], 60)
+    detail = np.exp(rng.normal(size=120) - detail_difference * pneumonia)
+    log_error = np.log(detail) + 0.2 * rng.normal(size=120)
+    error = np.exp(log_error - error_difference * pneumonia)
     columns = {f"{name} {b}": np.full(120, value) for b in (1, 2, 4, 8) for name, value in BANDS}
     for region in ("whole", "middle", "outer"):
         columns |= {f"error {region}": error, f"detail {region}": detail}
@@ -423,35 +428,35 @@ BANDS = [("energy", 4.0), ("lost", 3.0)]
 @pytest.mark.parametrize(
     ("planted", "verdict"),
     [
-        ({"difference": 0}, "nothing to explain"),
-        ({"difference": 2}, "at equal detail no difference"),
-        ({"difference": 2, "beyond": 0.15}, "goes with part of the difference"),
-        ({"difference": -2, "beyond": 0.15}, "the other way round"),
-        ({"difference": -2, "beyond": 4}, "does not explain"),
+        ({"detail_difference": 0}, "nothing to explain"),
+        ({"detail_difference": 2}, "at equal detail, no difference"),
+        ({"detail_difference": 2, "error_difference": 0.15}, "with part of the difference"),
+        ({"detail_difference": -2, "error_difference": 0.15}, "the opposite direction"),
+        ({"detail_difference": -2, "error_difference": 4}, "does not explain"),
     ],
 )
-def test_the_autoencoders_error_is_explained_by_what_was_measured(monkeypatch, planted, verdict):
-    said = Published()
-    monkeypatch.setattr("cxr_helpers.figures.publishing.text", said.text)
-    truth = np.repeat([0, 1], 60)
-    index = pd.DataFrame({"split": "train", "class_name": np.where(truth, "viral", "normal")})
+def test_verdict_on_error_and_detail_follows_the_planted_differences(monkeypatch, planted, verdict):
+    published = Published()
+    monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
+    y_true = np.repeat([0, 1], 60)
+    index = pd.DataFrame({"split": "train", "class_name": np.where(y_true, "viral", "normal")})
     names = cells.run(
         "04_autoencoder",
         *("c27f6e51", "9d04a3b7", "e85c20f4"),
         stage=SimpleNamespace(cached=lambda *_: error_and_detail(**planted)),
-        held=dataset.Part(np.zeros((120, 1, 1), np.uint8), index),
-        draws=bootstrap.resamples(np.arange(120), truth, draws=400, seed=0),
-        **{"model": None, "seen": "images", "table": said},
+        held_out=dataset.Part(np.zeros((120, 1, 1), np.uint8), index),
+        weights=bootstrap.resamples(np.arange(120), y_true, draws=400, seed=0),
+        **{"model": None, "held_out_name": "images", "table": published},
     )
-    assert verdict in said.sentences[-1] and "75%" in said.sentences[-1]
-    apart = planted["difference"] != 0
-    assert ("outer sixth, too" in said.sentences[-1]) == apart
+    assert verdict in published.sentences[-1] and "75%" in published.sentences[-1]
+    detail_differs = planted["detail_difference"] != 0
+    assert ("outer sixth, too" in published.sentences[-1]) == detail_differs
     assert [line[0] for line in names["lines"]] == ["whole", "middle", "outer"]
 
 
-def confused(monkeypatch, kinds):
-    """Run chapter 3 on test images of these kinds that are all misread; return what it published."""
-    data, said = radiographs(train=12, test=12), Published()
+def misclassified(monkeypatch, kinds):
+    """Return what is published on the errors if every test image of these kinds is misclassified."""
+    data, published = radiographs(train=12, test=12), Published()
     if kinds == "pneumonia":
         data = dataset.Dataset(
             data.images,
@@ -459,51 +464,52 @@ def confused(monkeypatch, kinds):
             data.facts | {"two_class_reason": "their names do not say it"},
             classes=class_names.BINARY_CLASSES,
         )
-    elif kinds == "none":  # models of three classes, on images that tell two
+    elif kinds == "none":  # a network of three classes, on images labelled with two
         rows = data._rows
-        ill = (rows["split"] == "test") & (rows["class_name"] != "normal")
-        rows.loc[ill, "class_name"] = class_names.UNKNOWN
+        pneumonia = (rows["split"] == "test") & (rows["class_name"] != "normal")
+        rows.loc[pneumonia, "class_name"] = class_names.UNKNOWN
         data.facts["two_class_reason"] = "their names do not say it"
-    monkeypatch.setattr("cxr_helpers.figures.publishing.text", said.text)
+    monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
     with data.evaluation():
-        truth = data["test"].category
-    known, n = truth >= 0, len(data.classes)
+        y_true = data["test"].category
+    labelled, n = y_true >= 0, len(data.classes)
     cells.run(
         "03_categorical",
         *("03-16", "03-17", "03-20"),
         radiographs=data,
         classes=data.classes,
-        count={2: "two", 3: "three"}[n],
-        known=known,
-        truth=truth[known],
-        says=(n - truth[known]) % n,
-        sampling_weights=np.full((known.sum(), n), 1 / n),
-        figure=said,
-        table=said,
+        count_word={2: "two", 3: "three"}[n],
+        labelled=labelled,
+        y_true=y_true[labelled],
+        y_pred=(n - y_true[labelled]) % n,
+        y_prob=np.full((labelled.sum(), n), 1 / n),
+        figure=published,
+        table=published,
     )
-    return said
+    return published
 
 
-def test_a_section_on_confused_kinds_stands_only_where_there_are_some(monkeypatch):
-    said = confused(monkeypatch, "bacterial and viral")
-    assert "three-class" in said.captions["fig-categorical-confusion"]
-    assert said.sentences == ["## Where bacterial and viral are confused"]
-    assert "fig-confused" in said.captions
+def test_confusions_of_bacterial_and_viral_pneumonia_have_a_section(monkeypatch):
+    published = misclassified(monkeypatch, "bacterial and viral")
+    assert "three-class" in published.captions["fig-categorical-confusion"]
+    assert published.sentences == ["## Confusion of bacterial and viral pneumonia"]
+    assert "fig-confused" in published.captions
 
 
-def test_two_classes_have_their_matrix_and_no_section_on_kinds(monkeypatch):
-    said = confused(monkeypatch, "pneumonia")
-    assert "two-class" in said.captions["fig-categorical-confusion"]
-    assert set(said.captions) == {"fig-categorical-confusion", "tab-categorical-classes"}
-    assert not said.sentences
+def test_two_classes_have_a_confusion_matrix_but_no_section_on_subtypes(monkeypatch):
+    published = misclassified(monkeypatch, "pneumonia")
+    assert "two-class" in published.captions["fig-categorical-confusion"]
+    assert set(published.captions) == {"fig-categorical-confusion", "tab-categorical-classes"}
+    assert not published.sentences
 
 
-def test_models_of_three_classes_say_that_there_is_nothing_to_compare_with(monkeypatch):
-    said = confused(monkeypatch, "none")
-    assert not said.captions and "nothing to compare" in said.sentences[0]
+def test_three_class_predictions_without_subtype_labels_are_not_scored(monkeypatch):
+    published = misclassified(monkeypatch, "none")
+    assert not published.captions
+    assert published.sentences[0].startswith("Without the kinds of pneumonia")
 
 
-def test_models_of_two_classes_stay_at_two_on_images_that_tell_three(monkeypatch):
+def test_earlier_models_of_two_classes_determine_the_classes_of_new_images(monkeypatch):
     data = radiographs(test=9)
     earlier = SimpleNamespace(
         classes=class_names.BINARY_CLASSES, facts={"two_class_reason": "as of other images"}
@@ -521,11 +527,11 @@ def test_models_of_two_classes_stay_at_two_on_images_that_tell_three(monkeypatch
     )
     assert set(names["index"]["class_name"]) == {"normal", "pneumonia"}
     assert names["classes"] == class_names.BINARY_CLASSES
-    assert names["two_class_reason"] == "the models of the earlier run tell two apart"
+    assert names["two_class_reason"] == "the models of the earlier run distinguish two classes"
 
 
-def test_prose_for_every_run_does_not_count_the_classes():
-    """A run may have two or three: what is written without a kernel must hold for both."""
+def test_markdown_cells_do_not_state_the_number_of_classes():
+    """A run may have two or three: Markdown cells must be true of both."""
     for book in sorted(cells.FOLDER.glob("*.ipynb")):
         for cell in json.loads(book.read_text(encoding="utf-8"))["cells"]:
             if cell["cell_type"] == "markdown":

@@ -1,8 +1,8 @@
-"""Anomaly by distance from normal images, in any description of them (one-class detection).
+"""One-class detection: anomaly as distance from normal images in a feature space.
 
-Fitted on normal images alone; what an anomaly looks like is never shown. An image may be
-described several times, for instance with its regions shifted a little: its distance is then
-the least of them, so that standing askew is not an anomaly.
+Detectors are fitted on normal images alone and never see an anomaly. An image may have several
+feature vectors, for instance from slightly shifted regions (placements): its distance is then the
+smallest of them, so that a shifted patient position is not an anomaly.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import numpy as np
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 
-_CONSTANT = 1e-6  # a feature that varies less is not scaled up
+_CONSTANT = 1e-6  # a feature with a smaller standard deviation is not scaled
 
 
 @dataclass(frozen=True)
 class Detector:
-    """What is known of normal images.
+    """A fitted detector.
 
     Attributes
     ----------
     centre, spread : ndarray, shape (d,)
-        Mean and standard deviation of every feature of the normal images.
+        Mean and standard deviation of each feature over the normal images.
     model : sklearn estimator
         Fitted on the standardised features.
     neighbours : int
-        How many near images count; 0 for the Mahalanobis distance.
+        Number of nearest neighbours; 0 for the Mahalanobis distance.
     typical : (float, float)
-        Mean and standard deviation of the logarithm of the distances of the images fitted: for
-        neighbours with the image itself left out, for the Gaussian with it, so that there new
-        normal images score a little above 0.
+        Mean and standard deviation of the log distance of the images it was fitted on. Nearest
+        neighbours leave the image itself out; the Gaussian includes it, so that new normal images
+        score slightly above 0.
     """
 
     centre: np.ndarray
@@ -41,7 +41,7 @@ class Detector:
     typical: tuple[float, float] = (0.0, 1.0)
 
     def distance(self, features: np.ndarray) -> np.ndarray:
-        """Return how far images are from the normal ones.
+        """Return the distance of images from the normal ones.
 
         Parameters
         ----------
@@ -50,17 +50,17 @@ class Detector:
         Returns
         -------
         ndarray of float64, shape (n,), at least 0
-            The least over the placements, in standard deviations of a feature.
+            Minimum over the placements, in standard deviations of a feature.
 
         Raises
         ------
         ValueError
-            If there are not as many features as in the images fitted.
+            If the number of features differs from that at fitting.
         """
         return self._distances(features).min(axis=1)
 
     def score(self, features: np.ndarray) -> np.ndarray:
-        """Return how anomalous images are, on a scale that several detectors share.
+        """Return the anomaly score of images, on a scale common to all detectors.
 
         Parameters
         ----------
@@ -69,15 +69,14 @@ class Detector:
         Returns
         -------
         ndarray of float64, shape (n,)
-            Logarithm of the distance, standardised: near 0 for an image like those fitted, in
-            their standard deviations; higher is more anomalous. The scores of several
-            detectors may be averaged.
+            Log distance, standardised over the images of fitting: near 0 for normal images,
+            higher for anomalous ones. Scores of several detectors may be averaged.
         """
         mean, deviation = self.typical
         return (_logarithm(self.distance(features)) - mean) / deviation
 
-    def _distances(self, features: np.ndarray, *, own: bool = False) -> np.ndarray:
-        """Return distances by image and placement; ``own``: of the images fitted themselves."""
+    def _distances(self, features: np.ndarray, *, fitting: bool = False) -> np.ndarray:
+        """Return distances by image and placement; ``fitting``: of the images of fitting."""
         features = np.asarray(features)
         if features.ndim not in (2, 3) or features.shape[-1] != len(self.centre):
             raise ValueError(
@@ -86,18 +85,18 @@ class Detector:
             )
         rows = ((features - self.centre) / self.spread).reshape(-1, len(self.centre))
         if not self.neighbours:
-            found = np.sqrt(self.model.mahalanobis(rows))
+            distances = np.sqrt(self.model.mahalanobis(rows))
         else:
-            near, which = self.model.kneighbors(rows, self.neighbours + own)
-            if own:  # an image is no neighbour of itself
+            near, which = self.model.kneighbors(rows, self.neighbours + fitting)
+            if fitting:  # an image is not its own neighbour
                 images = np.arange(len(rows)) // (len(rows) // len(features))
                 near = np.sort(np.where(which == images[:, None], np.inf, near), axis=1)
-            found = near[:, : self.neighbours].mean(axis=1)
-        return found.reshape(len(features), -1)
+            distances = near[:, : self.neighbours].mean(axis=1)
+        return distances.reshape(len(features), -1)
 
 
 def nearest_normals(features: np.ndarray, *, neighbours: int = 3) -> Detector:
-    """Fit the mean distance to the nearest normal images.
+    """Fit a detector by mean distance to the nearest normal images.
 
     Ramaswamy et al. (2000), doi:10.1145/342009.335437; for images Bergman, Cohen and Hoshen
     (2020), arXiv:2002.10445.
@@ -105,9 +104,9 @@ def nearest_normals(features: np.ndarray, *, neighbours: int = 3) -> Detector:
     Parameters
     ----------
     features : ndarray of float, shape (n, d) or (n, placements, d)
-        Of normal images; with placements, the middle one is what others are compared with.
+        Features of normal images; with placements, the middle one is fitted.
     neighbours : int
-        At least 1; all other images where there are fewer.
+        At least 1; limited to the number of other images.
 
     Returns
     -------
@@ -116,26 +115,26 @@ def nearest_normals(features: np.ndarray, *, neighbours: int = 3) -> Detector:
     Raises
     ------
     ValueError
-        If there are fewer than three images, no neighbour, or a value that is not finite.
+        If there are fewer than three images, ``neighbours`` is below 1, or a value is not finite.
     """
     if neighbours < 1:
         raise ValueError(f"neighbours is {neighbours}; expected at least 1")
     rows, centre, spread = _standardised(features)
     model = NearestNeighbors(algorithm="brute").fit(rows)
-    return _gauged(Detector(centre, spread, model, min(neighbours, len(rows) - 1)), features)
+    return _with_scale(Detector(centre, spread, model, min(neighbours, len(rows) - 1)), features)
 
 
 def mahalanobis(features: np.ndarray) -> Detector:
-    """Fit one Gaussian to normal images: the distance counts their standard deviations.
+    """Fit a detector by Mahalanobis distance from a Gaussian of the normal images.
 
-    The covariance is shrunk as much as Ledoit and Wolf (2004, doi:10.1016/S0047-259X(03)00096-4)
-    find best, so that there may be fewer images than features. For images: Rippel, Mertens and
-    Merhof (2021), arXiv:2005.14140.
+    The covariance is shrunk (Ledoit and Wolf 2004, doi:10.1016/S0047-259X(03)00096-4), so that
+    there may be fewer images than features. For images: Rippel, Mertens and Merhof (2021),
+    arXiv:2005.14140.
 
     Parameters
     ----------
     features : ndarray of float, shape (n, d) or (n, placements, d)
-        Of normal images; with placements, the Gaussian is fitted to the middle one.
+        Features of normal images; with placements, the middle one is fitted.
 
     Returns
     -------
@@ -144,13 +143,14 @@ def mahalanobis(features: np.ndarray) -> Detector:
     Raises
     ------
     ValueError
-        If there are fewer than three images, or a value that is not finite.
+        If there are fewer than three images, or a value is not finite.
     """
     rows, centre, spread = _standardised(features)
-    return _gauged(Detector(centre, spread, LedoitWolf().fit(rows), 0), features)
+    return _with_scale(Detector(centre, spread, LedoitWolf().fit(rows), 0), features)
 
 
 def _standardised(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the standardised features of the middle placement, their mean and deviation."""
     features = np.asarray(features)
     if features.ndim not in (2, 3) or len(features) < 3 or not np.isfinite(features).all():
         raise ValueError(
@@ -163,10 +163,10 @@ def _standardised(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
     return (rows - centre) / spread, centre, spread
 
 
-def _gauged(detector: Detector, features: np.ndarray) -> Detector:
+def _with_scale(detector: Detector, features: np.ndarray) -> Detector:
     """Return the detector with the scale of its scores, from the images it was fitted on."""
-    usual = _logarithm(detector._distances(features, own=True).min(axis=1))
-    typical = (float(usual.mean()), max(float(usual.std()), _CONSTANT))
+    distances = _logarithm(detector._distances(features, fitting=True).min(axis=1))
+    typical = (float(distances.mean()), max(float(distances.std()), _CONSTANT))
     return replace(detector, typical=typical)
 
 

@@ -1,4 +1,4 @@
-"""Anomaly by reconstruction error: how badly an autoencoder redraws an image."""
+"""Anomaly by reconstruction error of an autoencoder, and its relation to fine detail."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from scipy import ndimage
 from cxr_helpers.models import training
 
 BANDS = (1, 2, 4, 8)  # standard deviations of the Gaussians between them, in 1/128 of the side
-DETAIL = 2  # what a Gaussian of this standard deviation takes away is fine detail
-_FLOOR = 1e-9  # of an error or a detail, before its logarithm
+DETAIL = 2  # standard deviation of the Gaussian that removes fine detail, in the same unit
+_FLOOR = 1e-9  # lowest error or detail before the logarithm
 
 
 def reconstruct(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Return what the autoencoder makes of some images.
+    """Return the reconstructions of images.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def reconstruction_error(model: keras.Model, images: np.ndarray) -> np.ndarray:
     model : keras.Model
         (n, size, size, 1) to the same shape, in [0, 1].
     images : ndarray of uint8, shape (n, size, size)
-        May be memory-mapped; a few hundred images at a time are held as floats.
+        May be memory-mapped; a few hundred images at a time are converted to floats.
 
     Returns
     -------
@@ -55,25 +55,25 @@ def reconstruction_error(model: keras.Model, images: np.ndarray) -> np.ndarray:
 
 
 def error_and_detail(model: keras.Model, images: np.ndarray) -> pd.DataFrame:
-    """Return how badly images are redrawn, by region and by fineness, beside their fine detail.
+    """Return reconstruction errors and fine detail of images, by region and by frequency band.
 
     Parameters
     ----------
     model : keras.Model
         (n, size, size, 1) to the same shape, in [0, 1].
     images : ndarray of uint8, shape (n, size, size)
-        May be memory-mapped; about a hundred at a time are held as floats.
+        May be memory-mapped; about a hundred at a time are converted to floats.
 
     Returns
     -------
     pandas.DataFrame
-        A row an image, in units of squared grey level, black 0 and white 1. For each region
-        (``whole``, ``outer``: the outer sixth of each side, ``middle``: the rest) the columns
-        ``error <region>``, the mean squared error of the reconstruction, and ``detail <region>``,
-        the mean square of what a Gaussian filter of 2/128 of the side takes away. For each band
-        of a Laplacian pyramid (Burt and Adelson 1983, doi:10.1109/TCOM.1983.1095851), between
-        0, 1, 2, 4 and 8 of 1/128 of the side, ``energy <upper end>`` of the image and ``lost
-        <upper end>``, that of the difference from its reconstruction.
+        One row per image, in units of squared grey level, black 0 and white 1. For each region
+        (``whole``; ``outer``, the outer sixth of each side; ``middle``, the rest): ``error
+        <region>``, the mean squared error of the reconstruction, and ``detail <region>``, the mean
+        square of what a Gaussian filter of 2/128 of the side removes. For each band of a
+        Laplacian pyramid (Burt and Adelson 1983, doi:10.1109/TCOM.1983.1095851), between 0, 1, 2,
+        4 and 8 of 1/128 of the side: ``energy <upper end>`` of the image and ``lost <upper end>``
+        of the difference from its reconstruction.
     """
     size = images.shape[1]
     margin, unit = size // 6, size / 128
@@ -86,35 +86,35 @@ def error_and_detail(model: keras.Model, images: np.ndarray) -> pd.DataFrame:
         blurred = [maps, *(_blurred(maps, scale * unit) for scale in BANDS)]
         return [np.mean((fine - coarse) ** 2, axis=(1, 2)) for fine, coarse in pairwise(blurred)]
 
-    found = []
+    tables = []
     for part in np.array_split(images, max(1, len(images) // 128)):
-        shown = part / np.float32(255)
-        missing = shown - reconstruct(model, part)
-        detail = (shown - _blurred(shown, DETAIL * unit)) ** 2
+        inputs = part / np.float32(255)
+        difference = inputs - reconstruct(model, part)
+        detail = (inputs - _blurred(inputs, DETAIL * unit)) ** 2
         columns = {}
         for name, region in regions.items():
-            columns[f"error {name}"] = (missing**2)[:, region].mean(axis=1, dtype=float)
+            columns[f"error {name}"] = (difference**2)[:, region].mean(axis=1, dtype=float)
             columns[f"detail {name}"] = detail[:, region].mean(axis=1, dtype=float)
-        columns |= {f"energy {b}": e for b, e in zip(BANDS, energies(shown), strict=True)}
-        columns |= {f"lost {b}": e for b, e in zip(BANDS, energies(missing), strict=True)}
-        found.append(pd.DataFrame(columns))
-    return pd.concat(found, ignore_index=True)
+        columns |= {f"energy {b}": e for b, e in zip(BANDS, energies(inputs), strict=True)}
+        columns |= {f"lost {b}": e for b, e in zip(BANDS, energies(difference), strict=True)}
+        tables.append(pd.DataFrame(columns))
+    return pd.concat(tables, ignore_index=True)
 
 
 def excess_error(error: np.ndarray, detail: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    """Return how far images are redrawn worse than normal ones of equal detail.
+    """Return the reconstruction error in excess of normal images with equal detail.
 
     Parameters
     ----------
     error, detail : ndarray of float, shape (n,)
         At least 0, see ``error_and_detail``.
     normal : ndarray of bool, shape (n,)
-        Where a straight line is fitted to the logarithm of the error against that of the detail.
+        Images to which a straight line is fitted: log error against log detail.
 
     Returns
     -------
     ndarray of float64, shape (n,)
-        Natural logarithm of the error, minus the line's.
+        Residual of the natural logarithm of the error from the line.
     """
     x, y = (np.log(np.maximum(values, _FLOOR)) for values in (detail, error))
     return y - np.polyval(np.polyfit(x[normal], y[normal], 1), x)

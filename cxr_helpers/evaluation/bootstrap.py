@@ -1,8 +1,8 @@
-"""Intervals of metrics: how far a score would move had other patients been imaged.
+"""Bootstrap intervals: how much a metric would vary had other patients been imaged.
 
-Images of one patient resemble each other, so patients are drawn, not images (Field & Welsh 2007,
-*Bootstrapping clustered data*); the interval is the middle 95 % of the draws (Efron & Tibshirani
-1993, chapter 13).
+Images of one patient resemble each other, so patients are resampled, not images (Field & Welsh
+2007, *Bootstrapping clustered data*). The interval is the middle 95 % of the resamples (Efron &
+Tibshirani 1993, chapter 13).
 """
 
 from __future__ import annotations
@@ -11,68 +11,78 @@ from collections.abc import Callable
 
 import numpy as np
 
-# of (y_true, said, weights), as in ``cxr_helpers.evaluation.metrics``
+# of (y_true, predictions, weights), as in ``cxr_helpers.evaluation.metrics``
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def resamples(
     groups: np.ndarray, classes: np.ndarray, *, draws: int = 2000, seed: int
 ) -> np.ndarray:
-    """Draw whole groups with replacement, as many of each class as there are.
+    """Resample whole groups with replacement, within each class.
 
     Parameters
     ----------
     groups : array of str or int, shape (n,)
-        Images of one group are drawn together.
+        Images of one group are resampled together.
     classes : array, shape (n,)
-        A group with images of several classes counts to the class of its first image.
-    draws, seed : int
+        A group with images of several classes belongs to the class of its first image.
+    draws : int
+        Number of resamples.
+    seed : int
 
     Returns
     -------
     ndarray of int, shape (draws, n)
-        How often each image counts in each draw. The same arguments give the same draws, so rows
-        scored on the same images can be compared pair by pair.
+        How often each image occurs in each resample. The same arguments give the same resamples,
+        so rows scored on the same images can be compared resample by resample.
 
     Raises
     ------
     ValueError
-        If there is not one class an image, or ``draws`` is below 1.
+        If the numbers of groups and classes differ, or ``draws`` is below 1.
     """
     groups, classes = np.asarray(groups), np.asarray(classes)
     if len(groups) != len(classes):
-        raise ValueError(f"{len(groups)} groups and {len(classes)} classes: expected one an image")
+        raise ValueError(
+            f"{len(groups)} groups and {len(classes)} classes: expected one of each per image"
+        )
     if draws < 1:
         raise ValueError(f"draws {draws} is out of range: expected at least 1")
-    draw = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     names, first, position = np.unique(groups, return_index=True, return_inverse=True)
     stratum = classes[first]
     times = np.zeros((draws, len(names)), dtype=int)
     for name in np.unique(stratum):
-        own = np.flatnonzero(stratum == name)
-        times[:, own] = draw.multinomial(len(own), np.full(len(own), 1 / len(own)), size=draws)
+        members = np.flatnonzero(stratum == name)
+        n = len(members)
+        times[:, members] = rng.multinomial(n, np.full(n, 1 / n), size=draws)
     return times[:, position]
 
 
-def percentile(found: np.ndarray) -> tuple[float, float]:
-    """Return the 2.5th and 97.5th percentile of a metric over draws.
+def percentile(values: np.ndarray) -> tuple[float, float]:
+    """Return the 2.5th and 97.5th percentile of a metric over resamples.
 
     Parameters
     ----------
-    found : array of float, shape (draws,)
-        Draws that leave the metric undefined are left out; NaN and NaN if all do. Where all draws
-        agree, as when no image is called wrong, the interval has no width and says too much.
+    values : array of float, shape (draws,)
+        Resamples on which the metric is undefined are ignored; if it is undefined on all, both
+        percentiles are NaN. Where all resamples agree, for instance because every prediction is
+        correct, the interval has no width and understates the uncertainty.
     """
-    found = np.asarray(found, dtype=float)
-    found = found[np.isfinite(found)]
-    if not len(found):
+    values = np.asarray(values, dtype=float)
+    values = values[np.isfinite(values)]
+    if not len(values):
         return np.nan, np.nan
-    low, high = np.percentile(found, [2.5, 97.5])
+    low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
 
 
 def estimate(
-    metric: Metric, y_true: np.ndarray, said: np.ndarray, *, weights: np.ndarray | None = None
+    metric: Metric,
+    y_true: np.ndarray,
+    predictions: np.ndarray,
+    *,
+    weights: np.ndarray | None = None,
 ) -> tuple[float, float, float]:
     """Return a metric and its 95 % interval.
 
@@ -80,14 +90,16 @@ def estimate(
     ----------
     metric : callable
         One of ``cxr_helpers.evaluation.metrics``.
-    y_true, said : array, shape (n,) or, for several probabilities, (n, k)
+    y_true : array of int, shape (n,)
+    predictions : array, shape (n,) or, for probabilities of k classes, (n, k)
+        What the metric compares with the labels.
     weights : array of int, shape (draws, n), optional
         From ``resamples``. Without them the interval is NaN and NaN.
     """
-    value = float(metric(y_true, said, np.ones((1, len(y_true))))[0])
+    value = float(metric(y_true, predictions, np.ones((1, len(y_true))))[0])
     if weights is None or np.isnan(value):
         return value, np.nan, np.nan
-    return value, *percentile(metric(y_true, said, weights))
+    return value, *percentile(metric(y_true, predictions, weights))
 
 
 def difference(
@@ -100,8 +112,9 @@ def difference(
 ) -> tuple[float, float, float]:
     """Return by how much the first row's metric exceeds the second's, and the 95 % interval.
 
-    Both rows are scored on the same images in each draw, so what makes images hard for both
-    cancels. Parameters are those of ``estimate``, ``first`` and ``second`` what two rows said.
+    Both rows are scored on the same images in each resample, so that difficulty common to both
+    cancels. Parameters are those of ``estimate``; ``first`` and ``second`` are the predictions of
+    two rows.
     """
 
     def gap(y_true: np.ndarray, _: None, weights: np.ndarray) -> np.ndarray:
@@ -111,25 +124,26 @@ def difference(
 
 
 def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> float:
-    """Return the exact two-sided p of two rows being right equally often (McNemar 1947).
+    """Return the exact two-sided p-value of two rows being equally accurate (McNemar 1947).
 
-    Only images that one row has right and the other wrong tell; each is a toss of a fair coin.
-    The images are taken as independent: several of one patient make p too small.
+    Only images that exactly one row classifies correctly count; under the null hypothesis either
+    row is equally likely to be the correct one. Images are treated as independent: several of one
+    patient make p too small.
 
     Parameters
     ----------
     right_a, right_b : array of bool, shape (n,)
-        Whether each row is right about each image.
+        Whether each row's prediction is correct.
 
     Returns
     -------
     float, range (0, 1]
-        1 where the rows never differ.
+        1 where the rows are correct on the same images.
 
     Raises
     ------
     ValueError
-        If the rows are not of the same images.
+        If the arrays differ in shape.
     """
     right_a, right_b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
     if right_a.shape != right_b.shape:

@@ -1,10 +1,10 @@
-"""Metrics of images that count several times, for all draws of a bootstrap at once.
+"""Metrics of weighted images, for all resamples of a bootstrap at once.
 
-Each function takes ``weights``, array of int or float, shape (draws, n): how often an image counts
-in a draw, from ``intervals.resamples``; one row of ones gives the plain metric. It returns float64,
-shape (draws,), NaN where a draw leaves the metric undefined. ``y_true`` and ``y_pred`` are
-arrays of int, shape (n,). All but the calibration error equal scikit-learn's metric of that name
-with ``sample_weight``, which takes one draw at a time.
+Each function takes ``weights``, array of int or float, shape (draws, n): how often each image
+occurs in a resample, from ``bootstrap.resamples``; a single row of ones gives the plain metric.
+It returns float64, shape (draws,), NaN where the metric is undefined on a resample. ``y_true``
+and ``y_pred`` are arrays of int, shape (n,). All but the calibration error equal scikit-learn's
+metric of that name with ``sample_weight``, which takes one resample at a time.
 """
 
 from __future__ import annotations
@@ -13,40 +13,41 @@ import numpy as np
 
 
 def accuracy(y_true: np.ndarray, y_pred: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the share of images that are called what they are."""
+    """Return the share of images whose prediction is correct."""
     y_true, y_pred, weights = _images(y_true, y_pred, weights)
-    return _over(weights @ (y_true == y_pred), weights.sum(axis=1))
+    return _ratio(weights @ (y_true == y_pred), weights.sum(axis=1))
 
 
 def sensitivity(y_true: np.ndarray, y_pred: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the share of the images of class 1 that are called 1."""
+    """Return the recall of class 1."""
     return _recall(y_true, y_pred, weights, of=1)
 
 
 def specificity(y_true: np.ndarray, y_pred: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the share of the images of class 0 that are called 0."""
+    """Return the recall of class 0."""
     return _recall(y_true, y_pred, weights, of=0)
 
 
 def balanced_accuracy(y_true: np.ndarray, y_pred: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the mean over classes of the share called right.
+    """Return the mean recall over classes.
 
-    A class that a draw lacks is left out of its mean; fewer than two classes give NaN.
+    A class that is missing from a resample is left out of its mean; fewer than two classes give
+    NaN.
     """
-    found = np.array([_recall(y_true, y_pred, weights, of=k) for k in np.unique(y_true)])
-    seen = np.isfinite(found).sum(axis=0)
-    return _over(np.nansum(found, axis=0), np.where(seen < 2, 0, seen))
+    recalls = np.array([_recall(y_true, y_pred, weights, of=k) for k in np.unique(y_true)])
+    present = np.isfinite(recalls).sum(axis=0)
+    return _ratio(np.nansum(recalls, axis=0), np.where(present < 2, 0, present))
 
 
-def auroc(y_true: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the share of (1, 0) pairs of images that the score orders right; a tie counts half.
+def auroc(y_true: np.ndarray, y_score: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the share of (1, 0) pairs of images that are ordered correctly; ties count half.
 
     Parameters
     ----------
     y_true : array of int, shape (n,)
-        1, and anything else for the rest.
-    score : array of float, shape (n,)
-        Higher means class 1, any scale.
+        1 for the positive class, any other value for the rest.
+    y_score : array of float, shape (n,)
+        Higher means class 1, on any scale.
     weights : array, shape (draws, n)
 
     Raises
@@ -54,47 +55,48 @@ def auroc(y_true: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndar
     ValueError
         If a score is not finite.
     """
-    ill, well = _by_score(y_true, score, weights)
-    above = np.cumsum(ill, axis=0) - ill / 2
-    return _over((well * above).sum(axis=0), ill.sum(axis=0) * well.sum(axis=0))
+    positive, negative = _by_score(y_true, y_score, weights)
+    above = np.cumsum(positive, axis=0) - positive / 2
+    pairs = positive.sum(axis=0) * negative.sum(axis=0)
+    return _ratio((negative * above).sum(axis=0), pairs)
 
 
-def macro_auroc(y_true: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def macro_auroc(y_true: np.ndarray, y_prob: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the mean AUROC of each class against the rest; NaN where a class is missing.
 
     Parameters
     ----------
     y_true : array of int, shape (n,)
-        Columns of ``probabilities``.
-    probabilities : array of float, shape (n, k)
+        Columns of ``y_prob``.
+    y_prob : array of float, shape (n, k)
     weights : array, shape (draws, n)
     """
-    columns = np.asarray(probabilities).T
+    columns = np.asarray(y_prob).T
     each = [auroc(np.asarray(y_true) == k, column, weights) for k, column in enumerate(columns)]
     return np.mean(each, axis=0)
 
 
-def average_precision(y_true: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the precision at each distinct score, weighted by the recall it adds.
+def average_precision(y_true: np.ndarray, y_score: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the mean precision over distinct scores, weighted by the recall each adds.
 
-    Parameters and errors are those of ``auroc``. A draw without either class gives NaN.
+    Parameters and errors are those of ``auroc``. A resample that lacks a class gives NaN.
     """
-    ill, well = _by_score(y_true, score, weights)
-    found, wrong = np.cumsum(ill, axis=0), np.cumsum(well, axis=0)
-    # no image so high counts in the draw: it adds no recall, whatever its precision
-    precision = np.nan_to_num(_over(found, found + wrong))
-    return _over((ill * precision).sum(axis=0), np.where(wrong[-1] > 0, found[-1], 0))
+    positive, negative = _by_score(y_true, y_score, weights)
+    true, false = np.cumsum(positive, axis=0), np.cumsum(negative, axis=0)
+    # undefined where no image of the resample scores so high; no recall is added there
+    precision = np.nan_to_num(_ratio(true, true + false))
+    return _ratio((positive * precision).sum(axis=0), np.where(false[-1] > 0, true[-1], 0))
 
 
-def brier(y_true: np.ndarray, probability: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the mean squared difference between probability and y_true (Brier 1950).
+def brier(y_true: np.ndarray, y_prob: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the mean squared difference between probability and label (Brier 1950).
 
     Parameters
     ----------
     y_true : array of int, shape (n,)
         1 or 0.
-    probability : array of float, shape (n,), range [0, 1]
-        Of class 1.
+    y_prob : array of float, shape (n,), range [0, 1]
+        Probability of class 1.
     weights : array, shape (draws, n)
 
     Raises
@@ -102,73 +104,77 @@ def brier(y_true: np.ndarray, probability: np.ndarray, weights: np.ndarray) -> n
     ValueError
         If a probability is out of range.
     """
-    y_true, probability, weights = _images(y_true, check_probability(probability), weights)
-    return _over(weights @ (probability - y_true) ** 2, weights.sum(axis=1))
+    y_true, y_prob, weights = _images(y_true, check_probability(y_prob), weights)
+    return _ratio(weights @ (y_prob - y_true) ** 2, weights.sum(axis=1))
 
 
 def calibration_error(
-    y_true: np.ndarray, probability: np.ndarray, weights: np.ndarray, *, bins: int = 10
+    y_true: np.ndarray, y_prob: np.ndarray, weights: np.ndarray, *, bins: int = 10
 ) -> np.ndarray:
     """Return the expected calibration error over bins of equal width.
 
-    The mean over images of the gap, in their bin, between mean probability and share of class 1
-    (Guo et al. 2017, for the probability of class 1). Parameters and errors are those of
-    ``brier``; bins are those of ``bin_of``. Chance alone opens gaps, and drawing images anew opens
-    more: the draws lie above the plain value, and where that is small an interval may leave it out.
+    The gap between mean probability and share of class 1 in each bin, averaged over images (Guo
+    et al. 2017, equation 3, for the probability of class 1). Parameters and errors are those of
+    ``brier``; bins are those of ``bin_index``. Sampling noise alone opens gaps, and resampling
+    adds to it: bootstrap values are biased upwards, and the interval of a small error may exclude
+    the error itself.
     """
-    y_true, probability, weights = _images(y_true, check_probability(probability), weights)
-    member = bin_index(probability, bins=bins)[:, None] == np.arange(bins)
-    gaps = np.abs(weights @ (member * (probability - y_true)[:, None]))
-    return _over(gaps.sum(axis=1), weights.sum(axis=1))
+    y_true, y_prob, weights = _images(y_true, check_probability(y_prob), weights)
+    member = bin_index(y_prob, bins=bins)[:, None] == np.arange(bins)
+    gaps = np.abs(weights @ (member * (y_prob - y_true)[:, None]))
+    return _ratio(gaps.sum(axis=1), weights.sum(axis=1))
 
 
-def bin_index(probability: np.ndarray, *, bins: int) -> np.ndarray:
+def bin_index(y_prob: np.ndarray, *, bins: int) -> np.ndarray:
     """Return each probability's bin, 0 to ``bins`` - 1, of equal width over [0, 1].
 
-    A bin holds its upper edge, the first one 0 too, as in scikit-learn's ``calibration_curve``.
+    A bin includes its upper edge, the first one 0 too, as in scikit-learn's
+    ``calibration_curve``.
     """
-    return np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], probability)
+    return np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], y_prob)
 
 
-def check_probability(probability: np.ndarray) -> np.ndarray:
+def check_probability(y_prob: np.ndarray) -> np.ndarray:
     """Return probabilities as float64; ValueError if one is outside [0, 1]."""
-    probability = np.asarray(probability, dtype=float)
-    outside = ~((probability >= 0) & (probability <= 1))
+    y_prob = np.asarray(y_prob, dtype=float)
+    outside = ~((y_prob >= 0) & (y_prob <= 1))
     if outside.any():
-        raise ValueError(f"{probability[outside][0]} is no probability: expected 0 to 1")
-    return probability
+        raise ValueError(f"{y_prob[outside][0]} is not a probability: expected 0 to 1")
+    return y_prob
 
 
-def _images(y_true: np.ndarray, said: np.ndarray, weights: np.ndarray) -> tuple:
-    y_true, said, weights = np.asarray(y_true), np.asarray(said), np.asarray(weights, dtype=float)
-    if not len(y_true) == len(said) == weights.shape[-1] or weights.ndim != 2:
+def _images(y_true: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> tuple:
+    """Return the arguments as arrays, checked to be of the same images."""
+    y_true, predictions = np.asarray(y_true), np.asarray(predictions)
+    weights = np.asarray(weights, dtype=float)
+    if not len(y_true) == len(predictions) == weights.shape[-1] or weights.ndim != 2:
         raise ValueError(
-            f"{len(y_true)} truths, {len(said)} answers and weights of shape {weights.shape}: "
-            "expected one of each an image"
+            f"{len(y_true)} labels, {len(predictions)} predictions and weights of shape "
+            f"{weights.shape}: expected one of each per image"
         )
     if not len(y_true):
         raise ValueError("there are no images to score")
-    return y_true, said, weights
+    return y_true, predictions, weights
 
 
-def _over(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Return a quotient, NaN where the denominator is 0."""
+    undefined = np.full(numerator.shape, np.nan)
+    return np.divide(numerator, denominator, out=undefined, where=denominator > 0)
 
 
 def _recall(y_true: np.ndarray, y_pred: np.ndarray, weights: np.ndarray, *, of: int):
     y_true, y_pred, weights = _images(y_true, y_pred, weights)
-    return _over(weights @ ((y_true == of) & (y_pred == of)), weights @ (y_true == of))
+    return _ratio(weights @ ((y_true == of) & (y_pred == of)), weights @ (y_true == of))
 
 
-def _by_score(y_true: np.ndarray, score: np.ndarray, weights: np.ndarray) -> tuple:
-    """Return the weight of class 1 and of the rest at each distinct score, the highest first."""
-    y_true, score, weights = _images(y_true, np.asarray(score, dtype=float), weights)
-    if not np.isfinite(score).all():
-        raise ValueError(
-            f"score {score[~np.isfinite(score)][0]} cannot be ordered: expected finite"
-        )
-    order = np.argsort(-score)
-    starts = np.flatnonzero(np.diff(score[order], prepend=np.inf))
-    ill = (y_true[order] == 1)[:, None]
+def _by_score(y_true: np.ndarray, y_score: np.ndarray, weights: np.ndarray) -> tuple:
+    """Return the weight of class 1 and of the rest at each distinct score, highest score first."""
+    y_true, y_score, weights = _images(y_true, np.asarray(y_score, dtype=float), weights)
+    if not np.isfinite(y_score).all():
+        raise ValueError(f"score {y_score[~np.isfinite(y_score)][0]} is not finite")
+    order = np.argsort(-y_score)
+    starts = np.flatnonzero(np.diff(y_score[order], prepend=np.inf))
+    positive = (y_true[order] == 1)[:, None]
     images = weights.T[order]
-    return np.add.reduceat(images * ill, starts), np.add.reduceat(images * ~ill, starts)
+    return np.add.reduceat(images * positive, starts), np.add.reduceat(images * ~positive, starts)

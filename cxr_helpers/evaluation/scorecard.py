@@ -1,4 +1,4 @@
-"""Scores of the rows of one stage: every split, every metric, with intervals and predictions.
+"""Scores and predictions of the rows of one stage: every split and metric, with intervals.
 
 Undefined scores are missing, not zero.
 """
@@ -27,7 +27,7 @@ class Labelled(Protocol):
     category : ndarray of int, shape (n,)
         Class from 0; -1 where unknown.
     three_classes : bool
-        Whether bacterial and viral pneumonia are told apart.
+        Whether bacterial and viral pneumonia are distinguished.
     """
 
     index: pd.DataFrame
@@ -35,7 +35,7 @@ class Labelled(Protocol):
     three_classes: bool
 
     def scored(self) -> Sequence[str]:
-        """Return the names of the splits to score."""
+        """Return the names of the splits to be scored."""
 
 
 def score_binary(
@@ -84,7 +84,7 @@ def score_binary(
         If the arrays differ in length, a score is not finite, or a probability is out of range.
     """
     y_score = y_prob if y_score is None else y_score
-    wanted = {
+    inputs = {
         "accuracy": (metrics.accuracy, y_pred),
         "balanced_accuracy": (metrics.balanced_accuracy, y_pred),
         "sensitivity": (metrics.sensitivity, y_pred),
@@ -94,7 +94,7 @@ def score_binary(
         "brier": (metrics.brier, y_prob),
         "calibration_error": (metrics.calibration_error, y_prob),
     }
-    return _score(row, split, y_true, wanted, groups=groups, seed=seed)
+    return _score(row, split, y_true, inputs, groups=groups, seed=seed)
 
 
 def score_categorical(
@@ -125,30 +125,36 @@ def score_categorical(
     pandas.DataFrame
         Columns as for ``score_binary``. AUROC is the mean over classes of one against the rest.
     """
-    wanted = {
+    inputs = {
         "accuracy": (metrics.accuracy, y_pred),
         "balanced_accuracy": (metrics.balanced_accuracy, y_pred),
         "auroc": (metrics.macro_auroc, y_prob),
     }
-    return _score(row, split, y_true, wanted, groups=groups, seed=seed)
+    return _score(row, split, y_true, inputs, groups=groups, seed=seed)
 
 
 def _score(
     row: str,
     split: str,
     y_true: np.ndarray,
-    wanted: Mapping[str, tuple[bootstrap.Metric, np.ndarray | None]],
+    inputs: Mapping[str, tuple[bootstrap.Metric, np.ndarray | None]],
     *,
     groups: np.ndarray | None,
     seed: int,
 ) -> pd.DataFrame:
-    """Return a line for each metric whose predictions are given."""
+    """Return one line for each metric whose predictions are available."""
     y_true = np.asarray(y_true)
     weights = None if groups is None else bootstrap.resamples(groups, y_true, seed=seed)
     lines = [
-        (row, split, name, *bootstrap.estimate(metric, y_true, given, weights=weights), len(y_true))
-        for name, (metric, given) in wanted.items()
-        if given is not None
+        (
+            row,
+            split,
+            name,
+            *bootstrap.estimate(metric, y_true, values, weights=weights),
+            len(y_true),
+        )
+        for name, (metric, values) in inputs.items()
+        if values is not None
     ]
     return pd.DataFrame(lines, columns=COLUMNS)
 
@@ -195,9 +201,9 @@ class Scorecard:
         ``groups`` says whether the groups of ``shortcut_groups`` are scored too: not for the
         border networks' own rows, which are wrong on conflicting images by definition.
         """
-        given = {"y_pred": y_pred, "y_score": y_score, "y_prob": y_prob}
+        predictions = {"y_pred": y_pred, "y_score": y_score, "y_prob": y_prob}
         y_true = (self.radiographs.index["class_name"] != "normal").to_numpy(dtype=int)
-        self._add(row, y_true, given, score=score_binary, splits=splits, by_group=groups)
+        self._add(row, y_true, predictions, score=score_binary, splits=splits, by_group=groups)
 
     def categorical(
         self,
@@ -210,26 +216,30 @@ class Scorecard:
     ) -> None:
         """Score predictions of three classes, see ``score_categorical``.
 
-        Pneumonia of unknown kind is left out. Where three classes cannot be told apart, nothing
-        is scored.
+        Pneumonia of unknown subtype is left out. Nothing is scored where the data distinguish only
+        two classes.
         """
         if not self.radiographs.three_classes:
             return
-        given = {"y_pred": y_pred, "y_prob": y_prob}
+        predictions = {"y_pred": y_pred, "y_prob": y_prob}
         y_true = self.radiographs.category
-        self._add(row, y_true, given, score=score_categorical, splits=splits, by_group=groups)
+        self._add(row, y_true, predictions, score=score_categorical, splits=splits, by_group=groups)
 
     def unavailable(self, row: str) -> None:
         """Record a row that cannot be scored on these images."""
         n = int((self.radiographs.index["split"] == "test").sum())
         self._scores.append(unavailable(row, "test", n))
 
-    def _add(self, row, y_true, given, *, score, splits, by_group) -> None:
+    def _add(self, row, y_true, predictions, *, score, splits, by_group) -> None:
+        """Score a row on every split and keep its predictions."""
         index = self.radiographs.index
-        ranking = next((v for v in list(given.values())[1:] if v is not None and v.ndim == 1), None)
+        rankings = [predictions.get(name) for name in ("y_score", "y_prob")]
+        ranking = next((v for v in rankings if v is not None and v.ndim == 1), None)
         for split in splits or self.radiographs.scored():
             images = np.flatnonzero((index["split"] == split) & (y_true >= 0))
-            part = {name: v if v is None else np.asarray(v)[images] for name, v in given.items()}
+            part = {
+                name: v if v is None else np.asarray(v)[images] for name, v in predictions.items()
+            }
             groups = index["group"].iloc[images].to_numpy()
             self._scores.append(
                 score(row, split, y_true[images], **part, groups=groups, seed=self.seed)
@@ -264,16 +274,16 @@ class Scorecard:
         """Add the worst-group accuracy and, given a score, the AUROC of conflicting images."""
         weights = bootstrap.resamples(index["group"], y_true, seed=self.seed)
         normal = (index["class_name"] == "normal").to_numpy()
-        found = {
+        scores = {
             "worst_group_accuracy": shortcut_groups.worst_group_accuracy(
                 y_pred == y_true, normal, alignment, weights
             )
         }
         if y_score is not None:
-            found["conflicting_auroc"] = shortcut_groups.conflicting_auroc(
+            scores["conflicting_auroc"] = shortcut_groups.conflicting_auroc(
                 y_true, y_score, alignment, weights
             )
-        lines = [(row, split, name, *line) for name, line in found.items() if line]
+        lines = [(row, split, name, *line) for name, line in scores.items() if line]
         if lines:
             self._scores.append(pd.DataFrame(lines, columns=COLUMNS))
 
@@ -281,17 +291,18 @@ class Scorecard:
         """Return the AUROC of the border alone on a split, and the alignment of every image."""
         if split not in self._border:
             index = self.radiographs.index
-            own = (index["split"] == split).to_numpy()
+            in_split = (index["split"] == split).to_numpy()
             alignment = np.zeros(len(index), dtype=int)
-            alignment[own] = shortcut_groups.alignment(index[own], seed=self.seed)
-            self._border[split] = shortcut_groups.auroc(index[own], seed=self.seed), alignment
+            alignment[in_split] = shortcut_groups.alignment(index[in_split], seed=self.seed)
+            auroc = shortcut_groups.auroc(index[in_split], seed=self.seed)
+            self._border[split] = auroc, alignment
         return self._border[split]
 
     def note(self, *metrics: str) -> str:
-        """Return what a caption says about metrics by group, see ``shortcut_groups.note``."""
-        found = [name for name in metrics if (self.table["metric"] == name).any()]
+        """Return the note of a caption on metrics by group, see ``shortcut_groups.note``."""
+        scored = [name for name in metrics if (self.table["metric"] == name).any()]
         return shortcut_groups.note(
-            {split: auroc for split, (auroc, _) in self._border.items()}, found
+            {split: auroc for split, (auroc, _) in self._border.items()}, scored
         )
 
     @property

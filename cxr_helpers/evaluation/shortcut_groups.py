@@ -1,7 +1,8 @@
-"""Images by what their border says of their class, for or against: where leaning on style fails.
+"""Shortcut-aligned and shortcut-conflicting images: where relying on image style fails.
 
-The border says something only where it knows something: on a split where the AUROC of the border
-networks (see ``border``) may be one half, no image has a side and there is no group.
+An image is aligned if a network that sees only its border predicts its class, and conflicting if
+that network predicts another. Groups exist only on splits where the border is informative: where
+the 95 % interval of the border networks' AUROC includes one half, no image belongs to a group.
 """
 
 from __future__ import annotations
@@ -14,46 +15,46 @@ from scipy import special
 
 from cxr_helpers.evaluation import bootstrap, metrics
 
-MINIMUM_IMAGES = 5  # images: the accuracy of fewer says nothing
+MINIMUM_IMAGES = 5  # of a group: the accuracy on fewer is not informative
 # A likelihood ratio nearer to 1 is "rarely important" (Jaeschke, Guyatt & Sackett 1994, JAMA 271,
-# 703-707): the border then speaks neither for normal nor for pneumonia.
+# 703-707): the image is then neither aligned nor conflicting.
 MINIMUM_RATIO = 2.0
 MEANING = {  # of each metric, for captions
-    "worst_group_accuracy": "Worst group: lowest accuracy of normal or pneumonia with the border "
-    "speaking for or against the class; its interval lies low, as the lowest of several does.",
-    "conflicting_auroc": "Conflicting AUROC: only the images whose border speaks against their "
-    "class.",
+    "worst_group_accuracy": "Worst group: lowest accuracy among normal and pneumonia images whose "
+    "border predicts their class (aligned) or the other (conflicting); its interval is biased "
+    "downwards, as that of a minimum is.",
+    "conflicting_auroc": "Conflicting AUROC: only images whose border predicts the other class.",
 }
 
 
 def prior(index: pd.DataFrame) -> float:
-    """Return the share of normal images among what the border networks were trained on.
+    """Return the share of normal images in the training of the border networks.
 
-    Their classes were drawn equally often: 1/3 for three classes, 1/2 for two.
+    Their classes were sampled equally often: 1/3 for three classes, 1/2 for two.
 
     Parameters
     ----------
     index : pandas.DataFrame
-        A column ``border_<class>`` for each class; one that is empty or 0 throughout is none.
+        One column ``border_<class>`` per class; empty or all-zero columns are ignored.
     """
     return 1 / max(1, (index.filter(regex="^border_") > 0).any().sum())
 
 
 def auroc(index: pd.DataFrame, *, seed: int) -> tuple[float, float, float]:
-    """Return how well the border alone tells pneumonia from normal, and the 95 % interval.
+    """Return the AUROC of the border alone for pneumonia against normal, and its 95 % interval.
 
     Parameters
     ----------
     index : pandas.DataFrame, n rows
-        The images of one split: ``class_name``, ``group`` and ``border_normal``, the border's
-        probability of normal, 0 to 1.
+        The images of one split: ``class_name``, ``group`` and ``border_normal``, the border
+        network's probability of normal, 0 to 1.
     seed : int
-        Of the bootstrap's draws: whole groups, within each class.
+        Seed of the bootstrap, which resamples whole groups within each class.
 
     Returns
     -------
     (value, low, high) : floats
-        NaN where a class is missing or the border networks judged none of the images.
+        NaN where a class is missing or the border networks predicted no image.
     """
     normal = index["border_normal"].to_numpy(dtype=float)
     if np.isnan(normal).any() or not len(normal):
@@ -64,110 +65,110 @@ def auroc(index: pd.DataFrame, *, seed: int) -> tuple[float, float, float]:
 
 
 def alignment(index: pd.DataFrame, *, seed: int) -> np.ndarray:
-    """Say of which images the border speaks for their class and of which against it.
+    """Return which images are shortcut-aligned and which are shortcut-conflicting.
 
-    The border's odds of normal are compared with those of the networks' training: at least
-    ``DECISIVE`` times as high speaks for normal, as low for pneumonia.
+    The border network's odds of normal are divided by the odds in its training. A ratio of at
+    least ``MINIMUM_RATIO`` predicts normal, one of at most ``1 / MINIMUM_RATIO`` pneumonia.
 
     Parameters
     ----------
     index, seed
-        As for ``auroc``, with the other ``border_`` columns, see ``prior``.
+        As for ``auroc``, with the remaining ``border_`` columns, see ``prior``.
 
     Returns
     -------
     ndarray of int, shape (n,)
-        1 for the class, -1 against it, 0 neither. All 0 where the interval of ``auroc`` holds one
-        half: such a border knows nothing that a label could contradict.
+        1 aligned, -1 conflicting, 0 neither. All 0 where the interval of ``auroc`` includes one
+        half.
     """
-    if not _knows(*auroc(index, seed=seed)):
+    if not _is_informative(*auroc(index, seed=seed)):
         return np.zeros(len(index), dtype=int)
-    said = np.clip(index["border_normal"].to_numpy(dtype=float), 1e-7, 1 - 1e-7)
-    ratio = special.logit(said) - special.logit(prior(index))
-    spoken = np.where(np.abs(ratio) < np.log(MINIMUM_RATIO), 0, np.sign(ratio)).astype(int)
-    return np.where(index["class_name"] == "normal", spoken, -spoken)
+    y_prob = np.clip(index["border_normal"].to_numpy(dtype=float), 1e-7, 1 - 1e-7)
+    log_ratio = special.logit(y_prob) - special.logit(prior(index))
+    towards_normal = np.where(np.abs(log_ratio) < np.log(MINIMUM_RATIO), 0, np.sign(log_ratio))
+    towards_normal = towards_normal.astype(int)
+    return np.where(index["class_name"] == "normal", towards_normal, -towards_normal)
 
 
 def counts(index: pd.DataFrame, *, seed: int) -> dict[str, int]:
-    """Count the images of a split by ``sides``, those that the border contradicts by class."""
-    side = alignment(index, seed=seed)
+    """Count the images of a split by ``alignment``, the conflicting ones by class."""
+    aligned = alignment(index, seed=seed)
     normal = (index["class_name"] == "normal").to_numpy()
     return {
         "images": len(index),
-        "border for the class": int((side > 0).sum()),
-        "normal, border against": int((normal & (side < 0)).sum()),
-        "pneumonia, border against": int((~normal & (side < 0)).sum()),
-        "neither": int((side == 0).sum()),
+        "aligned": int((aligned > 0).sum()),
+        "normal, conflicting": int((normal & (aligned < 0)).sum()),
+        "pneumonia, conflicting": int((~normal & (aligned < 0)).sum()),
+        "neither": int((aligned == 0).sum()),
     }
 
 
 def worst_group_accuracy(
-    right: np.ndarray, normal: np.ndarray, side: np.ndarray, weights: np.ndarray
+    right: np.ndarray, normal: np.ndarray, aligned: np.ndarray, weights: np.ndarray
 ) -> tuple[float, float, float, int] | None:
-    """Return the accuracy in the worst of four groups: normal or pneumonia, border for or against.
+    """Return the lowest accuracy of four groups: normal or pneumonia, aligned or conflicting.
 
     Sagawa et al. (2020), *Distributionally robust neural networks for group shifts*.
 
     Parameters
     ----------
     right, normal : array of bool, shape (n,)
-        Whether the image's prediction was right; whether it is normal.
-    side : array of int, shape (n,)
-        From ``sides``.
+        Whether the image's prediction is correct; whether the image is normal.
+    aligned : array of int, shape (n,)
+        From ``alignment``.
     weights : array of int, shape (draws, n)
-        From ``intervals.resamples``.
+        From ``bootstrap.resamples``.
 
     Returns
     -------
     (value, low, high, n) or None
-        Over the groups of at least ``SMALLEST`` images; n is the worst group's. The interval is
-        that of the lowest accuracy in each draw, whichever group it is of, and so lies low. None
-        where neither group that the border contradicts is so large.
+        Over the groups of at least ``MINIMUM_IMAGES`` images; n is the size of the worst one. The
+        interval is that of the lowest accuracy in each resample, whichever group it belongs to,
+        and is therefore biased downwards. None where no conflicting group is large enough.
     """
-    groups = list(_large(normal, side))
-    if not any((side[group] < 0).all() for group in groups):
+    groups = list(_large_groups(normal, aligned))
+    if not any((aligned[group] < 0).all() for group in groups):
         return None
     y_true = np.ones(len(right), dtype=int)
 
     def accuracies(weights: np.ndarray) -> np.ndarray:
-        parts = [metrics.accuracy(y_true[g], right[g], weights[:, g]) for g in groups]
-        return np.array(parts)
+        each = [metrics.accuracy(y_true[g], right[g], weights[:, g]) for g in groups]
+        return np.array(each)
 
-    found = accuracies(np.ones((1, len(right))))[:, 0]
+    values = accuracies(np.ones((1, len(right))))[:, 0]
     lowest = np.fmin.reduce(accuracies(weights))
-    size = len(groups[found.argmin()])
-    return float(found.min()), *bootstrap.percentile(lowest), size
+    n = len(groups[values.argmin()])
+    return float(values.min()), *bootstrap.percentile(lowest), n
 
 
 def conflicting_auroc(
-    y_true: np.ndarray, score: np.ndarray, side: np.ndarray, weights: np.ndarray
+    y_true: np.ndarray, y_score: np.ndarray, aligned: np.ndarray, weights: np.ndarray
 ) -> tuple[float, float, float, int] | None:
-    """Return the AUROC of a score over the images that the border contradicts.
+    """Return the AUROC on the shortcut-conflicting images.
 
     Parameters
     ----------
     y_true : array of int, shape (n,)
         1 for pneumonia, 0 for normal.
-    score : array of float, shape (n,)
-    side, weights
-        As for ``worst``.
+    y_score : array of float, shape (n,)
+        Higher means pneumonia, on any scale.
+    aligned, weights
+        As for ``worst_group_accuracy``.
 
     Returns
     -------
     (value, low, high, n) or None
-        None where fewer than ``SMALLEST`` such images are normal, or have pneumonia.
+        None where fewer than ``MINIMUM_IMAGES`` of either class are conflicting.
     """
-    against = np.flatnonzero(side < 0)
-    if np.bincount(y_true[against], minlength=2).min() < MINIMUM_IMAGES:
+    rows = np.flatnonzero(aligned < 0)
+    if np.bincount(y_true[rows], minlength=2).min() < MINIMUM_IMAGES:
         return None
-    found = bootstrap.estimate(
-        metrics.auroc, y_true[against], score[against], weights=weights[:, against]
-    )
-    return *found, len(against)
+    auroc = bootstrap.estimate(metrics.auroc, y_true[rows], y_score[rows], weights=weights[:, rows])
+    return *auroc, len(rows)
 
 
 def note(aurocs: Mapping[str, tuple[float, float, float]], metrics: Collection[str]) -> str:
-    """Return the sentences of a caption that say what the groups are, or why there are none.
+    """Return the sentences of a caption that define the groups, or state why there are none.
 
     Parameters
     ----------
@@ -178,45 +179,45 @@ def note(aurocs: Mapping[str, tuple[float, float, float]], metrics: Collection[s
     """
     if metrics:
         n = (
-            "n is the number of images in the group; a dash means that there is no such group, or "
-            "that the row is the border's own."
+            "n is the number of images in the group; a dash means that there is no such group or "
+            "that the row is a border network."
         )
         return " ".join([*(MEANING[name] for name in metrics), n])
-    known = {split: found for split, found in aurocs.items() if not np.isnan(found[0])}
-    few = {split: found for split, found in known.items() if _knows(*found)}
-    said = []
-    if set(known) > set(few) or not known:
-        said.append(
-            f"The border alone does not tell normal from pneumonia here{_measured(known, few)}: there "
-            "is nothing for a label to contradict, and so no score by what the border says."
+    defined = {split: auroc for split, auroc in aurocs.items() if not np.isnan(auroc[0])}
+    informative = {split: auroc for split, auroc in defined.items() if _is_informative(*auroc)}
+    sentences = []
+    if set(defined) > set(informative) or not defined:
+        sentences.append(
+            "The border alone does not distinguish normal from pneumonia here"
+            f"{_in_brackets(defined, without=informative)}: no image is aligned or conflicting, and "
+            "no group is scored."
         )
-    if few:
-        said.append(
-            f"The border contradicts the class of too few images{_measured(few)} for a group of "
-            "their own."
+    if informative:
+        sentences.append(
+            f"Too few images are conflicting{_in_brackets(informative)} to be scored as a group."
         )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
-def _measured(aurocs: Mapping, without: Collection[str] = ()) -> str:
-    """Return the AUROC of some splits in brackets, as text; nothing where there is none."""
-    found = "; ".join(
+def _in_brackets(aurocs: Mapping, *, without: Collection[str] = ()) -> str:
+    """Return the AUROC of each split as text in brackets; an empty string without any."""
+    text = "; ".join(
         f"{split} {value:.3f} [{low:.2f}, {high:.2f}]"
         for split, (value, low, high) in aurocs.items()
         if split not in without
     )
-    return f" (AUROC: {found})" * bool(found)
+    return f" (AUROC: {text})" * bool(text)
 
 
-def _knows(_: float, low: float, high: float) -> bool:
-    """Return whether an AUROC's interval excludes one half; an undefined one does not."""
+def _is_informative(_: float, low: float, high: float) -> bool:
+    """Return whether an AUROC's interval excludes one half; an undefined interval does not."""
     return low > 0.5 or high < 0.5
 
 
-def _large(normal: np.ndarray, side: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the rows of each of the four groups that has enough images."""
+def _large_groups(normal: np.ndarray, aligned: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the rows of each of the four groups with at least ``MINIMUM_IMAGES`` images."""
     for is_normal in (True, False):
-        for of_side in (1, -1):
-            rows = np.flatnonzero((normal == is_normal) & (side == of_side))
+        for sign in (1, -1):
+            rows = np.flatnonzero((normal == is_normal) & (aligned == sign))
             if len(rows) >= MINIMUM_IMAGES:
                 yield rows

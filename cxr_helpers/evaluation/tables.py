@@ -1,4 +1,4 @@
-"""Scores as tables for readers: values with their intervals, Table 1 and what follows it."""
+"""Score tables for readers: values with their intervals, Table 1 and the table after it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FURTHER = {
     "Brier": "brier",
     "Calibration error": "calibration_error",
 }
-OPTIONAL = ("Worst group",)  # left out where no row has it
+OPTIONAL = ("Worst group",)  # omitted where no row has it
 
 
 class Row(Protocol):
@@ -46,29 +46,27 @@ class Row(Protocol):
 
 
 def as_text(scores: pd.DataFrame, metrics: Sequence[str] = HEADINGS[:5]) -> pd.DataFrame:
-    """Return scores for a table: one line for each row and split, one column for each metric.
+    """Return scores as text: one line for each row and split, one column for each metric.
 
     Parameters
     ----------
     scores : pandas.DataFrame
         Columns as ``scorecard.COLUMNS``.
     metrics : sequence of str
-        Some of ``HEADINGS``; those that no row has are left out.
+        Some of ``HEADINGS``; metrics that no row has are omitted.
 
     Returns
     -------
     pandas.DataFrame
-        Text, as ``with_interval`` writes it; a missing score is a dash. A score of fewer images
-        than its row shows their number: ``0.912 [0.88, 0.94] (n = 45)``.
+        Text as ``with_interval`` writes it; a missing score is a dash. A score on fewer images
+        than its row has shows their number: ``0.912 [0.88, 0.94] (n = 45)``.
     """
     n = scores.groupby(["row", "split"])["n"].transform("max")
-    lines = scores.assign(own=scores["n"].where(scores["n"] < n))
-    shown = scores.assign(
-        n=n, text=[with_interval(*line) for line in lines[["value", "low", "high", "own"]].values]
-    )
-    table = shown.pivot(index=["row", "split", "n"], columns="metric", values="text")
+    parts = scores[["value", "low", "high"]].assign(n=scores["n"].where(scores["n"] < n))
+    lines = scores.assign(n=n, text=[with_interval(*line) for line in parts.to_numpy()])
+    table = lines.pivot(index=["row", "split", "n"], columns="metric", values="text")
     table = table.rename(columns={m.replace(" ", "_").lower(): m for m in HEADINGS})
-    order = shown[["row", "split", "n"]].drop_duplicates()
+    order = lines[["row", "split", "n"]].drop_duplicates()
     table = table.reindex(pd.MultiIndex.from_frame(order))
     table = table[[m for m in metrics if m in table]].fillna("–").reset_index()
     return table.rename_axis(columns=None).assign(row=table["row"].str.replace("_", " "))
@@ -77,10 +75,10 @@ def as_text(scores: pd.DataFrame, metrics: Sequence[str] = HEADINGS[:5]) -> pd.D
 def with_interval(
     value: float, low: float = np.nan, high: float = np.nan, n: float = np.nan
 ) -> str:
-    """Return a value, its interval and its number of images as text, such as ``0.912 [0.88, 0.94]``.
+    """Return a value, its interval and its number of images as text: ``0.912 [0.88, 0.94]``.
 
-    The bounds of the interval are rounded outwards, so that it contains the rounded value too.
-    Lines break only between the parts.
+    The bounds are rounded outwards, so that the interval contains the rounded value. Lines break
+    only between the parts.
     """
     if np.isnan(value):
         return "–"
@@ -113,28 +111,29 @@ def table_one(
     Returns
     -------
     pandas.DataFrame
-        ``Row``, ``Classes``, ``Published``, one text column for each metric (see
-        ``with_interval``; a dash where it is not defined), ``n`` and, where several seeds were
+        ``Row``, ``Classes``, ``Published``, one text column per metric (see
+        ``with_interval``; a dash where it is undefined), ``n`` and, where several seeds were
         run, ``Accuracy over seeds``.
     """
-    own = scores[scores["split"] == split].set_index(["row", "metric"])
-    own["own"] = own["n"].where(own["n"] < own.groupby("row")["n"].transform("max"))
+    of_split = scores[scores["split"] == split].set_index(["row", "metric"])
+    largest = of_split.groupby("row")["n"].transform("max")
+    of_split["group_n"] = of_split["n"].where(of_split["n"] < largest)
     lines = []
     for row in rows:
-        if row.id not in own.index or not set(columns.values()) & set(own.loc[row.id].index):
+        if row.id not in of_split.index:
             continue
-        found = own.loc[row.id]
+        of_row = of_split.loc[row.id]
+        if not set(columns.values()) & set(of_row.index):
+            continue
         line = {"Row": row.label, "Classes": row.classes}
         if columns is MAIN:
             line["Published"] = np.nan if row.published is None else row.published
         for heading, metric in columns.items():
-            given = found.loc[metric] if metric in found.index else None
-            line[heading] = (
-                "–" if given is None else with_interval(*given[["value", "low", "high", "own"]])
-            )
-        line["n"] = int(found["n"].max())
-        if columns is MAIN and "seeds" in found:
-            spread = found.loc["accuracy"]
+            score = of_row.reindex([metric]).iloc[0]  # NaN where there is none
+            line[heading] = with_interval(*score[["value", "low", "high", "group_n"]])
+        line["n"] = int(of_row["n"].max())
+        if columns is MAIN and "seeds" in of_row:
+            spread = of_row.loc["accuracy"]
             line["Accuracy over seeds"] = (
                 f"{spread.seeds_mean:.3f} ± {spread.seeds_sd:.3f} ({spread.seeds:.0f})"
                 if spread.seeds > 1
@@ -146,7 +145,7 @@ def table_one(
 
 
 def validation_gaps(scores: pd.DataFrame) -> dict[str, float]:
-    """Return the mean absolute difference between each validation split and test.
+    """Return the mean absolute difference of scores between each validation split and test.
 
     Parameters
     ----------
@@ -156,7 +155,7 @@ def validation_gaps(scores: pd.DataFrame) -> dict[str, float]:
     Returns
     -------
     dict of split to float
-        Mean over accuracy, balanced accuracy and AUROC of the rows scored on both.
+        Mean over accuracy, balanced accuracy and AUROC of all rows scored on both.
     """
     compared = scores[scores["metric"].isin(["accuracy", "balanced_accuracy", "auroc"])]
     values = compared.pivot(index=["row", "metric"], columns="split", values="value")

@@ -1,6 +1,6 @@
 """Figures of numbers: each function takes data and returns a matplotlib ``Figure``.
 
-A class keeps its colour in all notebooks (Okabe & Ito's palette, safe for colour blindness).
+A class keeps its colour in all notebooks (the colour-blind-safe palette of Okabe & Ito).
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ def intensity(images: np.ndarray, classes: Sequence[str]) -> Figure:
     fig, axes = plt.subplots(1, 2, figsize=(6.6, 2.2))
     edges = np.arange(0, 257, 4)
     for name in [c for c in COLOURS if (classes == c).any()]:
-        members = images[classes == name]
-        share, _ = np.histogram(members, bins=edges, density=True)
+        of_class = images[classes == name]
+        share, _ = np.histogram(of_class, bins=edges, density=True)
         axes[0].plot(edges[:-1] + 2, share, color=COLOURS[name], label=name)
-        means = members.mean(axis=(1, 2))
+        means = of_class.mean(axis=(1, 2))
         sns.kdeplot(x=means, ax=axes[1], color=COLOURS[name], warn_singular=False)
     axes[0].set(xlabel="grey level (0 black, 255 white)", ylabel="density of pixels")
     axes[0].legend()
@@ -78,14 +78,14 @@ def intensity(images: np.ndarray, classes: Sequence[str]) -> Figure:
 
 
 def learning_curves(history: pd.DataFrame, *, metric: str | None = "accuracy") -> Figure:
-    """Draw loss and a metric by epoch for train and, where there is one, validation.
+    """Draw loss and a metric by epoch, for training and, if available, validation.
 
     Parameters
     ----------
     history : pandas.DataFrame
         From ``training.fit``.
     metric : str, optional
-        A compiled metric; None draws the loss alone.
+        Name of a compiled metric; None draws the loss only.
     """
     names = ["loss", metric] if metric else ["loss"]
     fig, axes = plt.subplots(1, len(names), figsize=(3.3 * len(names), 2.0), squeeze=False)
@@ -135,7 +135,7 @@ def confusion(y_true: np.ndarray, y_pred: np.ndarray, classes: Sequence[str]) ->
 
 
 def roc_and_precision_recall(y_true: np.ndarray, scores: Mapping[str, np.ndarray]) -> Figure:
-    """Draw ROC and precision–recall curves for pneumonia, a line a score.
+    """Draw ROC and precision–recall curves for pneumonia, one line per score.
 
     Parameters
     ----------
@@ -161,18 +161,18 @@ def roc_and_precision_recall(y_true: np.ndarray, scores: Mapping[str, np.ndarray
 
 
 def reliability(curves: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw what was so against what was y_pred, a line a model; dotted: the two agree.
+    """Draw observed shares against predicted probabilities, one line per model; dotted: equal.
 
     Parameters
     ----------
     curves : mapping of label to pandas.DataFrame
-        From ``calibration.reliability``. The area of a point grows with its bin's images.
+        From ``calibration.reliability``. The area of a point grows with the number of images in its bin.
     """
     fig, ax = plt.subplots(figsize=(3.4, 3.2))
     ax.plot([0, 1], [0, 1], ":", color="#999999", lw=1)
     for label, curve in curves.items():
         x, y, share = (
-            curve["mean y_pred"],
+            curve["mean probability"],
             curve["observed share"],
             curve["n"] / curve["n"].sum(),
         )
@@ -190,12 +190,13 @@ def reliability(curves: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def optimizer_study(study: pd.DataFrame) -> Figure:
-    """Draw the held-out AUROC of short runs by learning rate, a line an optimizer.
+    """Draw the AUROC of short training runs by learning rate, one line per optimizer.
 
     Parameters
     ----------
     study : pandas.DataFrame
-        Columns ``optimizer``, ``learning_rate``, ``val_auroc`` (of the last epoch).
+        Columns ``optimizer``, ``learning_rate``, ``val_auroc`` (on held-out
+        images, after the last epoch).
     """
     fig, ax = plt.subplots(figsize=(4.6, 2.2))
     for (name, runs), marker, colour in zip(
@@ -221,11 +222,11 @@ def error_histogram(
     threshold : float
         Drawn as a vertical line.
     clip : float
-        The axis ends at this quantile of all errors.
+        Quantile of all errors at which the axis ends.
     """
     fig, ax = plt.subplots(figsize=(6.0, 2.2))
-    everything = np.concatenate(list(errors.values()))
-    edges = np.linspace(everything.min(), np.quantile(everything, clip), 41)
+    pooled = np.concatenate(list(errors.values()))
+    edges = np.linspace(pooled.min(), np.quantile(pooled, clip), 41)
     for name, values in errors.items():
         ax.hist(
             values,
@@ -246,7 +247,7 @@ def error_histogram(
 def accuracy_by_threshold(
     percentiles: np.ndarray, curves: Mapping[str, np.ndarray], *, chosen: float, baseline: float
 ) -> Figure:
-    """Draw accuracy against the threshold's percentile, a line a direction of the rule."""
+    """Draw accuracy by the percentile of the threshold, one line per direction of the rule."""
     fig, ax = plt.subplots(figsize=(5.4, 2.2))
     for (label, values), colour in zip(curves.items(), ("#D55E00", "#0072B2"), strict=False):
         ax.plot(percentiles, values, color=colour, label=label)
@@ -262,7 +263,7 @@ def accuracy_by_threshold(
 
 
 def layer_by_k(study: pd.DataFrame) -> Figure:
-    """Draw kNN accuracy by layer (rows, in the order given) and k (columns), a panel a model.
+    """Draw kNN accuracy by layer (rows, in order of appearance) and k (columns), by model.
 
     Parameters
     ----------
@@ -288,7 +289,7 @@ def layer_by_k(study: pd.DataFrame) -> Figure:
 
 
 def scatter_by_class(panels: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw two-dimensional maps of images, a panel each; train faint, test strong.
+    """Draw two-dimensional embeddings, one per panel: training images faint, test images strong.
 
     Parameters
     ----------
@@ -296,14 +297,14 @@ def scatter_by_class(panels: Mapping[str, pd.DataFrame]) -> Figure:
         Columns ``x``, ``y``, ``class_name``, ``split`` (train or test).
     """
     fig, axes = plt.subplots(1, len(panels), figsize=(2.5 * len(panels), 2.9), squeeze=False)
-    looks = {"train": {"alpha": 0.25, "s": 5}, "test": {"alpha": 0.9, "s": 9}}
+    styles = {"train": {"alpha": 0.25, "s": 5}, "test": {"alpha": 0.9, "s": 9}}
     for ax, (title, points) in zip(axes[0], panels.items(), strict=True):
-        for split, look in looks.items():
+        for split, style in styles.items():
             for name in [c for c in COLOURS if (points["class_name"] == c).any()]:
-                some = points[(points["class_name"] == name) & (points["split"] == split)]
+                shown = points[(points["class_name"] == name) & (points["split"] == split)]
                 ax.scatter(
-                    some["x"], some["y"], color=COLOURS[name], lw=0, rasterized=True,
-                    label=name if split == "test" else None, **look,
+                    shown["x"], shown["y"], color=COLOURS[name], lw=0, rasterized=True,
+                    label=name if split == "test" else None, **style,
                 )  # fmt: skip
         ax.set(title=title, xticks=[], yticks=[])
         ax.spines[:].set_visible(False)

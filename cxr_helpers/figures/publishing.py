@@ -1,7 +1,7 @@
-"""Show figures, tables and sentences so that notebook, HTML and PDF say the same.
+"""Display figures, tables and sentences, identical in notebook, HTML and PDF.
 
-Every output carries its meaning in its metadata under the key ``cxr``; the
-exporters in ``report/`` read that and never parse HTML.
+Every output describes itself in its metadata under the key ``cxr``; the exporters in
+``report/`` read these and never parse HTML.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ SYNTHETIC_LABEL = "SYNTHETIC PHANTOMS"
 
 
 def labelled(caption: str, *, synthetic: bool) -> str:
-    """Return ``caption``, opened by the words SYNTHETIC PHANTOMS where that is so."""
+    """Return the caption, prefixed with SYNTHETIC PHANTOMS where the images are synthetic."""
     return f"{SYNTHETIC_LABEL}. {caption}" if synthetic else caption
 
 
 def figure(fig: Figure, *, id: str, caption: str, alt: str, synthetic: bool) -> None:
-    """Display a figure with its caption, as vector and as raster.
+    """Display a figure with its caption, as vector and as raster graphics.
 
     Parameters
     ----------
     fig : matplotlib.figure.Figure
-        Closed after it was shown.
+        Closed afterwards.
     id : str
         Unique in the report, such as ``"fig-roc"``.
     caption : str
         One paragraph: n, split, unit, colour scale, takeaway.
     alt : str
-        What the picture shows, for readers who cannot see it.
+        What the figure shows, for readers who cannot see it.
     synthetic : bool
-        Whether the data are phantoms; then the caption says so.
+        Whether the images are phantoms, which the caption then states.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def figure(fig: Figure, *, id: str, caption: str, alt: str, synthetic: bool) -> 
 
     if not caption.strip() or not alt.strip():
         raise ValueError(f"figure {id!r} needs a caption and an alternative text")
-    # its own size on the page, so that letters are equally large in all figures
+    # its true size on the page, so that text is equally large in all figures
     width = min(1.0, round(float(fig.get_figwidth()) / TEXT_WIDTH, 3))
     caption = labelled(caption, synthetic=synthetic)
     with plt.rc_context({"svg.hashsalt": id}):
@@ -83,7 +83,7 @@ def table(
     formats: Mapping[str, str] | None = None,
     missing: str = "–",
 ) -> None:
-    """Display a data frame as a table: numbers right, text left, one caption.
+    """Display a data frame as a table with a caption: numbers right-aligned, text left-aligned.
 
     Parameters
     ----------
@@ -92,13 +92,13 @@ def table(
     id : str
         Unique in the report, such as ``"tab-counts"``.
     caption : str
-        What the table holds: n, split, unit.
+        What the table contains: n, split, unit.
     synthetic : bool
-        Whether the data are phantoms; then the caption says so.
+        Whether the images are phantoms, which the caption then states.
     formats : mapping of column to format specification, optional
-        For instance ``{"accuracy": ".3f"}``.
+        Such as ``{"accuracy": ".3f"}``.
     missing : str
-        What stands for a missing value.
+        Text of a missing value.
     """
     caption = labelled(caption, synthetic=synthetic)
     content = table_content(frame, formats=formats, missing=missing)
@@ -123,7 +123,7 @@ def table_content(
 
     formats = formats or {}
     if unknown := set(formats) - set(frame.columns):
-        raise ValueError(f"format for unknown columns {sorted(unknown)}; have {list(frame)}")
+        raise ValueError(f"formats for unknown columns {sorted(unknown)}; have {list(frame)}")
 
     def cell(value: object, spec: str) -> str:
         if pd.api.types.is_scalar(value) and pd.isna(value):
@@ -146,7 +146,7 @@ def table_content(
 
 
 def text(markdown: str) -> None:
-    """Display a sentence whose numbers come from variables, as Markdown."""
+    """Display Markdown text whose numbers come from variables."""
     display(
         {"text/markdown": markdown, "text/plain": markdown},
         raw=True,
@@ -155,7 +155,7 @@ def text(markdown: str) -> None:
 
 
 def _caption(caption: str) -> None:
-    """Show the caption below its figure or table in a notebook; exporters skip it."""
+    """Display a caption below its figure or table in a notebook; exporters skip it."""
     display(
         {"text/markdown": f"*{_escape(caption)}*", "text/plain": caption},
         raw=True,
@@ -164,7 +164,7 @@ def _caption(caption: str) -> None:
 
 
 def _escape(text: str) -> str:
-    """Escape what Markdown and HTML would read as markup."""
+    """Escape characters that are markup in Markdown or HTML."""
     for char in "\\`*_{}[]<>#|~$":
         text = text.replace(
             char, f"\\{char}" if char not in "<>" else {"<": "&lt;", ">": "&gt;"}[char]

@@ -1,6 +1,6 @@
-"""Figures of images: grids of X-rays, with or without something drawn over them.
+"""Figures of radiographs: grids, with or without outlines or heat maps drawn over them.
 
-Images are shown in grey over the full range 0 to 255, so that exposures compare.
+Images are shown in grey over the full range 0 to 255, so that exposures can be compared.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from matplotlib.textpath import text_to_path
 
 from cxr_helpers.figures import charts  # noqa: F401  (sets the style)
 
-LABELS = 0.3  # inches for the row labels
-TITLE = 6.5  # points: size of the letters above an image
+LABELS = 0.3  # inches: width of the row labels
+TITLE = 6.5  # points: font size above an image
 
 
 def grid(
@@ -30,20 +30,20 @@ def grid(
     outlines: Sequence[np.ndarray] | None = None,
     side: float = 1.05,
 ) -> Figure:
-    """Draw rows of images.
+    """Draw a grid of images.
 
     Parameters
     ----------
     rows : sequence of ndarray, shape (m, size, size), uint8 or float in [0, 255]
-        A row may have fewer images than the longest.
+        Rows may differ in length.
     row_labels : sequence of str, optional
         Written at the left of each row.
     titles : sequence of sequences of str, optional
-        Written above each image; lines that are wider than it are broken.
+        Written above each image; lines wider than the image are broken.
     edges : sequence of sequences of colour or None, optional
-        Frame of each image.
+        Colour of the line around each image.
     outlines : sequence of ndarray of bool, shape (m, size, size), optional
-        Masks whose outlines are drawn over the images.
+        Masks; their outlines are drawn over the images.
     side : float
         Side of an image in inches.
     """
@@ -59,7 +59,7 @@ def grid(
             if outlines is not None and outlines[i][j].any():
                 ax.contour(outlines[i][j], levels=[0.5], colors="#F0E442", linewidths=0.8)
             if edges is not None and edges[i][j]:
-                _frame(ax, edges[i][j])
+                _outline(ax, edges[i][j])
         if row_labels is not None and len(row):
             axes[i][0].set_ylabel(row_labels[i], fontsize=8)
     return fig
@@ -76,42 +76,42 @@ def overlays(
     limit: float | None = None,
     side: float = 1.05,
 ) -> Figure:
-    """Draw heat maps over images, two lines a row: the images, then the same with their maps.
+    """Draw images and, below each row, the same images with their heat maps.
 
     Parameters
     ----------
     images : sequence of ndarray of uint8, shape (m, size, size)
-        A row each.
+        One array per row.
     maps : sequence of ndarray of float, shape (m, size, size)
-        Their heat maps, one unit for all.
+        Heat maps of the images, all in the same unit.
     row_labels : sequence of str
     titles : sequence of sequences of str
-        Written above each image; lines that are wider than it are broken.
+        Written above each image; lines wider than the image are broken.
     label : str
-        What the colour bar measures, with its unit.
+        Quantity of the colour bar, with its unit.
     signed : bool
-        Diverging colours centred at 0, or perceptually uniform ones from 0.
+        True: diverging colours centred at 0. False: perceptually uniform colours from 0.
     limit : float, optional
-        End of the colour range; the 99.5 % quantile of all maps by default.
+        End of the colour range; by default the 99.5 % quantile of all absolute values.
     """
     columns = max(len(row) for row in images)
     fig, axes, titles = _canvas(2 * len(images), columns, side=side, titles=titles, bar=0.75)
-    everything = np.abs(np.concatenate([np.asarray(m).ravel() for m in maps]))
-    limit = limit or float(np.quantile(everything, 0.995)) or 1.0
-    look = {"cmap": "RdBu_r", "vmin": -limit} if signed else {"cmap": "inferno", "vmin": 0}
+    values = np.abs(np.concatenate([np.asarray(m).ravel() for m in maps]))
+    limit = limit or float(np.quantile(values, 0.995)) or 1.0
+    style = {"cmap": "RdBu_r", "vmin": -limit} if signed else {"cmap": "inferno", "vmin": 0}
     for i, (row, heats) in enumerate(zip(images, maps, strict=True)):
         for j, (image, heat) in enumerate(zip(row, heats, strict=True)):
             above, below = axes[2 * i][j], axes[2 * i + 1][j]
             for ax in (above, below):
                 ax.imshow(image, cmap="gray", vmin=0, vmax=255)
                 ax.set_visible(True)
-            # where there is no heat the image shows through
+            # the image shows through where the map is near 0
             opacity = 0.15 + 0.6 * np.clip(np.abs(heat) / limit, 0, 1)
-            below.imshow(heat, vmax=limit, alpha=opacity, **look)
+            below.imshow(heat, vmax=limit, alpha=opacity, **style)
             above.set_title(titles[i][j], fontsize=TITLE, pad=2, parse_math=False)
         axes[2 * i][0].set_ylabel(row_labels[i], fontsize=8)
         axes[2 * i + 1][0].set_ylabel("map", fontsize=8)
-    scale = ScalarMappable(Normalize(look["vmin"], limit), look["cmap"])
+    scale = ScalarMappable(Normalize(style["vmin"], limit), style["cmap"])
     fig.colorbar(scale, ax=axes.ravel().tolist(), shrink=0.7, label=label, aspect=30, pad=0.01)
     return fig
 
@@ -119,14 +119,14 @@ def overlays(
 def mean_maps(
     maps: Sequence[np.ndarray], *, titles: Sequence[str], label: str, background: np.ndarray
 ) -> Figure:
-    """Draw class means of signed maps over the mean image, with one shared colour range.
+    """Draw class means of signed maps over the mean image, with a shared colour range.
 
     Parameters
     ----------
     maps : sequence of ndarray of float, shape (size, size)
     titles : sequence of str
     label : str
-        What the colour bar measures.
+        Quantity of the colour bar.
     background : ndarray, shape (size, size), range [0, 255]
     """
     limit = max(float(np.abs(m).max()) for m in maps) or 1.0
@@ -141,9 +141,9 @@ def mean_maps(
 
 
 def _canvas(rows: int, columns: int, *, side: float, titles: Sequence | None, bar: float = 0.0):
-    """Return a figure no wider than the text, its axes, and the titles broken to fit them.
+    """Return a figure no wider than the text, its axes, and the titles broken to fit.
 
-    An image has ``side`` inches or less; rows are high enough for the titles.
+    An image is at most ``side`` inches wide; rows are high enough for the titles.
     """
     side = min(side, (6.6 - LABELS - bar) / columns)
     broken = titles and [[_broken(title, 0.95 * side) for title in row] for row in titles]
@@ -159,7 +159,7 @@ def _canvas(rows: int, columns: int, *, side: float, titles: Sequence | None, ba
 
 
 def _broken(title: str, inches: float) -> str:
-    """Break the lines of a title that are too wide: between words, or within a long one."""
+    """Break the lines of a title that are too wide, between words or within a long word."""
     lines = []
     for line in title.split("\n"):
         while line:
@@ -174,7 +174,7 @@ def _broken(title: str, inches: float) -> str:
 
 
 def _width(line: str) -> float:
-    """Return the width of a title's line in inches."""
+    """Return the width of a line of a title in inches."""
     font = FontProperties(size=TITLE)
     return text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] / 72
 
@@ -184,6 +184,6 @@ def _bare(ax) -> None:
     ax.spines[:].set_visible(False)
 
 
-def _frame(ax, colour: str) -> None:
+def _outline(ax, colour: str) -> None:
     ax.spines[:].set_visible(True)
     ax.spines[:].set(color=colour, linewidth=2)

@@ -23,7 +23,7 @@ def regional(features):
     return features[0, MIDDLE].reshape(texture.REGIONS, texture.REGIONS, -1)
 
 
-def test_stripes_have_their_energy_in_the_band_of_their_fineness():
+def test_stripes_have_their_energy_in_the_band_of_their_period():
     fine, coarse = (
         regional(texture.band_energies(stripes(128, period, across=True))).mean(axis=(0, 1))
         for period in (4, 32)
@@ -31,7 +31,7 @@ def test_stripes_have_their_energy_in_the_band_of_their_fineness():
     assert fine.argmax() == 0 and coarse.argmax() == 3
 
 
-def test_a_smooth_patch_lowers_the_fine_energy_of_its_region_alone(images):
+def test_smooth_patch_lowers_the_fine_energy_of_its_region_only(images):
     covered = images.copy()
     covered[:, 26:38, 12:22] = 128
     change = regional(texture.band_energies(covered)) - regional(texture.band_energies(images))
@@ -48,20 +48,20 @@ def test_edges_of_upright_stripes_run_across():
     assert (found.argmax(axis=-1) == texture.DIRECTIONS // 2).all()
 
 
-def test_shares_of_edges_have_unit_length(images):
+def test_edge_directions_have_unit_length(images):
     found = texture.edge_directions(images)
     assert np.allclose((found**2).sum(axis=-1), 1, atol=1e-5)
 
 
-def test_the_frame_is_not_seen(images):
-    framed = images.copy()
+def test_margin_is_ignored(images):
+    changed = images.copy()
     edge = round(texture.MARGIN * 64)
-    framed[:, :edge] = framed[:, -edge:] = framed[:, :, :edge] = framed[:, :, -edge:] = 255
+    changed[:, :edge] = changed[:, -edge:] = changed[:, :, :edge] = changed[:, :, -edge:] = 255
     for describe in (texture.band_energies, texture.edge_directions):
-        assert np.array_equal(describe(framed), describe(images))
+        assert np.array_equal(describe(changed), describe(images))
 
 
-def test_exposure_and_contrast_hardly_count(images):
+def test_features_are_nearly_invariant_to_exposure_and_contrast(images):
     soft = ndimage.gaussian_filter(images.astype(float), (0, 1, 1))
     soft = 20 + (soft - soft.min()) * 230 / np.ptp(soft)
     for describe in (texture.band_energies, texture.edge_directions):
@@ -69,8 +69,8 @@ def test_exposure_and_contrast_hardly_count(images):
         assert np.std(a - b) < 0.1 * a.std()
 
 
-def test_a_shifted_image_matches_another_placement():
-    """What lies one shift lower is met by the grid that lies one shift lower."""
+def test_shifted_image_matches_the_shifted_placement():
+    """Content one shift lower falls in the grid that lies one shift lower."""
     shift = round(texture.SHIFT * 128)
     image = ndimage.gaussian_filter(np.random.default_rng(1).standard_normal((128, 128)), 3)
     image = np.round(128 + image * 60 / image.std()).clip(0, 255).astype(np.uint8)
@@ -81,14 +81,14 @@ def test_a_shifted_image_matches_another_placement():
 
 
 @pytest.mark.parametrize("size", [32, 36, 44, 64, 100])
-def test_any_size_gives_the_same_shape(size):
+def test_feature_shape_is_independent_of_image_size(size):
     images = rendering.render(n=2, size=size).images
     assert texture.band_energies(images).shape == (2, 9, 144)
     assert texture.edge_directions(images).shape == (2, 9, 288)
     assert np.isfinite(texture.band_energies(images)).all()
 
 
-def test_parts_come_back_in_order_and_the_images_stay():
+def test_batches_keep_the_order_and_input_is_unchanged():
     images = np.random.default_rng(0).integers(0, 256, (300, 32, 32), dtype=np.uint8)
     before = images.copy()
     all_at_once = texture.band_energies(images)
@@ -96,7 +96,7 @@ def test_parts_come_back_in_order_and_the_images_stay():
     assert np.array_equal(images, before)
 
 
-def test_an_empty_image_has_finite_descriptions():
+def test_blank_image_has_finite_features():
     images = np.zeros((1, 32, 32), np.uint8)
     assert np.isfinite(texture.band_energies(images)).all()
     assert not texture.edge_directions(images).any()
@@ -111,6 +111,6 @@ def test_an_empty_image_has_finite_descriptions():
         np.zeros((1, 32, 36), np.uint8),
     ],
 )
-def test_wrong_images_are_refused(images):
+def test_invalid_images_are_refused(images):
     with pytest.raises(ValueError, match="expected uint8"):
         texture.band_energies(images)

@@ -4,94 +4,94 @@ from scipy import stats
 
 from cxr_helpers.evaluation import bootstrap, metrics
 
-DRAW = np.random.default_rng(0)
+RNG = np.random.default_rng(0)
 
 
-def test_a_group_is_drawn_whole_and_within_its_class():
+def test_groups_are_resampled_whole_within_their_class():
     groups = np.array(["b", "a", "b", "c", "d", "d", "d"])
     classes = np.array([0, 0, 0, 1, 1, 1, 1])
     times = bootstrap.resamples(groups, classes, draws=200, seed=3)
     assert times.shape == (200, 7)
     assert (times[:, 0] == times[:, 2]).all() and (times[:, 4] == times[:, 6]).all()
-    # two groups a class: one image of each group adds up to two
+    # two groups per class: the counts of one image of each add up to two
     assert (times[:, [0, 1]].sum(axis=1) == 2).all() and (times[:, [3, 4]].sum(axis=1) == 2).all()
     assert set(times[:, 1]) == {0, 1, 2}
 
 
-def test_a_group_of_two_classes_counts_to_its_first():
+def test_group_of_two_classes_belongs_to_the_class_of_its_first_image():
     times = bootstrap.resamples([5, 7, 5], [0, 1, 1], draws=50, seed=0)
     assert (times == 1).all()  # each class has one group
 
 
-def test_draws_are_those_with_replacement():
+def test_resampling_is_with_replacement():
     times = bootstrap.resamples(np.arange(50), np.zeros(50), draws=4000, seed=0)
     assert times.mean(axis=0) == pytest.approx(np.ones(50), abs=0.1)
     assert (times == 0).mean() == pytest.approx((1 - 1 / 50) ** 50, abs=0.01)
 
 
-def test_a_seed_gives_its_draws():
+def test_seed_determines_the_resamples():
     first, same, other = (
         bootstrap.resamples(np.arange(9), np.arange(9) % 2, draws=20, seed=s) for s in (1, 1, 2)
     )
     assert np.array_equal(first, same) and not np.array_equal(first, other)
 
 
-def test_the_interval_is_scipys_where_each_image_is_a_group():
-    right = DRAW.random(150) < 0.8
+def test_interval_agrees_with_scipy_where_each_image_is_a_group():
+    right = RNG.random(150) < 0.8
     weights = bootstrap.resamples(np.arange(150), np.ones(150), draws=5000, seed=0)
     _, low, high = bootstrap.estimate(metrics.accuracy, np.ones(150), right, weights=weights)
-    wanted = stats.bootstrap(
+    expected = stats.bootstrap(
         (right,), np.mean, n_resamples=5000, method="percentile", rng=1
     ).confidence_interval
-    assert (low, high) == pytest.approx((wanted.low, wanted.high), abs=0.01)
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.01)
 
 
-def test_copies_of_images_tell_nothing_new():
+def test_copies_within_a_group_do_not_narrow_the_interval():
     y_true = np.arange(60) % 2
-    score = y_true + DRAW.normal(0, 1.5, 60)
+    y_score = y_true + RNG.normal(0, 1.5, 60)
     copies = np.repeat(np.arange(60), 4)
-    once = bootstrap.resamples(np.arange(60), y_true, draws=500, seed=0)
+    single = bootstrap.resamples(np.arange(60), y_true, draws=500, seed=0)
     grouped = bootstrap.resamples(copies, y_true[copies], draws=500, seed=0)
-    alone = bootstrap.resamples(np.arange(240), y_true[copies], draws=500, seed=0)
-    wanted = bootstrap.estimate(metrics.auroc, y_true, score, weights=once)
-    found = bootstrap.estimate(metrics.auroc, y_true[copies], score[copies], weights=grouped)
-    assert found == pytest.approx(wanted)
-    _, low, high = bootstrap.estimate(metrics.auroc, y_true[copies], score[copies], weights=alone)
-    assert high - low < 0.7 * (wanted[2] - wanted[1])
+    ungrouped = bootstrap.resamples(np.arange(240), y_true[copies], draws=500, seed=0)
+    expected = bootstrap.estimate(metrics.auroc, y_true, y_score, weights=single)
+    copied = metrics.auroc, y_true[copies], y_score[copies]
+    assert bootstrap.estimate(*copied, weights=grouped) == pytest.approx(expected)
+    _, low, high = bootstrap.estimate(*copied, weights=ungrouped)
+    assert high - low < 0.7 * (expected[2] - expected[1])
 
 
-def test_intervals_hold_the_planted_accuracy_as_often_as_they_say():
-    draw, held = np.random.default_rng(7), {"grouped": 0, "alone": 0}
+def test_grouped_intervals_cover_the_planted_accuracy_at_the_nominal_rate():
+    rng, covered = np.random.default_rng(7), {"grouped": 0, "ungrouped": 0}
     groups = np.repeat(np.arange(40), 3)
     for seed in range(200):
-        right = (draw.random(40) < 0.7)[groups]  # a patient's images are right or wrong together
-        for name, units in (("grouped", groups), ("alone", np.arange(120))):
+        right = (rng.random(40) < 0.7)[groups]  # the same for all images of a patient
+        for name, units in (("grouped", groups), ("ungrouped", np.arange(120))):
             weights = bootstrap.resamples(units, np.ones(120), draws=300, seed=seed)
             low, high = bootstrap.percentile(weights @ right / weights.sum(axis=1))
-            held[name] += low <= 0.7 <= high
-    assert 0.88 <= held["grouped"] / 200 <= 0.99
-    assert held["alone"] / 200 < 0.85
+            covered[name] += low <= 0.7 <= high
+    assert 0.88 <= covered["grouped"] / 200 <= 0.99
+    assert covered["ungrouped"] / 200 < 0.85
 
 
-def test_percentiles_by_hand_leave_undefined_draws_out():
+def test_percentiles_by_hand_ignore_undefined_resamples():
     assert bootstrap.percentile([*range(101), np.nan]) == pytest.approx((2.5, 97.5))
     assert np.isnan(bootstrap.percentile([np.nan])).all()
 
 
-def test_without_draws_there_is_no_interval():
+def test_estimate_without_weights_has_no_interval():
     value, low, high = bootstrap.estimate(metrics.accuracy, [0, 1, 1, 1], [0, 1, 1, 0])
     assert value == 0.75 and np.isnan(low) and np.isnan(high)
 
 
-def test_a_difference_is_taken_on_the_same_images():
+def test_difference_is_paired_by_image():
     y_true = np.arange(400) % 2
-    second = np.where(DRAW.random(400) < 0.3, 1 - y_true, y_true)
-    first = second.copy()
-    first[np.flatnonzero(second != y_true)[:20]] = y_true[np.flatnonzero(second != y_true)[:20]]
+    second = np.where(RNG.random(400) < 0.3, 1 - y_true, y_true)
+    first, wrong = second.copy(), np.flatnonzero(second != y_true)
+    first[wrong[:20]] = y_true[wrong[:20]]
     weights = bootstrap.resamples(np.arange(400), y_true, draws=500, seed=0)
     gap, low, high = bootstrap.difference(metrics.accuracy, y_true, first, second, weights=weights)
     assert gap == pytest.approx(20 / 400) and 0 < low < gap < high
-    # its own interval each says less: the images that both have wrong come and go in both
+    # separate intervals overlap: they vary with the images that both rows get wrong
     _, low_first, _ = bootstrap.estimate(metrics.accuracy, y_true, first, weights=weights)
     _, _, high_second = bootstrap.estimate(metrics.accuracy, y_true, second, weights=weights)
     assert low_first < high_second
@@ -100,7 +100,7 @@ def test_a_difference_is_taken_on_the_same_images():
 
 
 def test_mcnemar_by_hand():
-    # eight images only a has right, one only b: 2 (1 + 9) / 2 ** 9
+    # a alone is right on eight images, b alone on one: 2 (1 + 9) / 2 ** 9
     right_a = np.array([1] * 8 + [0] + [1] * 5)
     right_b = np.array([0] * 8 + [1] + [1] * 5)
     assert bootstrap.mcnemar(right_a, right_b) == pytest.approx(20 / 512)
@@ -108,7 +108,7 @@ def test_mcnemar_by_hand():
     assert bootstrap.mcnemar(right_a, right_a) == 1
 
 
-def test_rows_on_other_images_cannot_be_compared():
+def test_arrays_of_different_length_are_refused():
     with pytest.raises(ValueError, match=r"\(2,\) and \(3,\)"):
         bootstrap.mcnemar([1, 0], [1, 0, 1])
     with pytest.raises(ValueError, match="2 groups and 3 classes"):

@@ -9,17 +9,17 @@ from cxr_helpers.data import dataset
 from cxr_helpers.evaluation import calibration
 from cxr_helpers.figures import charts, xrays
 
-DRAW = np.random.default_rng(0)
+RNG = np.random.default_rng(0)
 CLASSES = np.array(["normal", "bacterial", "viral"])[np.arange(60) % 3]
 INDEX = pd.DataFrame(
     {
         "class_name": CLASSES,
         "split": np.array(["train", "test"])[np.arange(60) // 3 % 2],
-        "width": DRAW.integers(400, 2000, 60),
-        "height": DRAW.integers(400, 2000, 60),
+        "width": RNG.integers(400, 2000, 60),
+        "height": RNG.integers(400, 2000, 60),
     }
 )
-IMAGES = DRAW.integers(0, 256, (60, 8, 8), dtype=np.uint8)
+IMAGES = RNG.integers(0, 256, (60, 8, 8), dtype=np.uint8)
 HISTORY = pd.DataFrame(
     {
         "epoch": [1, 2, 3],
@@ -33,56 +33,56 @@ HISTORY = pd.DataFrame(
 
 
 @pytest.fixture(autouse=True)
-def closed():
+def close_figures():
     yield
     plt.close("all")
 
 
 def axes_of(fig):
-    fig.canvas.draw()  # a figure that cannot be drawn is no figure
+    fig.canvas.draw()  # fails where a figure cannot be drawn
     return fig.axes
 
 
-def test_bars_are_as_high_as_the_counts():
+def test_class_counts_draws_bars_of_the_counted_height():
     (ax,) = axes_of(charts.class_counts(dataset.counts(INDEX)))
     assert [bar.get_height() for bar in ax.containers[0]] == [10, 10]
 
 
-def test_sizes_are_drawn_by_class():
+def test_image_sizes_draws_points_by_class():
     points, _ = axes_of(charts.image_sizes(INDEX))
     assert sorted(len(c.get_offsets()) for c in points.collections) == [20, 20, 20]
 
 
-def test_intensity_has_a_line_a_class_that_sums_to_one():
+def test_intensity_draws_a_density_for_each_class():
     shares, _ = axes_of(charts.intensity(IMAGES, CLASSES))
     assert len(shares.lines) == 3
     assert sum(shares.lines[0].get_ydata()) * 4 == pytest.approx(1, abs=0.02)
 
 
-def test_curves_show_both_splits_and_the_epoch_that_was_kept():
+def test_learning_curves_show_both_splits_and_the_best_epoch():
     loss, accuracy = axes_of(charts.learning_curves(HISTORY))
     assert [line.get_ydata()[0] for line in loss.lines[:2]] == [0.9, 0.8]
     assert loss.lines[2].get_xdata()[0] == 2 and accuracy.get_ylabel() == "accuracy"
 
 
-def test_curves_without_validation():
+def test_learning_curves_without_validation():
     alone = HISTORY.drop(columns=["val_loss", "val_accuracy"])
     (loss,) = axes_of(charts.learning_curves(alone, metric=None))
     assert len(loss.lines) == 1
 
 
-def test_confusion_counts_by_hand():
+def test_confusion_shows_counts_and_row_shares():
     fig = charts.confusion(np.array([0, 0, 1, 1, 1]), np.array([0, 1, 1, 1, 0]), ["a", "b"])
-    words = [text.get_text() for text in axes_of(fig)[0].texts]
-    assert words == ["1\n50%", "1\n50%", "1\n33%", "2\n67%"]
+    cells = [text.get_text() for text in axes_of(fig)[0].texts]
+    assert cells == ["1\n50%", "1\n50%", "1\n33%", "2\n67%"]
 
 
-def test_roc_names_its_area():
+def test_roc_legend_shows_the_auroc():
     fig = charts.roc_and_precision_recall(np.array([0, 0, 1, 1]), {"x": np.array([1, 4, 3, 9])})
     assert "x, AUROC 0.750" in [t.get_text() for t in axes_of(fig)[0].get_legend().get_texts()]
 
 
-def test_reliability_has_a_point_a_bin_and_larger_ones_for_more_images():
+def test_reliability_draws_bins_with_area_by_number_of_images():
     curve = calibration.reliability([0, 0, 0, 1, 1], [0.1, 0.1, 0.1, 0.9, 0.8])
     (ax,) = axes_of(charts.reliability({"x": curve, "y": curve[:1]}))
     diagonal, line, _ = ax.lines
@@ -97,7 +97,7 @@ def test_reliability_has_a_point_a_bin_and_larger_ones_for_more_images():
     assert ax.get_ylabel() == "Observed share of pneumonia"
 
 
-def test_optimizer_study_has_a_line_each():
+def test_optimizer_study_draws_one_line_per_optimizer():
     study = pd.DataFrame(
         {
             "optimizer": ["adam", "adam", "sgd", "sgd"],
@@ -110,18 +110,18 @@ def test_optimizer_study_has_a_line_each():
 
 
 def test_error_histogram_marks_the_threshold():
-    errors = {"normal": DRAW.random(50), "pneumonia": DRAW.random(50)}
+    errors = {"normal": RNG.random(50), "pneumonia": RNG.random(50)}
     (ax,) = axes_of(charts.error_histogram(errors, threshold=0.25))
     assert ax.lines[0].get_xdata()[0] == 0.25
 
 
-def test_accuracy_by_threshold_shows_chance():
+def test_accuracy_by_threshold_shows_the_majority_class():
     x = np.arange(1, 100)
     fig = charts.accuracy_by_threshold(x, {"a": x / 100, "b": 1 - x / 100}, chosen=5, baseline=0.6)
     assert 0.6 in [line.get_ydata()[0] for line in axes_of(fig)[0].lines]
 
 
-def test_layers_keep_their_order():
+def test_layer_by_k_keeps_the_order_of_layers():
     study = pd.DataFrame(
         [("m", layer, k, 0.5) for layer in ("z", "a") for k in (1, 5)],
         columns=["model", "layer", "k", "accuracy"],
@@ -130,8 +130,8 @@ def test_layers_keep_their_order():
     assert [t.get_text() for t in ax.get_yticklabels()] == ["z", "a"]
 
 
-def test_maps_have_a_panel_each():
-    points = INDEX.assign(x=DRAW.random(60), y=DRAW.random(60))
+def test_scatter_by_class_draws_one_panel_per_map():
+    points = INDEX.assign(x=RNG.random(60), y=RNG.random(60))
     panels = axes_of(charts.scatter_by_class({"one": points, "two": points}))
     assert [ax.get_title() for ax in panels] == ["one", "two"]
     assert sum(len(c.get_offsets()) for c in panels[0].collections) == 60
@@ -141,7 +141,7 @@ def shown(ax):
     return ax.images[0].get_array()
 
 
-def test_images_are_shown_over_the_full_range():
+def test_grid_shows_images_over_the_full_grey_range():
     fig = xrays.grid([IMAGES[:3], IMAGES[3:5]], row_labels=["a", "b"], titles=[["1", "2", "3"]] * 2)
     axes = axes_of(fig)
     assert np.array_equal(shown(axes[0]), IMAGES[0])
@@ -149,26 +149,26 @@ def test_images_are_shown_over_the_full_range():
     assert [ax.get_visible() for ax in axes] == [True] * 5 + [False]
 
 
-def labels_of(fig):
-    """Return where a drawn figure's titles and panels are, in pixels: x0, y0, x1, y1."""
+def title_and_panel_boxes(fig):
+    """Return the boxes of each title and its panel in pixels: x0, y0, x1, y1."""
     fig.draw_without_rendering()
     drawn = [ax for ax in axes_of(fig) if ax.get_title()]
     return [(ax.title.get_window_extent().extents, ax.get_window_extent().extents) for ax in drawn]
 
 
 @pytest.mark.parametrize("columns", [5, 8])
-def test_titles_of_any_length_touch_neither_each_other_nor_a_image(columns):
+def test_titles_of_any_length_overlap_neither_each_other_nor_an_image(columns):
     long = ["P 0.99, normal NORMAL2-IM-1427\n2090 × 1858", "P 0.99, bacterial 1946\n1422 × 1152"]
     long += ["P 0.98, unknown test/IM-0115-0001 (copy of a $copy$).jpeg", f"unknown {'0a1b2c' * 6}"]
     titles = [[long[(i + j) % 4] for j in range(columns)] for i in range(2)]
     rows = [IMAGES[:columns]] * 2
     grid = xrays.grid(rows, row_labels=["false alarm", "missed"], titles=titles)
     heats = [np.ones((columns, 8, 8))] * 2
-    words = {"row_labels": ["a", "b"], "titles": titles, "label": "heat", "signed": False}
-    for fig in (grid, xrays.overlays(rows, heats, **words)):
-        boxes = labels_of(fig)
+    labels = {"row_labels": ["a", "b"], "titles": titles, "label": "heat", "signed": False}
+    for fig in (grid, xrays.overlays(rows, heats, **labels)):
+        boxes = title_and_panel_boxes(fig)
         assert len(boxes) == 2 * columns
-        assert max(label[3] for label, _ in boxes) <= fig.bbox.y1  # nothing is cut off at the top
+        assert max(label[3] for label, _ in boxes) <= fig.bbox.y1  # nothing is clipped at the top
         for row in (boxes[:columns], boxes[columns:]):
             assert all(left[2] < right[0] for (left, _), (right, _) in pairwise(row))
         above, below = (
@@ -180,7 +180,7 @@ def test_titles_of_any_length_touch_neither_each_other_nor_a_image(columns):
         assert shown_titles == ["".join(title.split()) for row in titles for title in row]
 
 
-def test_outlines_are_drawn_where_there_is_something():
+def test_grid_draws_outlines_of_nonempty_masks():
     masks = np.zeros((2, 8, 8), bool)
     masks[1, 2:5, 2:5] = True
     axes = axes_of(xrays.grid([IMAGES[:2]], outlines=[masks]))
@@ -188,7 +188,7 @@ def test_outlines_are_drawn_where_there_is_something():
 
 
 @pytest.mark.parametrize(("signed", "low"), [(True, -2.0), (False, 0.0)])
-def test_heat_maps_share_one_range(signed, low):
+def test_overlays_share_one_colour_range(signed, low):
     heats = [np.full((2, 8, 8), 1.0), np.full((1, 8, 8), -2.0)]
     fig = xrays.overlays(
         [IMAGES[:2], IMAGES[2:3]],
@@ -202,7 +202,7 @@ def test_heat_maps_share_one_range(signed, low):
     assert ranges == {(low, 2.0)}
 
 
-def test_mean_maps_are_centred_at_zero():
+def test_mean_maps_have_a_colour_range_centred_at_zero():
     fig = xrays.mean_maps(
         [np.full((8, 8), 0.5), np.full((8, 8), -1.0)],
         titles=["a", "b"],
@@ -212,5 +212,5 @@ def test_mean_maps_are_centred_at_zero():
     assert {ax.images[1].get_clim() for ax in axes_of(fig) if len(ax.images) == 2} == {(-1, 1)}
 
 
-def test_a_class_has_one_colour_and_no_two_share_one():
+def test_class_colours_are_distinct():
     assert len(set(charts.COLOURS.values())) == len(charts.COLOURS)

@@ -10,7 +10,7 @@ from cxr_helpers.figures import publishing
 
 @pytest.fixture
 def shown(monkeypatch):
-    """Return a function that calls another and returns what it displayed."""
+    """Return a function that calls another and returns the outputs it displayed."""
 
     def show(function, *arguments, **options):
         outputs = []
@@ -32,20 +32,20 @@ def line():
     return fig
 
 
-WORDS = {"id": "fig-a", "caption": "A line.", "alt": "A rising line"}
+META = {"id": "fig-a", "caption": "A line.", "alt": "A rising line"}
 
 
-def test_a_figure_carries_vector_raster_and_meaning(shown):
-    output, caption = shown(publishing.figure, line(), **WORDS, synthetic=False)
+def test_figure_displays_vector_raster_and_metadata(shown):
+    output, caption = shown(publishing.figure, line(), **META, synthetic=False)
     assert output.data["image/svg+xml"].startswith("<?xml")
     assert set(output.data) == {"image/svg+xml", "image/png", "text/plain"}
-    assert output.metadata["cxr"] == {"kind": "figure", "width": 0.5} | WORDS
+    assert output.metadata["cxr"] == {"kind": "figure", "width": 0.5} | META
     assert caption.metadata["cxr"]["kind"] == "caption"
     assert not plt.get_fignums()
 
 
-def test_synthetic_is_said_in_every_caption(shown):
-    output, caption = shown(publishing.figure, line(), **WORDS, synthetic=True)
+def test_captions_state_that_images_are_synthetic(shown):
+    output, caption = shown(publishing.figure, line(), **META, synthetic=True)
     assert output.metadata["cxr"]["caption"] == "SYNTHETIC PHANTOMS. A line."
     assert "SYNTHETIC PHANTOMS" in caption.data["text/markdown"]
     frame = pd.DataFrame({"a": [1]})
@@ -53,39 +53,39 @@ def test_synthetic_is_said_in_every_caption(shown):
     assert output.metadata["cxr"]["caption"] == "SYNTHETIC PHANTOMS. One."
 
 
-def test_same_figure_same_bytes(shown):
-    one, two = (shown(publishing.figure, line(), **WORDS, synthetic=False)[0] for _ in range(2))
+def test_figure_output_is_reproducible(shown):
+    one, two = (shown(publishing.figure, line(), **META, synthetic=False)[0] for _ in range(2))
     assert one.data["image/svg+xml"] == two.data["image/svg+xml"]
     assert one.data["image/png"] == two.data["image/png"]
 
 
 @pytest.mark.parametrize("name", ["caption", "alt"])
-def test_a_figure_without_words_is_refused(name):
+def test_figure_without_caption_or_alternative_text_is_refused(name):
     with pytest.raises(ValueError, match="needs a caption and an alternative text"):
-        publishing.figure(line(), **(WORDS | {name: " "}), synthetic=False)
+        publishing.figure(line(), **(META | {name: " "}), synthetic=False)
     plt.close("all")
 
 
-def test_a_table_is_text_with_numbers_to_the_right():
+def test_table_content_is_text_with_numbers_right_aligned():
     frame = pd.DataFrame({"row": ["a", "b"], "value": [0.12345, np.nan], "n": [3, 4]})
     content = publishing.table_content(frame, formats={"value": ".3f"})
     assert [c["align"] for c in content["columns"]] == ["left", "right", "right"]
     assert content["rows"] == [["a", "0.123", "3"], ["b", "–", "4"]]
 
 
-def test_a_format_for_no_column_is_refused():
+def test_format_for_an_unknown_column_is_refused():
     with pytest.raises(ValueError, match=r"unknown columns \['valu'\]"):
         publishing.table_content(pd.DataFrame({"value": [1]}), formats={"valu": ".3f"})
 
 
-def test_a_caption_is_text_not_markup(shown):
+def test_caption_is_escaped(shown):
     hostile = "<img src=x onerror=alert(1)> *a* $x$"
-    _, caption = shown(publishing.figure, line(), **(WORDS | {"caption": hostile}), synthetic=False)
-    said = caption.data["text/markdown"]
-    assert "<img" not in said and "\\*a\\*" in said and "\\$x\\$" in said
+    _, caption = shown(publishing.figure, line(), **(META | {"caption": hostile}), synthetic=False)
+    markdown = caption.data["text/markdown"]
+    assert "<img" not in markdown and "\\*a\\*" in markdown and "\\$x\\$" in markdown
 
 
-def test_a_table_cell_is_text_not_markup(shown):
+def test_table_cell_is_escaped(shown):
     frame = pd.DataFrame({"file": ["<script>1</script>"]})
     output, _ = shown(publishing.table, frame, id="tab-a", caption="One.", synthetic=False)
     assert "<script" not in output.data["text/html"]
