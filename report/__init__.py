@@ -1,10 +1,10 @@
 """Typesetting: executed notebooks become one HTML and one PDF report.
 
-``merge`` joins the notebooks, ``blocks`` reads what they published, ``document``
+``merge`` joins the notebooks, ``blocks`` reads their published outputs, ``document``
 orders and numbers it, ``pandoc`` converts the prose, ``html`` and ``pdf`` are
-nbconvert exporters with templates of their own, ``output`` writes the files. ``contents`` says what
-stands around the notebooks, ``currency`` whether a report is current, and ``errors`` holds what is
-raised where one cannot be made.
+nbconvert exporters with their templates, ``output`` writes the files. ``contents`` writes the
+parts around the notebooks, ``currency`` decides whether a report is up to date, and ``errors``
+holds the exception raised where one cannot be made.
 """
 
 from report.blocks import Block, Chapter, Figure, Prose, Table

@@ -1,4 +1,4 @@
-"""The pieces a report is made of, and how executed notebooks become them."""
+"""The blocks of a report (prose, figures, tables), read from executed notebooks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Figure:
     width: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse what neither target could show."""
+        """Refuse a figure that neither HTML nor PDF could show."""
         check_id(self.id)
         if not (self.svg or self.png):
             raise ReportError(f"figure {self.id!r} has no picture; expected SVG or PNG")
@@ -76,14 +76,14 @@ Block = Prose | Figure | Table
 
 @dataclass(frozen=True)
 class Chapter:
-    """What one notebook contributes; ``id`` is the notebook's stem."""
+    """The blocks of one notebook; ``id`` is the notebook's stem."""
 
     id: str
     blocks: tuple[Block, ...]
 
 
 def check_id(id: str) -> None:
-    """Refuse an id that could not be a label in every target."""
+    """Refuse an id that is not a valid label in both HTML and Typst."""
     if not IDENTIFIER.fullmatch(id):
         raise ReportError(f"id {id!r}: expected a letter, then letters, digits, '-' or '_'")
 
@@ -104,29 +104,30 @@ def chapters(notebook: NotebookNode) -> list[Chapter]:
     Raises
     ------
     ReportError
-        If a chapter does not open with a level-one heading, or an output does
-        not keep the contract of `cxr_helpers.figures.publishing`.
+        If a chapter does not open with a level-one heading, or an output violates
+        the contract of `cxr_helpers.figures.publishing`.
     """
-    found: dict[str, list[Block]] = {}
+    blocks_of: dict[str, list[Block]] = {}
     for cell in notebook.cells:
         stem = cell.metadata.notebook
-        blocks = found.setdefault(stem, [])
+        blocks = blocks_of.setdefault(stem, [])
         if LEFT_OUT.isdisjoint(cell.metadata.get("tags", ())):
             try:
                 blocks.extend(cell_blocks(cell))
-            except (KeyError, TypeError) as fault:
+            except (KeyError, TypeError) as error:
                 raise ReportError(
-                    f"{stem}, cell {cell.id}: output lacks {fault}; expected one made by publish"
-                ) from fault
-    for stem, blocks in found.items():
+                    f"{stem}, cell {cell.id}: output lacks {error}; expected an output of "
+                    "cxr_helpers.figures.publishing"
+                ) from error
+    for stem, blocks in blocks_of.items():
         opening = blocks[0].markdown if blocks and isinstance(blocks[0], Prose) else ""
         if not opening.lstrip().startswith("# "):
             raise ReportError(f"{stem}: expected a first Markdown cell that opens with '# Title'")
-    return [Chapter(stem, tuple(blocks)) for stem, blocks in found.items()]
+    return [Chapter(stem, tuple(blocks)) for stem, blocks in blocks_of.items()]
 
 
 def cell_blocks(cell: NotebookNode) -> Iterable[Block]:
-    """Yield what the report shows of one cell: prose and published outputs, no code."""
+    """Yield the blocks of one cell: its prose and its published outputs, no code."""
     if cell.cell_type == "markdown" and cell.source.strip():
         yield Prose(cell.source)
     for output in cell.get("outputs", ()):
@@ -135,23 +136,23 @@ def cell_blocks(cell: NotebookNode) -> Iterable[Block]:
             yield block
 
 
-def output_block(data: Mapping, meaning: Mapping) -> Block | None:
-    """Return the block one output stands for; None for captions, streams and plain results."""
-    match meaning.get("kind"):
+def output_block(data: Mapping, metadata: Mapping) -> Block | None:
+    """Return the block that one output publishes; None for captions, streams and plain results."""
+    match metadata.get("kind"):
         case "text":
             return Prose(data["text/markdown"])
         case "figure":
             png = data.get("image/png")
             return Figure(
-                meaning["id"],
+                metadata["id"],
                 data.get("image/svg+xml"),
                 base64.b64decode(png) if png else None,
-                meaning["caption"],
-                meaning["alt"],
-                meaning.get("width", 1.0),
+                metadata["caption"],
+                metadata["alt"],
+                metadata.get("width", 1.0),
             )
         case "table":
             content = data[TABLE_MIME]
             columns = [dict(column) for column in content["columns"]]
-            return Table(meaning["id"], columns, content["rows"], meaning["caption"])
+            return Table(metadata["id"], columns, content["rows"], metadata["caption"])
     return None

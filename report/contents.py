@@ -1,6 +1,6 @@
-"""What the report says around the notebooks: title page, abstract, discussion, appendix.
+"""The parts of the report that no notebook holds: title page, abstract, discussion, appendix.
 
-Every number in the prose is looked up in the results; a name that is not there is an error.
+Every number in their prose is looked up in the results; a name that does not exist is an error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from report.document import Front
 from report.errors import ReportError
 
 HERE = Path(__file__).parent
-HIDDEN = currency.UNTRACKED  # they are paths of the machine
+HIDDEN = currency.UNTRACKED  # parameters that hold paths of the machine
 
 
 def compose(
@@ -44,22 +44,22 @@ def compose(
     Parameters
     ----------
     run : Run
-        All its stages are finished.
+        A run whose stages are all finished.
     scores : pandas.DataFrame
         From ``results.collect``.
     values : mapping of stage to parameters
-        As they were injected.
+        Parameter values as injected into the notebooks.
     options : mapping
         ``title``, ``author`` and ``course`` of the title page.
 
     Returns
     -------
     dict
-        ``front``, ``opening``, ``closing``, ``appendix``.
+        Keyword arguments ``front``, ``opening``, ``closing`` and ``appendix``.
     """
-    folder_of_data = run.stage("01_data")
-    data = json.loads((folder_of_data / "dataset.json").read_text(encoding="utf-8"))
-    index = pd.read_csv(folder_of_data / "index.csv", keep_default_na=False)
+    data_folder = run.stage("01_data")
+    data = json.loads((data_folder / "dataset.json").read_text(encoding="utf-8"))
+    index = pd.read_csv(data_folder / "index.csv", keep_default_na=False)
     lookup = _lookup(run, scores=scores, data=data, index=index)
     counts = publishing.table_content(dataset.counts(index))
     front = Front(
@@ -90,79 +90,89 @@ def _date() -> str:
     return dt.date.today().isoformat()
 
 
-def _dataset_line(data: Mapping, images: int) -> str:
+def _dataset_line(data: Mapping, n_images: int) -> str:
     if data["scored_only"]:
-        return f"{data['name']}: {images:,} images with those the models learnt from"
+        return f"{data['name']}: {n_images:,} images, including those used for training"
     if data["synthetic"]:
-        return f"{images:,} synthetic phantoms, drawn by this project from a seed"
-    return f"Chest X-ray images (pneumonia), folder {data['name']}: {images:,} images"
+        return f"{n_images:,} synthetic phantoms, drawn by this project from a seed"
+    return f"Chest X-ray images (pneumonia), folder {data['name']}: {n_images:,} images"
 
 
 def _lookup(run: Run, *, scores: pd.DataFrame, data: Mapping, index: pd.DataFrame) -> dict:
-    """Return all names that the prose may use."""
-    lines = {}
+    """Return all names that the prose may use.
+
+    ``test.<row>.<metric>`` is a value on the test images, ``test.<row>.text.<metric>`` the value
+    with its interval as text, ``test.<row>.n_of.<metric>`` the number of images it is over.
+    """
+    test = {}
     gaps = tables.validation_gaps(scores)
-    for row, own in scores[scores["split"] == "test"].groupby("row"):
-        named = dict(zip(own["metric"], own["value"], strict=True))
-        text = {line.metric: _percent(line.value, line.low, line.high) for line in own.itertuples()}
-        n_of = dict(zip(own["metric"], own["n"], strict=True))
-        lines[row] = SimpleNamespace(
-            **named,
-            n=int(own["n"].max()),
+    for row, lines in scores[scores["split"] == "test"].groupby("row"):
+        values = dict(zip(lines["metric"], lines["value"], strict=True))
+        text = {
+            line.metric: _percent(line.value, line.low, line.high) for line in lines.itertuples()
+        }
+        n_of = dict(zip(lines["metric"], lines["n"], strict=True))
+        test[row] = SimpleNamespace(
+            **values,
+            n=int(lines["n"].max()),
             text=SimpleNamespace(**text),
             n_of=SimpleNamespace(**n_of),
         )
     compared = [
         SimpleNamespace(
             label=row.label,
-            accuracy=lines[row.id].accuracy,
+            accuracy=test[row.id].accuracy,
             published=row.published,
             classes=row.classes,
         )
         for row in run.graph.rows
-        if row.published is not None and row.id in lines
+        if row.published is not None and row.id in test
     ]
     majority = {
-        classes: lines[row].accuracy
+        classes: test[row].accuracy
         for classes, row in ((2, "majority_binary"), (3, "majority_categorical"))
-        if row in lines
+        if row in test
     }
     pairs = {
-        "ours": ("ours_binary", "binary_cnn"),
-        "ours_three": ("ours_categorical", "categorical_cnn"),
-        "knn": ("knn_binary", "binary_cnn"),
+        "ours_binary": ("ours_binary", "binary_cnn"),
+        "ours_categorical": ("ours_categorical", "categorical_cnn"),
+        "knn_binary": ("knn_binary", "binary_cnn"),
     }
-    test = index.loc[index["split"] == "test", "class_name"].value_counts()
+    test_counts = index.loc[index["split"] == "test", "class_name"].value_counts()
     declared = {stage: run.declared(stage)["facts"] for stage in run.graph}
     return {
         "synthetic": data["synthetic"],
         "scored_only": data["scored_only"],
         "dataset": data["name"],
-        "images": f"{len(index):,}",
-        "test": lines,
+        "n_images": f"{len(index):,}",
+        "test": test,
         "published": {row.id: row.published for row in run.graph.rows if row.published is not None},
         "compared": compared,
-        "close": [row for row in compared if abs(row.accuracy - row.published) <= 0.05],
-        "farthest": max(compared, key=lambda row: abs(row.accuracy - row.published)),
-        "below": [row.label for row in compared if row.accuracy <= majority[row.classes]],
-        "compare": {
+        "within_five_points": [
+            row for row in compared if abs(row.accuracy - row.published) <= 0.05
+        ],
+        "largest_difference": max(compared, key=lambda row: abs(row.accuracy - row.published)),
+        "not_above_majority": [
+            row.label for row in compared if row.accuracy <= majority[row.classes]
+        ],
+        "comparison": {
             name: results.compare(run, *rows)
             for name, rows in pairs.items()
-            if lines.keys() >= {*rows}
+            if test.keys() >= {*rows}
         },
         "two_class_reason": data.get("two_class_reason", ""),
         "without_patient": data.get("without_patient", 0),
         "seeds": int(scores["seeds"].max()) if "seeds" in scores else 1,
         "published_test_split": all(
-            test.get(name, 0) == count
-            for name, count in kermany.counts("test", kinds="pneumonia" not in test).items()
+            test_counts.get(name, 0) == count
+            for name, count in kermany.counts("test", kinds="pneumonia" not in test_counts).items()
         ),
         "pneumonia_lower": declared["04_autoencoder"]["direction"] == "below",
-        "by_border": _by_border(scores),
+        "shortcut_note": _shortcut_note(scores),
         "labels": {row.id: row.label for row in run.graph.rows},
         "facts": declared,
-        "gaps": gaps,
-        "better_validation": min(gaps, key=gaps.get) if len(gaps) > 1 else None,
+        "validation_gaps": gaps,
+        "closest_validation": min(gaps, key=gaps.get) if len(gaps) > 1 else None,
     }
 
 
@@ -171,12 +181,12 @@ def _prose(name: str, lookup: Mapping) -> str:
         loader=jinja2.FileSystemLoader(HERE), undefined=jinja2.StrictUndefined, autoescape=False
     )
     environment.filters |= {
-        "percent": lambda share: "no figure" if math.isnan(share) else f"{share:.1%}",
+        "percent": lambda share: "not available" if math.isnan(share) else f"{share:.1%}",
         "signed": lambda share: f"{100 * share:+.1f}".replace("-", "\N{MINUS SIGN}"),
         "p": lambda p: f"{p:.2g}" if p >= 0.001 else "less than 0.001",
-        "three": lambda number: f"{number:.3f}",
+        "decimals": lambda number: f"{number:.3f}",
         "points": lambda share: f"{100 * share:.1f}",
-        "whole": lambda number: f"{number:g}",
+        "compact": lambda number: f"{number:g}",
     }
     try:
         return environment.get_template(name).render(lookup)
@@ -185,7 +195,7 @@ def _prose(name: str, lookup: Mapping) -> str:
 
 
 def _line(error: jinja2.TemplateError, name: str) -> int:
-    """Return the line of a text at which Jinja stopped."""
+    """Return the line of a template at which Jinja stopped."""
     if isinstance(error, jinja2.TemplateSyntaxError):
         return error.lineno
     stack = traceback.extract_tb(error.__traceback__)
@@ -193,59 +203,56 @@ def _line(error: jinja2.TemplateError, name: str) -> int:
 
 
 def _percent(value: float, low: float, high: float) -> str:
-    """Return a share and its interval in words of the prose."""
+    """Return a share and its 95 % interval as text for the prose."""
     if math.isnan(low):
         return f"{value:.1%}"
     return f"{value:.1%} (95% interval {100 * low:.1f} to {100 * high:.1f})"
 
 
 def _tables(scores: pd.DataFrame, data: Mapping, rows: Sequence[Row]) -> list[Table]:
-    """Return Table 1 and the table of the other scores."""
+    """Return Table 1 and the table of further scores."""
     synthetic = data["synthetic"]
     caption = (
         "Scores on the test images beside the published accuracies of the course report, with 95% "
-        "bootstrap intervals in brackets (whole patient groups drawn within each class). Balanced "
-        "accuracy is the mean of the classes' recalls; AUROC is the area under the ROC curve, for "
-        "three classes the mean of one against the rest; n is the number of test images. A dash "
-        "marks what was not published or has no meaning. " + _by_border(scores)
+        "bootstrap intervals in brackets (whole patient groups resampled within each class). "
+        "Balanced accuracy is the mean of the per-class recalls; AUROC is the area under the ROC "
+        "curve, for three classes the mean of the one-vs-rest areas; n is the number of test "
+        "images. A dash marks a value that was not published or is not defined. "
+        + _shortcut_note(scores)
     )
     table = tables.table_one(scores, rows)
     if "Accuracy over seeds" in table:
         caption += (
-            " Over seeds: mean ± standard deviation of the accuracy over trainings (their number); a "
-            "dash where nothing was trained again."
+            " Over seeds: mean ± standard deviation of the accuracy over training runs (number of "
+            "runs); a dash where nothing was retrained."
         )
     size = scores[(scores["row"] == "size_binary") & (scores["metric"] == "accuracy")]
     if size["value"].isna().any():
-        caption += (
-            " Image size alone is not available: all images it could learn from have one size."
-        )
+        caption += " Image size alone is not available as a baseline: all training images have the same size."
     if data.get("two_class_reason"):
         caption += f" There are no rows for three classes: {data['two_class_reason']}."
     if count := data.get("without_patient"):
-        caption += (
-            f" The names of {count:,} images carry no patient number: each is drawn by itself."
-        )
+        caption += f" The file names of {count:,} images carry no patient number: each is resampled on its own."
     further = tables.table_one(scores, rows, tables.FURTHER)
-    found = [_table(table, "tab-results", publishing.labelled(caption, synthetic=synthetic))]
+    published = [_table(table, "tab-results", publishing.labelled(caption, synthetic=synthetic))]
     if len(further):
         caption = (
-            "More scores on the test images, with the same intervals. Brier score and calibration "
-            "error need a probability; the interval of the calibration error lies high, because "
-            "resampling itself adds to the error."
+            "Further scores on the test images, with the same intervals. Brier score and calibration "
+            "error are defined for probabilities only; the interval of the calibration error is "
+            "biased upwards, because resampling itself adds to the error."
         )
         caption = publishing.labelled(caption, synthetic=synthetic)
-        found.append(_table(further, "tab-more-results", caption))
-    return found
+        published.append(_table(further, "tab-more-results", caption))
+    return published
 
 
-def _by_border(scores: pd.DataFrame) -> str:
-    """Return what Table 1 says of scores by what the frame says."""
+def _shortcut_note(scores: pd.DataFrame) -> str:
+    """Return the sentences of Table 1's caption about worst-group accuracy, or why it is missing."""
     test = scores[scores["split"] == "test"].set_index(["row", "metric"])[["value", "low", "high"]]
-    frame = test.loc["border_binary"] if "border_binary" in test.index else test.iloc[:0]
-    found = {"test": tuple(frame.loc["auroc"])} if "auroc" in frame.index else {}
+    border = test.loc["border_binary"] if "border_binary" in test.index else test.iloc[:0]
+    aurocs = {"test": tuple(border.loc["auroc"])} if "auroc" in border.index else {}
     metrics = test.index.get_level_values("metric")
-    return shortcut_groups.note(found, [m for m in ("worst_group_accuracy",) if m in metrics])
+    return shortcut_groups.note(aurocs, [m for m in ("worst_group_accuracy",) if m in metrics])
 
 
 def _appendix(run: Run, *, values: Mapping, data: Mapping) -> list:
@@ -253,15 +260,15 @@ def _appendix(run: Run, *, values: Mapping, data: Mapping) -> list:
     parameters = pd.DataFrame(
         [
             (stage, name, ", ".join(map(str, v)) if isinstance(v, list) else str(v))
-            for stage, own in values.items()
-            for name, v in own.items()
+            for stage, stage_values in values.items()
+            for name, v in stage_values.items()
             if name not in HIDDEN
         ],
         columns=["stage", "parameter", "value"],
     )
     manifest = {stage: run.manifest(stage) for stage in run.graph}
-    last = manifest["01_data"]
-    versions = pd.DataFrame(last["recipe"]["versions"].items(), columns=["library", "version"])
+    first = manifest["01_data"]
+    versions = pd.DataFrame(first["recipe"]["versions"].items(), columns=["library", "version"])
     record = pd.DataFrame(
         [
             (
@@ -274,31 +281,31 @@ def _appendix(run: Run, *, values: Mapping, data: Mapping) -> list:
         ],
         columns=["stage", "seconds", "peak memory (MiB)", "recipe digest"],
     )
-    machine = last["machine"]
+    machine = first["machine"]
     return [
         Prose(
             "# Appendix\n\n"
-            "Every table and figure above was made by the notebooks with the parameters and "
-            "versions below. The recipe digest stands for a stage's code, parameters, inputs and "
+            "The notebooks produced every table and figure above with the parameters and versions "
+            "below. The recipe digest identifies a stage's code, parameters, inputs and "
             f"versions. Data fingerprint (SHA-256): `{data['fingerprint']}`. "
             f"Machine: {machine['system']}, {machine['cores']} cores."
         ),
         *(
-            _table(frame, id, publishing.labelled(caption, synthetic=data["synthetic"]))
-            for frame, id, caption in (
-                (record, "tab-record", "Each stage: seconds, highest memory, recipe."),
+            _table(table, id, publishing.labelled(caption, synthetic=data["synthetic"]))
+            for table, id, caption in (
+                (record, "tab-record", "Run time, peak memory and recipe of every stage."),
                 (versions, "tab-versions", "Versions of Python and the libraries."),
-                (parameters, "tab-parameters", "Parameters of every stage, seeds included."),
+                (parameters, "tab-parameters", "Parameters of every stage, including seeds."),
             )
         ),
     ]
 
 
-def _table(frame: pd.DataFrame, id: str, caption: str) -> Table:
-    whole = ("memory", "Classes", "n")
+def _table(table: pd.DataFrame, id: str, caption: str) -> Table:
+    integers = ("memory", "Classes", "n")
     formats = {
-        name: ".2f" if name == "Published" else ".0f" if any(w in name for w in whole) else ".1f"
-        for name in frame.select_dtypes("number")
+        name: ".2f" if name == "Published" else ".0f" if any(i in name for i in integers) else ".1f"
+        for name in table.select_dtypes("number")
     }
-    content = publishing.table_content(frame, formats=formats)
+    content = publishing.table_content(table, formats=formats)
     return Table(id, content["columns"], content["rows"], caption)

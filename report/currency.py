@@ -1,4 +1,4 @@
-"""Whether the report of a run is the one that would be made now."""
+"""Whether the report of a run is up to date: made by the recipe that would be used now."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ OPTIONS = ("title", "author", "course", "no_pdf")
 
 
 def recipe(run: Run, *, options: Mapping[str, object]) -> dict:
-    """Return all that decides what a report says and how it looks.
+    """Return everything that determines the content and the layout of a report.
 
     Parameters
     ----------
     run : Run
-        A run whose stages are all current.
+        A run whose stages are all up to date.
     options : mapping
-        The command line's; those of ``OPTIONS`` count.
+        Command-line options; those in ``OPTIONS`` and ``seeds`` count.
     """
     here = Path(__file__).parent
     paths = [*here.glob("*.*"), *(here / "templates").rglob("*.*")]
     paths += (here.parent / "cxr_helpers").rglob("*.py")
     return {
-        "stages": {s: digests.sha256_of_json(run.manifest(s)) for s in run.graph},
+        "stages": {stage: digests.sha256_of_json(run.manifest(stage)) for stage in run.graph},
         "seeds": {
             seed: [
                 digests.sha256_of_json(run.seed(seed).manifest(stage))
@@ -49,7 +49,7 @@ def recipe(run: Run, *, options: Mapping[str, object]) -> dict:
 
 
 def is_current(recipe: Mapping, run: Run) -> bool:
-    """Return whether a run's report was made by this recipe, and its files are whole."""
+    """Return whether a run's report was made by this recipe and its files are unchanged."""
     stored = files.read_json(run.folder / MANIFEST)
     return (
         stored is not None
@@ -62,6 +62,6 @@ def is_current(recipe: Mapping, run: Run) -> bool:
 
 
 def write(recipe: Mapping, run: Run, made: Iterable[Path]) -> None:
-    """Record by which recipe the files of a report were made."""
-    whole = {path.name: digests.sha256_of_file(path) for path in made}
-    files.write_json(run.folder / MANIFEST, {"recipe": dict(recipe), "files": whole})
+    """Record the recipe by which a report was made, and the digests of its files."""
+    file_digests = {path.name: digests.sha256_of_file(path) for path in made}
+    files.write_json(run.folder / MANIFEST, {"recipe": dict(recipe), "files": file_digests})

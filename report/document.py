@@ -1,4 +1,4 @@
-"""The whole report in order, with its figures and tables numbered."""
+"""The report in reading order, with numbered figures and tables."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from report.blocks import Block, Chapter, Figure, Prose, Table
 from report.errors import ReportError
 
 SHORT = 96  # characters of a caption in the lists of figures and tables
+SYNTHETIC_WARNING = "All figures and numbers come from synthetic images, not from patients."
 
 
 @dataclass(frozen=True)
 class Front:
-    """What the title page says; ``date`` is ISO yyyy-mm-dd."""
+    """Contents of the title page; ``date`` is ISO yyyy-mm-dd."""
 
     title: str
     author: str
@@ -29,7 +30,7 @@ class Front:
 
 @dataclass(frozen=True)
 class Matter:
-    """Everything in a report that no notebook holds."""
+    """The parts of a report that no notebook holds."""
 
     front: Front
     opening: tuple[Block, ...] = ()
@@ -39,7 +40,7 @@ class Matter:
 
 @dataclass(frozen=True)
 class Item:
-    """A block at its place; ``label`` is ``"Figure 3"`` or the like, empty for prose."""
+    """A block in its place; ``label`` is, for example, ``"Figure 3"``, empty for prose."""
 
     block: Block
     chapter: str
@@ -48,7 +49,7 @@ class Item:
 
     @property
     def kind(self) -> str:
-        """Name of the block's class in lower case, for the templates."""
+        """Class name of the block in lower case, used by the templates."""
         return type(self.block).__name__.lower()
 
     @property
@@ -122,7 +123,7 @@ def compose(chapters: Sequence[Chapter], matter: Matter) -> Document:
 
 
 def first_sentence(caption: str) -> str:
-    """Return the start of a caption, up to a stop or a bracket, at most `SHORT` characters."""
+    """Return the start of a caption, up to a full stop or bracket, at most `SHORT` characters."""
     caption = caption.removeprefix(f"{SYNTHETIC_LABEL}. ")
     sentence = re.split(r"(?<=[.!?:;])\s| \(", caption.strip(), maxsplit=1)[0].rstrip(".:;")
     if len(sentence) <= SHORT:

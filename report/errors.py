@@ -1,5 +1,5 @@
-"""What is wrong with the report's own sources, as opposed to a bug of the typesetting."""
+"""Faults in the sources of the report, as opposed to bugs in the typesetting."""
 
 
 class ReportError(ValueError):
-    """Prose or a notebook names what is not there, or breaks a contract; the message says where."""
+    """Prose or a notebook refers to a missing name or violates a contract; the message says where."""

@@ -15,7 +15,7 @@ from nbformat import NotebookNode
 from cxr_helpers.figures.publishing import SYNTHETIC_LABEL
 from report import mathfont
 from report.blocks import Figure, chapters
-from report.document import compose
+from report.document import SYNTHETIC_WARNING, compose
 from report.pandoc import Heading, convert
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -35,11 +35,11 @@ class HtmlExporter(TemplateExporter):
 
     @property
     def extra_template_basedirs(self) -> list[str]:
-        """Folder of this package's templates."""
+        """Folder of the report's templates."""
         return [str(TEMPLATES)]
 
     def _create_environment(self) -> Environment:
-        """Escape everything that is not marked as markup."""
+        """Escape everything that is not marked as safe markup."""
         environment = super()._create_environment()
         environment.autoescape = True
         environment.trim_blocks = environment.lstrip_blocks = True
@@ -57,7 +57,7 @@ class HtmlExporter(TemplateExporter):
             (item, markup(next(fragments)) if item.kind == "prose" else "")
             for item in document.items
         ]
-        shown = {
+        context = {
             "document": document,
             "front": document.front,
             "flow": flow,
@@ -65,15 +65,16 @@ class HtmlExporter(TemplateExporter):
             "notes": markup(prose.notes),
             "policy": POLICY,
             "synthetic_label": SYNTHETIC_LABEL,
+            "synthetic_warning": SYNTHETIC_WARNING,
             "math_font": mathfont.data_url(
                 mathfont.spacing_accents("".join([*prose.fragments, prose.notes]))
             ),
         }
-        return super().from_notebook_node(nb, {**resources, **shown}, **kw)
+        return super().from_notebook_node(nb, {**resources, **context}, **kw)
 
 
 def markup(pandoc_html: str) -> Markup:
-    """Mark pandoc's HTML as such, with what it leaves out for readers without a mouse."""
+    """Mark pandoc's HTML as safe, and add table scopes and keyboard focus for accessibility."""
     scoped = re.sub(r"<th(?=[ >])", '<th scope="col"', pandoc_html)
     reachable = scoped.replace('<math display="block"', '<math display="block" tabindex="0"')
     return Markup(mathfont.spacing_accents(reachable))
@@ -91,7 +92,7 @@ def nested(headings: list[Heading]) -> list[tuple[Heading, list[Heading]]]:
 
 
 def data_url(figure: Figure) -> str:
-    """Return a figure as ``data:`` URL, vector where there is one."""
+    """Return a figure as a ``data:`` URL, as vector graphics where available."""
     if figure.svg:
         return "data:image/svg+xml;base64," + base64.b64encode(figure.svg.encode()).decode()
     return "data:image/png;base64," + base64.b64encode(figure.png).decode()

@@ -1,4 +1,4 @@
-"""A small font for mathematics, because a bare machine shows Greek letters as boxes."""
+"""A small font for mathematics: systems without one show Greek letters as boxes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ SOURCE = "STIXGeneral.ttf"  # comes with matplotlib; SIL Open Font License
 
 ACCENTS = {"\u0302": "\u02c6", "\u0303": "\u02dc", "\u0304": "\u00af", "\u0307": "\u02d9"}
 
-# How far apart a browser sets fractions, limits and indices, in thousandths of the type size:
-# usual values for a text face. The font has no such table, and without one they collide.
+# Spacing of fractions, limits and indices in thousandths of the font size: usual values for a text
+# face. The font has no MATH table, and without one browsers let these parts collide.
 LAYOUT = {
     "ScriptPercentScaleDown": 70,
     "ScriptScriptPercentScaleDown": 55,
@@ -67,12 +67,12 @@ LAYOUT = {
 
 
 def data_url(page: str) -> str | None:
-    """Return a WOFF font with the characters of a page's MathML as ``data:`` URL.
+    """Return a WOFF font with the characters of a page's MathML as a ``data:`` URL.
 
     Parameters
     ----------
     page : str
-        HTML that may hold ``<math>`` elements.
+        HTML that may contain ``<math>`` elements.
 
     Returns
     -------
@@ -91,9 +91,9 @@ def data_url(page: str) -> str | None:
     font = TTFont(path, recalcTimestamp=False)
     options = subset.Options(hinting=False, notdef_outline=True)
     options.drop_tables += ["FFTM"]
-    chooser = subset.Subsetter(options)
-    chooser.populate(unicodes=characters)
-    chooser.subset(font)
+    subsetter = subset.Subsetter(options)
+    subsetter.populate(unicodes=characters)
+    subsetter.subset(font)
     any_glyph = font.getGlyphOrder()[0]  # Chromium drops a MATH table with an empty part
     buildMathTable(
         font,
@@ -102,34 +102,34 @@ def data_url(page: str) -> str | None:
         vertGlyphVariants={any_glyph: [(any_glyph, 1000)]},
     )
     font.flavor = "woff"
-    packed = io.BytesIO()
-    font.save(packed)
-    return "data:font/woff;base64," + base64.b64encode(packed.getvalue()).decode()
+    buffer = io.BytesIO()
+    font.save(buffer)
+    return "data:font/woff;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def mathematics(page: str) -> set[int]:
-    """Return the code points a browser draws for a page's MathML.
+    """Return the code points that a browser renders for a page's MathML.
 
-    Single letters are drawn as mathematical italics, so those are added.
+    Single letters are rendered as mathematical italics, so these are added.
     """
-    drawn: set[int] = set()
+    code_points: set[int] = set()
     for formula in re.findall(r"<math\b.*?</math>", page, flags=re.DOTALL):
-        shown = re.sub(r"<annotation\b.*?</annotation>", "", formula, flags=re.DOTALL)
-        drawn |= {ord(char) for char in html.unescape(re.sub(r"<[^>]+>", "", shown))}
-    return drawn | {italic(code) for code in drawn}
+        visible = re.sub(r"<annotation\b.*?</annotation>", "", formula, flags=re.DOTALL)
+        code_points |= {ord(char) for char in html.unescape(re.sub(r"<[^>]+>", "", visible))}
+    return code_points | {italic(code) for code in code_points}
 
 
 def spacing_accents(page: str) -> str:
-    """Return a page whose MathML accents are spacing characters, which browsers can centre."""
+    """Return the page with MathML accents as spacing characters, which browsers can centre."""
     return re.sub(
         r'(<mo accent="true">)(.)(</mo>)',
-        lambda found: found[1] + ACCENTS.get(found[2], found[2]) + found[3],
+        lambda match: match[1] + ACCENTS.get(match[2], match[2]) + match[3],
         page,
     )
 
 
 def italic(code: int) -> int:
-    """Return the code point of a letter's mathematical italic, or the code itself."""
+    """Return the code point of a letter's mathematical italic, or the code point itself."""
     for first, last, start in ((0x41, 0x5A, 0x1D434), (0x61, 0x7A, 0x1D44E)):
         if first <= code <= last:
             return 0x210E if code == ord("h") else start + code - first

@@ -1,4 +1,4 @@
-"""Join executed notebooks into one, and refuse those that did not run to the end."""
+"""Merge executed notebooks into one; refuse those that failed or were not run to the end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from report.errors import ReportError
 
 
 def merge(notebooks: Sequence[Path]) -> NotebookNode:
-    """Return one notebook with the cells of all, in order.
+    """Return one notebook with the cells of all notebooks, in order.
 
     Each cell's id is prefixed by its notebook's stem, which is also kept under
     ``metadata.notebook``; papermill's timings are dropped.
@@ -20,7 +20,7 @@ def merge(notebooks: Sequence[Path]) -> NotebookNode:
     Parameters
     ----------
     notebooks : sequence of Path
-        Executed notebooks with different stems.
+        Executed notebooks with distinct stems.
 
     Returns
     -------

@@ -19,7 +19,7 @@ PRINT = "print report.html from a browser instead"
 
 @dataclass(frozen=True)
 class Rendered:
-    """What was written; ``pdf`` is None where ``warnings`` says why."""
+    """Paths of the written files; ``pdf`` is None if it could not be made (see ``warnings``)."""
 
     html: Path
     pdf: Path | None
@@ -45,43 +45,44 @@ def render(
     front : Front
         The title page.
     opening, closing, appendix : sequence of Block
-        What comes before the first chapter, after the last, and at the very end;
-        headings there carry no number.
+        Blocks before the first chapter, after the last, and at the end of the report;
+        their headings are not numbered.
     out : Path
-        Folder that receives ``report.html`` and ``report.pdf``; made if missing.
+        Folder for ``report.html`` and ``report.pdf``; created if missing.
     pdf : bool
         Whether to make the PDF.
 
     Returns
     -------
     Rendered
-        Without a PDF if it could not be made; an older one is removed then.
+        Without a PDF if it could not be made; an older PDF is then removed.
 
     Raises
     ------
     ReportError
-        If a notebook did not run cleanly to its end, breaks the contract of
-        `cxr_helpers.figures.publishing`, repeats an id, or links to nothing.
+        If a notebook did not run to its end without error, violates the contract of
+        `cxr_helpers.figures.publishing`, repeats an id, or contains a dead link.
     """
     merged = merge(notebooks)
     matter = Matter(front, tuple(opening), tuple(closing), tuple(appendix))
     page, _ = HtmlExporter().from_notebook_node(merged, {"matter": matter})
     out.mkdir(parents=True, exist_ok=True)
-    printed, warnings = None, []
+    pdf_bytes, warnings = None, []
     if pdf:
         try:
             source, resources = TypstExporter().from_notebook_node(merged, {"matter": matter})
-            printed, warnings = typeset(source, resources["outputs"], date=front.date)
-        except ModuleNotFoundError as fault:
-            if fault.name != "typst":
+            pdf_bytes, warnings = typeset(source, resources["outputs"], date=front.date)
+        except ModuleNotFoundError as error:
+            if error.name != "typst":
                 raise
-            warnings = [f"PDF skipped: {fault}; {INSTALL}"]
-        except RuntimeError as fault:  # pandoc's or Typst's; a full disk is no reason to go on
-            warnings = [f"PDF skipped: {fault}; {PRINT}"]
-    # both are ready: an interruption leaves both old ones, or none
+            warnings = [f"PDF skipped: {error}; {INSTALL}"]
+        except RuntimeError as error:  # from pandoc or Typst; a full disk (OSError) is raised
+            warnings = [f"PDF skipped: {error}; {PRINT}"]
+    # Files are written only now that both are complete: an interruption before this point leaves
+    # the old ones.
     pdf_path = out / "report.pdf"
-    pdf_path.unlink(missing_ok=True)  # an older one would pass for this report's
+    pdf_path.unlink(missing_ok=True)  # an older PDF would be taken for this report's
     html_path = files.write_bytes(out / "report.html", page.encode(errors="replace"))
-    if printed is None:
+    if pdf_bytes is None:
         return Rendered(html_path, None, warnings)
-    return Rendered(html_path, files.write_bytes(pdf_path, printed), warnings)
+    return Rendered(html_path, files.write_bytes(pdf_path, pdf_bytes), warnings)

@@ -1,4 +1,4 @@
-"""All Markdown of a report through one pandoc call."""
+"""Conversion of all Markdown of a report in one call of pandoc."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCRIPT = Path(__file__).parent / "templates" / "markdown.lua"
 
 @dataclass(frozen=True)
 class Heading:
-    """A heading as both targets number it; ``number`` is empty where there is none."""
+    """A heading as numbered in both targets; ``number`` is empty for unnumbered headings."""
 
     level: int
     id: str
@@ -29,7 +29,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Converted:
-    """Markup of each prose block, all headings in order, and the foot notes (HTML only)."""
+    """Markup of each prose block, all headings in order, and the footnotes (HTML only)."""
 
     fragments: list[str]
     headings: list[Heading]
@@ -39,17 +39,17 @@ class Converted:
 def convert(document: Document, *, target: Literal["html", "typst"]) -> Converted:
     """Convert the prose of a report.
 
-    Each fragment is parsed on its own, as Jupyter does, so that one cell's open
-    fence or foot note never reaches the next. Raw HTML becomes text, images become
-    their alternative text, and links other than web addresses, internal ones and
-    notebooks of this report become plain text.
+    Each fragment is parsed separately, as in Jupyter, so that an unclosed code fence or a
+    footnote of one cell does not affect the next. Raw HTML becomes text, images become their
+    alternative text, and links become plain text unless they point to a web address, to a place
+    in this report or to one of its notebooks.
 
     Parameters
     ----------
     document : Document
-        Its prose is converted; its labels are what empty links become.
+        Its prose is converted; its labels replace empty links.
     target : {"html", "typst"}
-        Language of the result.
+        Output format.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def convert(document: Document, *, target: Literal["html", "typst"]) -> Converte
     Raises
     ------
     ReportError
-        If an internal link leads nowhere; the message names link and chapter.
+        If the target of an internal link does not exist; the message names link and chapter.
     RuntimeError
         If pandoc fails.
     """
@@ -76,11 +76,11 @@ def convert(document: Document, *, target: Literal["html", "typst"]) -> Converte
     )
     if run.returncode:
         raise RuntimeError(f"pandoc failed: {run.stderr.decode(errors='replace').strip()}")
-    answer = json.loads(run.stdout)
-    if answer["dead"]:
-        dead = "; ".join(f"{link['target']} in {link['chapter']}" for link in answer["dead"])
-        raise ReportError(f"links that lead nowhere: {dead}; expected the id of something here")
-    *fragments, notes = (text.strip() for text in answer["text"].split(job["split"]))
+    result = json.loads(run.stdout)
+    if result["dead"]:
+        dead = "; ".join(f"{link['target']} in {link['chapter']}" for link in result["dead"])
+        raise ReportError(f"dead links: {dead}; expected the id of a block or heading")
+    *fragments, notes = (text.strip() for text in result["text"].split(job["split"]))
     if len(fragments) != len(prose):
         raise RuntimeError(f"pandoc returned {len(fragments)} fragments for {len(prose)}")
-    return Converted(fragments, [Heading(**heading) for heading in answer["headings"]], notes)
+    return Converted(fragments, [Heading(**heading) for heading in result["headings"]], notes)

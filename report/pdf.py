@@ -1,4 +1,4 @@
-"""The printed report: Typst written by an nbconvert exporter, compiled to tagged PDF."""
+"""The PDF report: Typst source written by an nbconvert exporter, compiled to tagged PDF."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from nbformat import NotebookNode
 
 from cxr_helpers.figures.publishing import SYNTHETIC_LABEL
 from report.blocks import Table, chapters
-from report.document import Document, Front, compose
+from report.document import SYNTHETIC_WARNING, Document, Front, compose
 from report.pandoc import convert
 
 TEMPLATES = Path(__file__).parent / "templates"
-WARNING = "Every picture and number here comes from generated images, not from patients."
 
 
 class TypstExporter(TemplateExporter):
     """Write a merged notebook as Typst; ``resources["matter"]`` is a `Matter`.
 
-    The resources returned hold under ``outputs`` the files the source reads.
+    The returned resources contain, under ``outputs``, the files that the source reads.
     """
 
     output_mimetype = "application/pdf"
@@ -35,7 +34,7 @@ class TypstExporter(TemplateExporter):
 
     @property
     def extra_template_basedirs(self) -> list[str]:
-        """Folder of this package's templates."""
+        """Folder of the report's templates."""
         return [str(TEMPLATES)]
 
     def from_notebook_node(
@@ -57,7 +56,7 @@ class TypstExporter(TemplateExporter):
 
 
 def pictures(document: Document) -> dict[str, bytes]:
-    """Return the figures as files, vector where there is one."""
+    """Return the figures as files, as vector graphics where available."""
     figures = [item.block for item in document.of_kind("figure")]
     return {
         picture_name(figure): figure.svg.encode() if figure.svg else figure.png
@@ -71,7 +70,7 @@ def picture_name(figure: Any) -> str:
 
 
 def content(document: Document) -> dict[str, Any]:
-    """Return all text that is not prose, as the JSON which ``style.typ`` reads."""
+    """Return all text other than prose, as the JSON that ``style.typ`` reads."""
     blocks = {}
     for item in document.items:
         if item.label:
@@ -91,42 +90,42 @@ def content(document: Document) -> dict[str, Any]:
 
 
 def front_content(front: Front) -> dict[str, Any]:
-    """Return what the title page says."""
-    named = ("title", "author", "course", "date", "dataset", "synthetic", "notice")
+    """Return the contents of the title page."""
+    names = ("title", "author", "course", "date", "dataset", "synthetic", "notice")
     counts = front.counts
     return {
-        **{name: getattr(front, name) for name in named},
+        **{name: getattr(front, name) for name in names},
         "counts": counts and {"columns": counts.columns, "rows": counts.rows},
         "label": SYNTHETIC_LABEL,
-        "warning": WARNING,
+        "warning": SYNTHETIC_WARNING,
     }
 
 
 def typeset(source: str, outputs: dict[str, bytes], *, date: str) -> tuple[bytes, list[str]]:
-    """Compile Typst to PDF/UA-1, or to plain PDF where that standard cannot be met.
+    """Compile Typst to PDF/UA-1, or to plain PDF if that standard cannot be met.
 
     Parameters
     ----------
     source : str
-        The main file.
+        Content of the main file.
     outputs : dict of str to bytes
-        The files it reads, by name.
+        The files that it reads, by name.
     date : str
-        ISO yyyy-mm-dd; ``SOURCE_DATE_EPOCH`` in the environment comes first.
+        ISO yyyy-mm-dd; ``SOURCE_DATE_EPOCH`` in the environment takes precedence.
 
     Returns
     -------
     pdf : bytes
-        The same for the same input.
+        Identical for identical input.
     warnings : list of str
-        What the compiler said, and that the PDF is not tagged as PDF/UA-1 if so.
+        Compiler warnings, and a warning if the PDF does not meet PDF/UA-1.
 
     Raises
     ------
     ImportError
         If the ``typst`` wheel is not installed.
     RuntimeError
-        If it does not compile; the message is the compiler's, with file and line.
+        If the source does not compile; the message is the compiler's, with file and line.
     """
     import typst
 
@@ -143,22 +142,22 @@ def typeset(source: str, outputs: dict[str, bytes], *, date: str) -> tuple[bytes
             "timestamp": timestamp(date),
         }
         try:
-            pdf, said = typst.compile_with_warnings(**options, pdf_standards=["ua-1"])
-            return pdf, [warning.message for warning in said]
-        except typst.TypstError as fault:
-            reason = fault.message
+            pdf, warnings = typst.compile_with_warnings(**options, pdf_standards=["ua-1"])
+            return pdf, [warning.message for warning in warnings]
+        except typst.TypstError as error:
+            reason = error.message
         try:
-            pdf, said = typst.compile_with_warnings(**options)
-        except typst.TypstError as fault:
-            raise RuntimeError(fault.diagnostic) from fault
+            pdf, warnings = typst.compile_with_warnings(**options)
+        except typst.TypstError as error:
+            raise RuntimeError(error.diagnostic) from error
     return pdf, [
-        f"PDF is not accessible (PDF/UA-1) and may lack characters: {reason}",
-        *(warning.message for warning in said),
+        f"PDF is not accessible (PDF/UA-1), and characters may be missing: {reason}",
+        *(warning.message for warning in warnings),
     ]
 
 
 def fonts(folder: Path) -> Path:
-    """Copy matplotlib's DejaVu into a folder; its LastResort would hide missing glyphs."""
+    """Copy matplotlib's DejaVu fonts into a folder; its LastResort would hide missing glyphs."""
     import matplotlib
 
     folder.mkdir()
@@ -168,7 +167,7 @@ def fonts(folder: Path) -> Path:
 
 
 def timestamp(date: str) -> int:
-    """Return seconds since 1970: ``SOURCE_DATE_EPOCH``, else midnight (UTC) of ``date``."""
+    """Return the Unix time ``SOURCE_DATE_EPOCH``, or else midnight (UTC) of ``date``."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     if epoch:
         return int(epoch)

@@ -1,4 +1,4 @@
-"""Open a report in a real headless Chromium and say what went wrong there."""
+"""Inspect a report in a real headless Chromium: requests, errors, overflow."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ FLAGS = [
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a browser made of a page; everything but the counts should be empty or 0."""
+class Inspection:
+    """The result of loading a page; for a correct page, lists are empty and ``overflow`` is 0."""
 
     requests: list[str]
     errors: list[str]
@@ -30,13 +30,13 @@ class Seen:
     background: str
 
 
-def inspect(html_path: Path, *, width: int = 390, dark: bool = False) -> Seen:
-    """Load a page from disk.
+def inspect(html_path: Path, *, width: int = 390, dark: bool = False) -> Inspection:
+    """Load a page from disk and inspect it.
 
     Parameters
     ----------
     html_path : Path
-        The page.
+        The HTML file.
     width : int
         Width of the window in CSS pixels.
     dark : bool
@@ -44,9 +44,9 @@ def inspect(html_path: Path, *, width: int = 390, dark: bool = False) -> Seen:
 
     Returns
     -------
-    Seen
+    Inspection
         Requests other than for the page and ``data:``, console and script errors,
-        alternative texts of images without pixels, pixels by which the page is
+        alternative texts of images that did not load, pixels by which the page is
         wider than the window, number of images, and the background colour.
     """
     from playwright.sync_api import sync_playwright
@@ -63,7 +63,9 @@ def inspect(html_path: Path, *, width: int = 390, dark: bool = False) -> Seen:
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on(
             "console",
-            lambda said: errors.append(said.text) if said.type in {"error", "warning"} else None,
+            lambda message: (
+                errors.append(message.text) if message.type in {"error", "warning"} else None
+            ),
         )
         page.goto(url)
         page.wait_for_load_state("networkidle")
@@ -74,5 +76,5 @@ def inspect(html_path: Path, *, width: int = 390, dark: bool = False) -> Seen:
         images = page.evaluate("document.images.length")
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
         browser.close()
-    foreign = [asked for asked in requests if asked != url and not asked.startswith("data:")]
-    return Seen(foreign, errors, broken, max(0, overflow), images, background)
+    other = [r for r in requests if r != url and not r.startswith("data:")]
+    return Inspection(other, errors, broken, max(0, overflow), images, background)

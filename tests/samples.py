@@ -1,4 +1,4 @@
-"""Small executed notebooks as papermill would leave them, for the tests of report/."""
+"""Small executed notebooks as papermill writes them, for the tests of ``report``."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def png() -> str:
 
 
 def figure(id: str = "fig-a", caption: str = "A line.", alt: str = "A rising line"):
-    """Return an executed cell that published a figure, its caption, and some noise."""
-    meaning = {"kind": "figure", "id": id, "caption": caption, "alt": alt, "width": 0.8}
+    """Return an executed cell with a published figure, its caption, and unpublished output."""
+    metadata = {"kind": "figure", "id": id, "caption": caption, "alt": alt, "width": 0.8}
     return code(
         new_output("stream", name="stdout", text="NOISE from a stream"),
         new_output(
             "display_data",
             data={"image/svg+xml": SVG, "image/png": png(), "text/plain": caption},
-            metadata={"cxr": meaning},
+            metadata={"cxr": metadata},
         ),
         new_output(
             "display_data",
@@ -55,7 +55,7 @@ def figure(id: str = "fig-a", caption: str = "A line.", alt: str = "A rising lin
 def table(
     id: str = "tab-a", caption: str = "Two numbers.", *, columns: int = 2, rows: int = 2, cell=""
 ):
-    """Return an executed cell that published a table."""
+    """Return an executed cell with a published table."""
     content = {
         "columns": [
             {"label": f"Column number {i}", "align": "right" if i else "left"}
@@ -63,13 +63,13 @@ def table(
         ],
         "rows": [[cell or f"r{r}c{c}" for c in range(columns)] for r in range(rows)],
     }
-    meaning = {"kind": "table", "id": id, "caption": caption}
+    metadata = {"kind": "table", "id": id, "caption": caption}
     data = {TABLE_MIME: content, "text/plain": ""}
-    return code(new_output("display_data", data=data, metadata={"cxr": meaning}))
+    return code(new_output("display_data", data=data, metadata={"cxr": metadata}))
 
 
 def text(markdown: str):
-    """Return an executed cell that published a sentence."""
+    """Return an executed cell with a published sentence."""
     return code(
         new_output(
             "display_data",
@@ -88,15 +88,15 @@ def code(*outputs, tags: tuple[str, ...] = (), source: str = "HIDDEN = 1"):
 
 def notebook(folder: Path, stem: str, *cells) -> Path:
     """Write a notebook; strings become Markdown cells."""
-    made = [new_markdown_cell(cell) if isinstance(cell, str) else cell for cell in cells]
+    cells = [new_markdown_cell(cell) if isinstance(cell, str) else cell for cell in cells]
     path = folder / f"{stem}.ipynb"
-    nbformat.write(new_notebook(cells=made), path)
+    nbformat.write(new_notebook(cells=cells), path)
     return path
 
 
 def front(**changes) -> Front:
-    """Return a title page."""
-    said = {
+    """Return a title page, with some fields changed."""
+    fields = {
         "title": "A small report",
         "author": "A. Student",
         "course": "A course",
@@ -105,4 +105,4 @@ def front(**changes) -> Front:
         "counts": None,
         "synthetic": True,
     }
-    return Front(**said | changes)
+    return Front(**fields | changes)

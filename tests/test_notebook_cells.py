@@ -144,6 +144,9 @@ def test_near_duplicates_of_different_patients_stay_in_one_split():
     }
 
 
+UNINFORMATIVE = "does not distinguish normal from pneumonia"
+
+
 def with_border(data, *, informative):
     """Return the data with one in four images conflicting, or one in two (uninformative)."""
     rows = data._rows
@@ -172,21 +175,21 @@ def test_conflicting_images_are_counted_only_where_the_border_is_informative(
         seed=0,
         table=lambda shown, *, id, **_: tables.update({id: shown}),
     )
-    groups = tables["tab-border-groups"].set_index("split").loc["test"]
-    assert groups[["normal, conflicting", "pneumonia, conflicting"]].sum() == knows * 30
-    assert ("does not distinguish normal from pneumonia" in said.sentences[0]) != knows
-    # the frame itself is wrong there by definition
-    scored = set(names["results"]["metric"])
-    assert scored and not scored & {"worst_group_accuracy", "conflicting_auroc"}
+    counts = tables["tab-border-groups"].set_index("split").loc["test"]
+    assert counts[["normal, conflicting", "pneumonia, conflicting"]].sum() == informative * 30
+    assert (UNINFORMATIVE in published.sentences[0]) != informative
+    # the border networks are wrong on conflicting images by definition
+    metrics = set(names["results"]["metric"])
+    assert metrics and not metrics & {"worst_group_accuracy", "conflicting_auroc"}
 
 
-@pytest.mark.parametrize("knows", [True, False])
-def test_our_network_draws_contradicted_images_more_often_only_where_the_frame_knows(
-    monkeypatch, knows
+@pytest.mark.parametrize("informative", [True, False])
+def test_conflicting_images_are_sampled_more_often_only_where_the_border_is_informative(
+    monkeypatch, informative
 ):
-    data, against = with_frame(radiographs(train=120, test=3), knows=knows)
-    said = Published()
-    monkeypatch.setattr("cxr_helpers.figures.publishing.text", said.text)
+    data, conflicting = with_border(radiographs(train=120, test=3), informative=informative)
+    published = Published()
+    monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
     names = cells.run(
         "03_categorical",
         "0d4deb89",
@@ -199,21 +202,23 @@ def test_our_network_draws_contradicted_images_more_often_only_where_the_frame_k
         **{"ours_epochs": 1, "ours_learning_rate": 0.1, "ours_weight_decay": 0.0},
         **{"ours_widths": [4], "ours_conflict_weight": 8.0},
     )
-    drawn = names["chances_to_draw"]
-    ratio = drawn[against[:120]].mean() / drawn[~against[:120]].mean()
-    assert ratio == pytest.approx(8 if knows else 1)
-    assert ("30 of 120 training images are drawn 8 times" in said.sentences[0]) == knows
-    assert ("does not distinguish normal from pneumonia" in said.sentences[0]) != knows
+    weights = names["sampling_weights"]
+    ratio = weights[conflicting[:120]].mean() / weights[~conflicting[:120]].mean()
+    assert ratio == pytest.approx(8 if informative else 1)
+    sentence = published.sentences[0]
+    assert sentence.startswith("30 of 120 training images are shortcut-conf") == informative
+    assert ("sampled 8 times as often" in sentence) == informative
+    assert (UNINFORMATIVE in sentence) != informative
 
 
-def computed(function, *arguments, **how):
-    """Stand for `Stage.cached`."""
-    return function(*arguments, **how)
+def compute(function, *arguments, **options):
+    """Stand in for `Stage.cached`."""
+    return function(*arguments, **options)
 
 
-def test_heat_maps_of_single_images_are_kept(monkeypatch):
-    """Each for the class that is said: here a map holds nothing but that class."""
-    asked = []
+def test_gradcam_is_cached_by_image_and_explains_the_predicted_class(monkeypatch):
+    """Here every pixel of a map is the index of the class that it explains."""
+    calls = []
     monkeypatch.setattr(
         "cxr_helpers.explain.gradcam.gradcam",
         lambda _, images, *, layer, class_index: np.full((len(images), 2, 2), class_index),

@@ -5,9 +5,9 @@ local FORMAT = 'gfm+tex_math_dollars+footnotes'
 local job = pandoc.json.decode(io.read('a'), false)
 local html = job.target == 'html'
 
-local taken = {}     -- id -> true, of everything a link may lead to
+local taken = {}     -- id -> true, for every possible target of a link
 local titles = {}    -- heading id -> its text
-local locals = {}    -- chapter -> slug as written there -> id
+local locals = {}    -- chapter -> slug used in that chapter -> id
 local chapters = {}  -- chapter -> id of its first heading
 local headings, dead = pandoc.List {}, pandoc.List {}
 for id in pairs(job.labels) do taken[id] = true end
@@ -27,7 +27,7 @@ local function slug(text)
   return plain == '' and 'section' or plain
 end
 
--- Headings: no level is skipped, ids are unique, numbers count chapters and sections.
+-- Headings: no level is skipped, ids are unique, chapters and sections are numbered.
 
 local last, counts = {}, { 0, 0 }
 
@@ -64,7 +64,7 @@ local function heading(el, fragment)
   return el
 end
 
--- Links: inside the report, to another of its notebooks, or to the web; else plain text.
+-- Links within the report, to another of its notebooks or to the web; others become plain text.
 
 local function destination(target, chapter)
   if target:match('^https?://') or target:match('^mailto:') then return target end
@@ -90,9 +90,9 @@ local function link(el, chapter)
   return found and pandoc.Link(el.content, found) or el.content
 end
 
--- Mathematics: with an alternative text in Typst; what pandoc cannot read becomes code.
+-- Mathematics: with an alternative text in Typst; formulae that pandoc cannot parse become code.
 
--- pandoc 3.9 writes names of symbols that Typst 0.15 no longer knows.
+-- pandoc 3.9 writes symbol names that Typst 0.15 no longer defines.
 local function renamed(names)
   return (names:gsub('%.circle', '.o'):gsub('%.([lr])%.double', '.%1.stroked')
     :gsub('%f[%a]sect%f[%A]', 'inter'))

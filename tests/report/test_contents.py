@@ -1,4 +1,4 @@
-"""What the report says around the notebooks, for scores that a test makes up."""
+"""Abstract, discussion and results tables of the report, on made-up scores."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -8,120 +8,128 @@ import pandas as pd
 import pytest
 
 from cxr_helpers.data.dataset import Dataset
+from cxr_helpers.evaluation import shortcut_groups
 from cxr_helpers.evaluation.scorecard import Scorecard
-from cxr_helpers.pipeline import graph, results, stages
+from cxr_helpers.pipeline import graph, results
 from cxr_helpers.pipeline.runs import Run
 from report import contents
 
+ROWS = graph.default().rows
 FACTS = {
     "direction": "above",
-    "drawn_more_often": 0,
-    "held_auroc": 0.5,
-    "held_interval": [0.4, 0.6],
-    "ours_without_mirror_image": {"two accuracy": 0.5},
+    "conflicting_train_images": 0,
+    "held_out_auroc": 0.5,
+    "held_out_interval": [0.4, 0.6],
+    "ours_without_mirror": {"binary_accuracy": 0.5},
     "percentile": 5,
-    "pneumonia_lower_error": 0.5,
+    "share_pneumonia_lower_error": 0.5,
 }
-WHY = "their names do not say it"
+BORDER_AUROC = (0.479, 0.42, 0.54)
+REASON = "their names do not say it"
 DATA = {"name": "x", "synthetic": True, "scored_only": False}
 
 
-def lines():
-    """Return test scores of all rows; the frame's AUROC may be one half."""
-    found = [
+def made_up_scores():
+    """Return test scores of all rows; the interval of the border's AUROC contains one half."""
+    lines = [
         (row.id, "test", metric, 0.8, 0.7, 0.9, 200)
-        for row in graph.default().rows
+        for row in ROWS
         for metric in ("accuracy", "balanced_accuracy", "auroc")
     ]
-    table = pd.DataFrame(found, columns=["row", "split", "metric", "value", "low", "high", "n"])
-    is_frame = (table["row"] == "border_binary") & (table["metric"] == "auroc")
-    table.loc[is_frame, ["value", "low", "high"]] = 0.479, 0.42, 0.54
+    table = pd.DataFrame(lines, columns=["row", "split", "metric", "value", "low", "high", "n"])
+    border_auroc = (table["row"] == "border_binary") & (table["metric"] == "auroc")
+    table.loc[border_auroc, ["value", "low", "high"]] = BORDER_AUROC
     return table
 
 
-def with_groups(table):
-    """Return scores with a worst group of twelve images for two rows."""
-    more = [
+def with_worst_group(scores):
+    """Return the scores with a worst group of twelve images for two rows."""
+    lines = [
         (row, "test", "worst_group_accuracy", 0.25, 0.1, 0.45, 12)
         for row in ("binary_cnn", "ours_binary")
     ]
-    return pd.concat([table, pd.DataFrame(more, columns=table.columns)], ignore_index=True)
+    return pd.concat([scores, pd.DataFrame(lines, columns=scores.columns)], ignore_index=True)
 
 
 @pytest.fixture
-def said(monkeypatch):
-    """Return a function from scores to the abstract and the discussion."""
-    gain = {"gain": 0.0, "low": 0.0, "high": 0.0, "p": 1.0, "n": 1}
-    monkeypatch.setattr(results, "compare", lambda *_: gain)
+def prose_of(monkeypatch):
+    """Return a function from scores to the text of abstract and discussion."""
+    no_difference = {"gain": 0.0, "low": 0.0, "high": 0.0, "p": 1.0, "n": 1}
+    monkeypatch.setattr(results, "compare", lambda *_: no_difference)
 
-    def say(scores, **facts):
-        known = defaultdict(str, FACTS | facts)
-        monkeypatch.setattr(stages, "declared", lambda *_: {"facts": known})
+    def prose(scores, **facts):
+        all_facts = defaultdict(str, FACTS | facts)
+        monkeypatch.setattr(Run, "declared", lambda *_: {"facts": all_facts})
         index = pd.DataFrame({"split": ["test"], "class_name": ["normal"]})
-        lookup = contents._lookup(Path(), scores=scores, data=DATA, index=index)
+        lookup = contents._lookup(Run(Path()), scores=scores, data=DATA, index=index)
         return [
             " ".join(contents._prose(name, lookup).split())
             for name in ("abstract.md", "discussion.md")
         ]
 
-    return say
+    return prose
 
 
 def table_one(scores):
-    return contents._tables(scores, DATA)[0]
+    return contents._tables(scores, DATA, ROWS)[0]
 
 
-def test_where_the_frame_knows_nothing_the_report_says_so_and_has_no_row_for_it(said):
-    abstract, discussion = said(lines())
-    reason = "does not tell normal from pneumonia here (AUROC: test 0.479 [0.42, 0.54])"
-    assert reason in discussion and "drawn more often" not in abstract
-    assert "no upper bound on what style gives" in discussion
-    table = table_one(lines())
-    assert reason in table.caption and "Worst group" not in table.caption
+def test_uninformative_border_is_explained_and_has_no_worst_group(prose_of):
+    abstract, discussion = prose_of(made_up_scores())
+    explanation = shortcut_groups.note({"test": BORDER_AUROC}, [])
+    assert "(AUROC: test 0.479 [0.42, 0.54])" in explanation
+    assert explanation in discussion and "sampled more often" not in abstract
+    assert "not an upper bound on what style gives" in discussion
+    table = table_one(made_up_scores())
+    assert explanation in table.caption and "Worst group" not in table.caption
     assert "Worst group" not in [column["label"] for column in table.columns]
 
 
-def test_a_worst_group_is_told_with_its_images_and_interval(said):
-    abstract, discussion = said(with_groups(lines()), drawn_more_often=3)
+def test_worst_group_accuracy_has_interval_and_number_of_images(prose_of):
+    scores = with_worst_group(made_up_scores())
+    abstract, discussion = prose_of(scores, conflicting_train_images=3)
     assert "25.0% (95% interval 10.0 to 45.0) with the published" in discussion
-    assert "(n = 12)" in discussion and "drawn more often" in abstract
-    table = table_one(with_groups(lines()))
-    place = [column["label"] for column in table.columns].index("Worst group")
-    shown = [row[place].replace("\N{NO-BREAK SPACE}", " ") for row in table.rows]
-    assert shown[0] == "0.250 [0.10, 0.45] (n = 12)" and shown[1] == "–"
-    assert "Worst group" in table.caption and "nothing for a label" not in table.caption
-    (n,) = {row[[c["label"] for c in table.columns].index("n")] for row in table.rows}
-    assert n == "200"
+    assert "(n = 12)" in discussion and "sampled more often" in abstract
+    table = table_one(scores)
+    labels = [column["label"] for column in table.columns]
+    worst_group = [
+        row[labels.index("Worst group")].replace("\N{NO-BREAK SPACE}", " ") for row in table.rows
+    ]
+    assert worst_group[0] == "0.250 [0.10, 0.45] (n = 12)" and worst_group[1] == "–"
+    assert "Worst group" in table.caption
+    assert shortcut_groups.note({"test": BORDER_AUROC}, []) not in table.caption
+    assert {row[labels.index("n")] for row in table.rows} == {"200"}
 
 
 @pytest.mark.parametrize(
-    ("contiguous", "words"),
+    ("contiguous", "conclusion"),
     [
-        (0.7004, "neither predicts test better."),
-        (0.75, "the contiguous blocks predict test better."),
+        (0.7004, "neither split is closer to test."),
+        (0.75, "the contiguous blocks are closer to test."),
     ],
 )
-def test_a_validation_split_is_only_called_better_where_the_printed_gaps_differ(
-    said, contiguous, words
+def test_validation_split_is_called_closer_only_if_the_printed_gaps_differ(
+    prose_of, contiguous, conclusion
 ):
-    tested = lines()
-    others = [
-        tested.assign(split="validation", value=0.7),
-        tested.assign(split="contiguous", value=contiguous),
+    test = made_up_scores().assign(value=0.8)
+    validation = [
+        test.assign(split="validation", value=0.7),
+        test.assign(split="contiguous", value=contiguous),
     ]
-    _, discussion = said(pd.concat([tested.assign(value=0.8), *others], ignore_index=True))
-    assert f"On this run {words}" in discussion
+    _, discussion = prose_of(pd.concat([test, *validation], ignore_index=True))
+    assert f"In this run {conclusion}" in discussion
 
 
 def index_of(classes):
+    """Return 36 test images of two or three classes."""
     names = ["normal", *(["bacterial", "viral"] if classes == 3 else ["pneumonia"] * 2)]
     index = pd.DataFrame({"split": "test", "class_name": names * 12, "border_normal": 0.5})
     return index.assign(group=[f"{name} {i}" for i, name in enumerate(index["class_name"])])
 
 
 @pytest.fixture(params=[3, 2])
-def run(request, tmp_path, monkeypatch):
-    """Return the number of classes, a run's folder with scores of all rows, its data and index."""
+def scored_run(request, tmp_path, monkeypatch):
+    """Return the number of classes, a run with scores of all rows, its data and index."""
     classes = request.param
     data = {
         "synthetic": False,
@@ -131,17 +139,22 @@ def run(request, tmp_path, monkeypatch):
         "without_patient": 0,
     }
     if classes == 2:
-        data |= {"classes": ["normal", "pneumonia"], "two_class_reason": WHY, "without_patient": 36}
+        data |= {
+            "classes": ["normal", "pneumonia"],
+            "two_class_reason": REASON,
+            "without_patient": 36,
+        }
     index = index_of(classes)
     images = Dataset(np.zeros((36, 4, 4), np.uint8), index, data)
-    card, said = Scorecard(images), np.arange(36) % classes
+    card, y_pred = Scorecard(images), np.arange(36) % classes
     with images.evaluation():
-        for row in graph.default().rows:
+        for row in ROWS:
             if row.classes == 2:
-                card.binary(row.id, y_pred=said > 0, y_prob=(said > 0).astype(float))
+                card.binary(row.id, y_pred=y_pred > 0, y_prob=(y_pred > 0).astype(float))
             else:
-                card.categorical(row.id, y_pred=said)
-    folder = Run(tmp_path).stage("01_data")
+                card.categorical(row.id, y_pred=y_pred)
+    run = Run(tmp_path)
+    folder = run.stage("01_data")
     folder.mkdir(parents=True)
     for name, table in {
         "scores": card.table,
@@ -149,30 +162,35 @@ def run(request, tmp_path, monkeypatch):
         "index": index,
     }.items():
         table.to_csv(folder / f"{name}.csv", index=False)
-    monkeypatch.setattr(stages, "declared", lambda *_: {"facts": defaultdict(str, FACTS)})
-    return classes, tmp_path, data, index
+    monkeypatch.setattr(Run, "declared", lambda *_: {"facts": defaultdict(str, FACTS)})
+    return classes, run, data, index
 
 
-def test_prose_and_tables_have_three_classes_or_say_why_not(run):
-    classes, run_dir, data, index = run
-    scores = results.collect(Run(run_dir))
-    lookup = contents._lookup(run_dir, scores=scores, data=data, index=index)
-    abstract, discussion = (contents._prose(f"{n}.md", lookup) for n in ("abstract", "discussion"))
-    tables = contents._tables(scores, data)
-    assert (WHY in abstract) == (WHY in tables[0].caption) == (classes == 2)
+def test_prose_and_tables_report_three_classes_or_the_reason_for_two(scored_run):
+    classes, run, data, index = scored_run
+    scores = results.collect(run)
+    lookup = contents._lookup(run, scores=scores, data=data, index=index)
+    abstract, discussion = (
+        " ".join(contents._prose(f"{name}.md", lookup).split())
+        for name in ("abstract", "discussion")
+    )
+    tables = contents._tables(scores, data, ROWS)
+    assert (REASON in abstract) == (REASON in tables[0].caption) == (classes == 2)
     assert ("three classes;" in abstract) == ("for three classes" in discussion) == (classes == 3)
-    assert ("no patient number" in abstract) == ("no patient number" in tables[0].caption)
-    assert ("no patient number" in abstract) == (classes == 2)
-    assert ("no patient number" in discussion) == (classes == 2)
-    assert f"of the {6 if classes == 3 else 4} rows" in " ".join(discussion.split())
-    assert len(tables[0].rows) == sum(row.classes <= classes for row in graph.default().rows)
+    for text in (abstract, discussion, tables[0].caption):
+        assert ("no patient number" in text) == (classes == 2)
+    assert f"of the {6 if classes == 3 else 4} rows" in discussion
+    assert len(tables[0].rows) == sum(row.classes <= classes for row in ROWS)
 
 
-def test_a_copy_without_kinds_has_as_many_test_images_as_the_published(run):
-    classes, run_dir, data, _ = run
+def test_published_test_split_is_recognised_by_its_counts_with_and_without_subtypes(scored_run):
+    classes, run, data, _ = scored_run
     names = {3: ["bacterial"] * 242 + ["viral"] * 148, 2: ["pneumonia"] * 390}[classes]
-    scores = results.collect(Run(run_dir))
-    for missing, words in enumerate(("as many, class by class", "are *not* the published")):
-        index = pd.DataFrame({"split": "test", "class_name": ["normal"] * 234 + names[missing:]})
-        lookup = contents._lookup(run_dir, scores=scores, data=data, index=index)
-        assert words in " ".join(contents._prose("discussion.md", lookup).split())
+    scores = results.collect(run)
+    for n_missing, conclusion in enumerate(
+        ("match those of the published", "are *not* the published")
+    ):
+        names_of_test = ["normal"] * 234 + names[n_missing:]
+        index = pd.DataFrame({"split": "test", "class_name": names_of_test})
+        lookup = contents._lookup(run, scores=scores, data=data, index=index)
+        assert conclusion in " ".join(contents._prose("discussion.md", lookup).split())

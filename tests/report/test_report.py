@@ -1,4 +1,4 @@
-"""The report: what it shows, what it refuses, and that data never becomes markup."""
+"""The rendered report: contents, refusals, and that data never becomes markup."""
 
 from __future__ import annotations
 
@@ -48,26 +48,26 @@ def page_of(rendered) -> Page:
     return Page(rendered.html.read_text(encoding="utf-8"))
 
 
-def printed(rendered) -> str:
-    """Return the PDF's text without white space, since lines break where they like."""
+def pdf_text(rendered) -> str:
+    """Return the text of the PDF without white space, which depends on the line breaks."""
     run = subprocess.run(
         ["pdftotext", "-raw", rendered.pdf, "-"], capture_output=True, text=True, check=True
     )
-    return squeezed(run.stdout)
+    return without_spaces(run.stdout)
 
 
-def squeezed(words: str) -> str:
-    return re.sub(r"\s", "", words)
+def without_spaces(text: str) -> str:
+    return re.sub(r"\s", "", text)
 
 
 @pytest.fixture
-def two(tmp_path):
-    """Two notebooks with two figures, a table, mathematics and links."""
+def notebooks(tmp_path):
+    """Return two notebooks with two figures, a table, mathematics and links."""
     return [
         notebook(
             tmp_path,
             "01_data",
-            "# Data\n\nSee [](#fig-b), [the table](#tab-a) and [what follows](02_next.ipynb).",
+            "# Data\n\nSee [](#fig-b), [the table](#tab-a) and [the next chapter](02_next.ipynb).",
             code(tags=("parameters",)),
             figure("fig-a", "First caption: 3 < 4 & 5."),
             text("There are **42** images.[^1]\n\n[^1]: A foot note."),
@@ -84,31 +84,33 @@ def two(tmp_path):
     ]
 
 
-def test_numbers_follow_reading_order(two, tmp_path):
+def test_figures_and_tables_are_numbered_in_reading_order(notebooks, tmp_path):
     opening = [
         Prose("# Abstract"),
         Table("tab-0", [{"label": "n", "align": "right"}], [["1"]], "Z"),
     ]
     closing = [Prose("# Discussion\n\nThe end."), Figure("fig-z", SVG, None, "Last.", "A line")]
-    rendered = render(two, front=front(), opening=opening, closing=closing, out=tmp_path / "out")
+    rendered = render(
+        notebooks, front=front(), opening=opening, closing=closing, out=tmp_path / "out"
+    )
     assert rendered.warnings == []
     page = page_of(rendered)
-    shown = re.sub(r"\s+", " ", page.text)
-    shown = shown[shown.index("See Figure 2") :]
-    places = [
-        shown.index(f"{label}. ") for label in ("Figure 1", "Table 2", "Figure 2", "Figure 3")
+    body = re.sub(r"\s+", " ", page.text)
+    body = body[body.index("See Figure 2") :]
+    positions = [
+        body.index(f"{label}. ") for label in ("Figure 1", "Table 2", "Figure 2", "Figure 3")
     ]
-    assert places == sorted(places)
-    assert "Figure 1. First caption: 3 < 4 & 5." in shown
-    assert "See Figure 2, the table and what follows." in shown
+    assert positions == sorted(positions)
+    assert "Figure 1. First caption: 3 < 4 & 5." in body
+    assert "See Figure 2, the table and the next chapter." in body
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     targets = {attributes["href"][1:] for attributes in page.all("a")}
     assert targets <= set(ids)
 
 
-def test_code_streams_and_duplicates_are_left_out(two, tmp_path):
-    two[0] = notebook(
+def test_code_streams_and_repeated_captions_are_left_out(notebooks, tmp_path):
+    notebooks[0] = notebook(
         tmp_path,
         "01_data",
         "# Data",
@@ -116,17 +118,17 @@ def test_code_streams_and_duplicates_are_left_out(two, tmp_path):
         figure(),
         code(text("SECRET").outputs[0], tags=("notebook-only",)),
     )
-    two[1] = notebook(tmp_path, "02_next", "# Next")
-    rendered = render(two, front=front(), out=tmp_path, pdf=False)
+    notebooks[1] = notebook(tmp_path, "02_next", "# Next")
+    rendered = render(notebooks, front=front(), out=tmp_path, pdf=False)
     assert rendered.pdf is None and rendered.warnings == []
     for word in ("HIDDEN", "NOISE", "DUPLICATE", "RESULT", "SECRET"):
         assert word not in page_of(rendered).text
 
 
 @needs_pdftotext
-def test_captions_are_the_same_in_html_and_pdf(two, tmp_path):
-    rendered = render(two, front=front(), out=tmp_path)
-    web, paper = squeezed(page_of(rendered).text), printed(rendered)
+def test_captions_are_the_same_in_html_and_pdf(notebooks, tmp_path):
+    rendered = render(notebooks, front=front(), out=tmp_path)
+    html_text, pdf = without_spaces(page_of(rendered).text), pdf_text(rendered)
     for line in (
         "Figure 1. First caption: 3 < 4 & 5.",
         "Table 1. Second caption.",
@@ -135,13 +137,13 @@ def test_captions_are_the_same_in_html_and_pdf(two, tmp_path):
         "Not for clinical use.",
         "There are 42 images.",
     ):
-        assert squeezed(line) in web
-        assert squeezed(line) in paper
+        assert without_spaces(line) in html_text
+        assert without_spaces(line) in pdf
 
 
-def test_pdf_has_metadata_outline_tags_and_the_same_bytes(two, tmp_path):
-    first = render(two, front=front(), out=tmp_path / "a")
-    second = render(two, front=front(), out=tmp_path / "b")
+def test_pdf_has_metadata_outline_and_tags_and_is_reproducible(notebooks, tmp_path):
+    first = render(notebooks, front=front(), out=tmp_path / "a")
+    second = render(notebooks, front=front(), out=tmp_path / "b")
     assert first.pdf.read_bytes() == second.pdf.read_bytes()
     assert first.html.read_bytes() == second.html.read_bytes()
     reader = pypdf.PdfReader(first.pdf)
@@ -153,14 +155,14 @@ def test_pdf_has_metadata_outline_tags_and_the_same_bytes(two, tmp_path):
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["report.html", "report.pdf"]
 
 
-def test_source_date_epoch_sets_the_date(two, tmp_path, monkeypatch):
+def test_source_date_epoch_sets_the_date_of_the_pdf(notebooks, tmp_path, monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
-    rendered = render(two, front=front(), out=tmp_path)
+    rendered = render(notebooks, front=front(), out=tmp_path)
     assert pypdf.PdfReader(rendered.pdf).metadata.creation_date.year == 1970
 
 
-def test_html_is_one_file_without_script_or_network(two, tmp_path):
-    rendered = render(two, front=front(), out=tmp_path, pdf=False)
+def test_html_is_one_file_without_scripts_or_network_access(notebooks, tmp_path):
+    rendered = render(notebooks, front=front(), out=tmp_path, pdf=False)
     page = page_of(rendered)
     policy = [meta["content"] for meta in page.all("meta") if "http-equiv" in meta]
     assert policy[0].startswith("default-src 'none'; img-src data:")
@@ -174,22 +176,22 @@ def test_html_is_one_file_without_script_or_network(two, tmp_path):
     assert all(head["scope"] in {"col", "row"} for head in page.all("th"))
 
 
-def test_mathematics_is_set_in_both(two, tmp_path):
-    rendered = render(two, front=front(), out=tmp_path)
+def test_mathematics_is_rendered_as_mathml(notebooks, tmp_path):
+    rendered = render(notebooks, front=front(), out=tmp_path)
     page = page_of(rendered)
     assert len(page.all("math")) == 2
     assert 'font-family: "Report Math"' in rendered.html.read_text()
     assert "$$" not in page.text
 
 
-def test_no_mathematics_no_font(tmp_path):
+def test_math_font_is_embedded_only_with_mathematics(tmp_path):
     plain = notebook(tmp_path, "01_data", "# Data\n\nIt costs 3 $.")
     rendered = render([plain], front=front(), out=tmp_path, pdf=False)
     assert "@font-face" not in rendered.html.read_text()
 
 
 @needs_pdftotext
-def test_hostile_strings_stay_text(tmp_path):
+def test_markup_in_data_is_escaped(tmp_path):
     hostile = notebook(
         tmp_path,
         "01_data",
@@ -212,15 +214,15 @@ def test_hostile_strings_stay_text(tmp_path):
         assert not [name for name in attributes if name.startswith("on")]
         assert not attributes.get("href", "").startswith("javascript")
     assert page.text.count(HOSTILE) >= 8
-    paper = printed(rendered)
-    assert squeezed(f"Figure 1. {HOSTILE}") in paper
-    assert squeezed(f"Table 1. {HOSTILE}") in paper
-    assert paper.count(squeezed(HOSTILE)) >= 8
-    assert squeezed('#eval("x") <b onclick="x">bold</b>') in paper
+    pdf = pdf_text(rendered)
+    assert without_spaces(f"Figure 1. {HOSTILE}") in pdf
+    assert without_spaces(f"Table 1. {HOSTILE}") in pdf
+    assert pdf.count(without_spaces(HOSTILE)) >= 8
+    assert without_spaces('#eval("x") <b onclick="x">bold</b>') in pdf
 
 
 @pytest.mark.parametrize("name", ["person_🫁.jpeg", "胸部.jpeg"])
-def test_missing_glyphs_warn_but_do_not_kill_the_pdf(tmp_path, name):
+def test_missing_glyphs_are_a_warning_and_the_pdf_is_written(tmp_path, name):
     path = notebook(tmp_path, "01_data", "# Data", table(cell=name))
     rendered = render([path], front=front(), out=tmp_path)
     assert rendered.pdf.read_bytes().startswith(b"%PDF")
@@ -244,20 +246,20 @@ def test_tables_fit_the_page(tmp_path, columns, rows, cell):
     )
     width = 0.0
     for line in run.stdout.splitlines():
-        if found := re.search(r'<page width="([\d.]+)"', line):
-            width = float(found[1])
-        elif found := re.search(r'<word xMin="([\d.-]+)".* xMax="([\d.]+)"', line):
-            assert float(found[1]) > 40 and float(found[2]) < width - 40
+        if match := re.search(r'<page width="([\d.]+)"', line):
+            width = float(match[1])
+        elif match := re.search(r'<word xMin="([\d.-]+)".* xMax="([\d.]+)"', line):
+            assert float(match[1]) > 40 and float(match[2]) < width - 40
     if not cell:
-        paper = printed(rendered)
-        assert all(f"r{r}c{c}" in paper for r in range(rows) for c in range(columns))
+        pdf = pdf_text(rendered)
+        assert all(f"r{r}c{c}" in pdf for r in range(rows) for c in range(columns))
     if rows == 90:
-        assert paper.count("Columnnumber1") >= 2
+        assert pdf.count("Columnnumber1") >= 2
 
 
 def test_failed_and_unfinished_notebooks_are_refused(tmp_path):
-    fault = new_output("error", ename="KeyError", evalue="'x'", traceback=[])
-    failed = notebook(tmp_path, "01_data", "# Data", code(fault))
+    error = new_output("error", ename="KeyError", evalue="'x'", traceback=[])
+    failed = notebook(tmp_path, "01_data", "# Data", code(error))
     with pytest.raises(
         report.ReportError, match=r"01_data\.ipynb, cell 2 holds the error KeyError: 'x'"
     ):
@@ -280,33 +282,33 @@ def test_failed_and_unfinished_notebooks_are_refused(tmp_path):
         (["# Data", figure(alt=" ")], "'fig-a' needs a caption and an alternative text"),
     ],
 )
-def test_faults_are_named(tmp_path, cells, message):
+def test_faults_are_reported_with_their_notebook(tmp_path, cells, message):
     with pytest.raises(report.ReportError, match=re.escape(message)):
         render([notebook(tmp_path, "01_data", *cells)], front=front(), out=tmp_path)
 
 
-def test_without_typst_there_is_html_and_advice(two, tmp_path, monkeypatch):
+def test_missing_typst_leaves_html_and_installation_advice(notebooks, tmp_path, monkeypatch):
     (tmp_path / "report.pdf").write_bytes(b"old")
     monkeypatch.setitem(sys.modules, "typst", None)
-    rendered = render(two, front=front(), out=tmp_path)
+    rendered = render(notebooks, front=front(), out=tmp_path)
     assert rendered.pdf is None and rendered.html.exists()
     assert not (tmp_path / "report.pdf").exists()
     assert rendered.warnings[0].startswith("PDF skipped: ")
     assert "pip install typst" in rendered.warnings[0]
 
 
-def test_a_full_disk_is_no_missing_pdf(two, tmp_path, monkeypatch):
-    def full(*_, **__):
+def test_full_disk_during_typesetting_is_an_error(notebooks, tmp_path, monkeypatch):
+    def disk_full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    render(two, front=front(), out=tmp_path, pdf=False)
-    monkeypatch.setattr(report.output, "typeset", full)
+    render(notebooks, front=front(), out=tmp_path, pdf=False)
+    monkeypatch.setattr(report.output, "typeset", disk_full)
     with pytest.raises(OSError, match="No space left"):
-        render(two, front=front(title="Another"), out=tmp_path)
+        render(notebooks, front=front(title="Another"), out=tmp_path)
     assert "Another" not in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_prose_that_names_what_is_not_there_is_named_by_file_and_line(tmp_path, monkeypatch):
+def test_undefined_name_in_prose_is_reported_with_file_and_line(tmp_path, monkeypatch):
     monkeypatch.setattr(contents, "HERE", tmp_path)
     for line, message in (
         ("{{ tset.accuracy }}", "'tset' is undefined"),
@@ -317,14 +319,14 @@ def test_prose_that_names_what_is_not_there_is_named_by_file_and_line(tmp_path, 
             contents._prose("abstract.md", {})
 
 
-def test_an_open_fence_ends_with_its_cell(tmp_path):
+def test_unclosed_code_fence_ends_with_its_cell(tmp_path):
     path = notebook(tmp_path, "01_data", "# Data\n\n```\nopen", "## After\n\n- [ ] point")
     page = page_of(render([path], front=front(), out=tmp_path))
     assert {"id": "data-after"} in page.all("h3")
     assert not page.all("input")
 
 
-def test_skipped_heading_levels_are_closed(tmp_path):
+def test_skipped_heading_levels_are_filled(tmp_path):
     path = notebook(tmp_path, "01_data", "# Data", "### Deep", "###### Deeper")
     rendered = render([path], front=front(), out=tmp_path)
     assert rendered.warnings == []

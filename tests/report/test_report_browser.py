@@ -1,4 +1,4 @@
-"""The report in a real browser: nothing loaded, nothing broken, nothing cut on a phone."""
+"""The report in a real browser: no network requests, no errors, no overflow on a phone."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def page(tmp_path_factory):
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_page_is_whole(page, width, dark):
-    seen = inspect(page, width=width, dark=dark)
-    assert seen.requests == []
-    assert seen.errors == []
-    assert seen.images == 1 and seen.broken_images == []
-    assert seen.overflow == 0
+def test_page_loads_without_requests_errors_or_overflow(page, width, dark):
+    inspection = inspect(page, width=width, dark=dark)
+    assert inspection.requests == []
+    assert inspection.errors == []
+    assert inspection.images == 1 and inspection.broken_images == []
+    assert inspection.overflow == 0
 
 
-def test_dark_readers_get_a_dark_page(page):
+def test_dark_colour_scheme_is_followed(page):
     light, dark = (inspect(page, dark=dark).background for dark in (False, True))
     assert light == "rgb(252, 252, 251)"
     assert dark == "rgb(20, 24, 29)"

@@ -1,30 +1,32 @@
-"""A report is made anew when anything of it changes, and only then."""
+"""A report is rendered again when anything that determines it changes, and only then."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 
-from cxr_helpers.pipeline import currency, graph, stages
+from cxr_helpers.pipeline import stages
+from cxr_helpers.pipeline.runs import Run
+from report import currency
 
 
 @pytest.fixture
 def run(tmp_path):
     """Return a run with a manifest for each stage and a report."""
-    run_dir = tmp_path / "run"
-    for name in graph.default():
-        stages.Stage(name, run_dir=run_dir).finish()
-        currency.write(name, {"inputs": 1}, run_dir, seconds=1.0)
-    made = [run_dir / name for name in ("report.html", "report.pdf")]
-    for path in made:
-        path.write_text("made")
-    currency.write(recipe(run_dir), run_dir, made)
-    return run_dir
+    run = Run(tmp_path / "run")
+    for name in run.graph:
+        stages.Stage(name, run_dir=run.folder).finish()
+        run.write_manifest(name, {"inputs": 1}, seconds=1.0)
+    paths = [run.folder / name for name in ("report.html", "report.pdf")]
+    for path in paths:
+        path.write_text("rendered")
+    currency.write(recipe(run), run, paths)
+    return run
 
 
 @pytest.fixture
 def sources(tmp_path, monkeypatch):
-    """Let the report be that of a copy, which a test may change."""
+    """Take the report's sources from a copy, which a test may change."""
     here = Path(currency.__file__).parent
     for folder in (here, here.parent / "cxr_helpers"):
         ignored = shutil.ignore_patterns("__pycache__", "build")
@@ -33,24 +35,24 @@ def sources(tmp_path, monkeypatch):
     return tmp_path
 
 
-def recipe(run_dir, **options):
-    return currency.recipe(run_dir, options={"title": None, "no_pdf": False} | options)
+def recipe(run, **options):
+    return currency.recipe(run, options={"title": None, "no_pdf": False} | options)
 
 
-def current(run_dir, **options):
-    return currency.is_current(recipe(run_dir, **options), run_dir)
+def is_current(run, **options):
+    return currency.is_current(recipe(run, **options), run)
 
 
-def test_nothing_changed(run):
-    assert current(run)
-    assert current(run, force=True, debug=True)
+def test_unchanged_report_is_current(run):
+    assert is_current(run)
+    assert is_current(run, force=True, debug=True)
 
 
 @pytest.mark.parametrize(
     "option", [{"title": "x"}, {"author": "x"}, {"course": "x"}, {"no_pdf": 1}]
 )
-def test_what_the_title_page_says_and_whether_there_is_a_pdf(run, option):
-    assert not current(run, **option)
+def test_changed_title_page_or_pdf_option_makes_it_stale(run, option):
+    assert not is_current(run, **option)
 
 
 @pytest.mark.parametrize(
@@ -62,36 +64,37 @@ def test_what_the_title_page_says_and_whether_there_is_a_pdf(run, option):
         "report/templates/html/style.css",
         "report/templates/typst/style.typ",
         "report/templates/markdown.lua",
-        "cxr_helpers/results.py",
+        "cxr_helpers/pipeline/results.py",
     ],
 )
-def test_a_template_or_source_that_changes(sources, run, name):
-    assert current(run)
+def test_changed_template_or_source_makes_it_stale(sources, run, name):
+    assert is_current(run)
     path = sources / name
     content = path.read_bytes()
     path.write_bytes(content + b"\n")
-    assert not current(run)
-    path.write_bytes(content)  # touched, no more
-    assert current(run)
+    assert not is_current(run)
+    path.write_bytes(content)  # only the modification time differs
+    assert is_current(run)
 
 
 @pytest.mark.parametrize("name", ["report.html", "report.pdf", currency.MANIFEST])
 @pytest.mark.parametrize("damage", ["edited", "deleted"])
-def test_a_file_that_was_edited_or_deleted(run, name, damage):
-    (run / name).unlink() if damage == "deleted" else (run / name).write_text("edited")
-    assert not current(run)
+def test_edited_or_deleted_file_makes_it_stale(run, name, damage):
+    path = run.folder / name
+    path.unlink() if damage == "deleted" else path.write_text("edited")
+    assert not is_current(run)
 
 
-def test_a_stage_that_ran_again(run):
-    currency.write("05_knn", {"inputs": 2}, run, seconds=1.0)
-    assert not current(run)
+def test_rerun_stage_makes_it_stale(run):
+    run.write_manifest("05_knn", {"inputs": 2}, seconds=1.0)
+    assert not is_current(run)
 
 
-def test_the_fixed_date(run, monkeypatch):
+def test_source_date_epoch_makes_it_stale(run, monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
-    assert not current(run)
+    assert not is_current(run)
 
 
-def test_another_version_of_a_typesetter(run, monkeypatch):
-    monkeypatch.setattr(currency.provenance, "versions", lambda names: {"typst": "0"})
-    assert not current(run)
+def test_other_version_of_a_typesetter_makes_it_stale(run, monkeypatch):
+    monkeypatch.setattr(currency.environment, "versions", lambda names: {"typst": "0"})
+    assert not is_current(run)
