@@ -111,26 +111,15 @@ def confusion(y_true: np.ndarray, y_pred: np.ndarray, classes: Sequence[str]) ->
     """
     counts = metrics.confusion_matrix(y_true, y_pred, labels=range(len(classes)))
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    words = [
-        [f"{c}\n{s:.0%}" for c, s in zip(*row, strict=True)]
-        for row in zip(counts, shares, strict=True)
-    ]
     side = 1.2 + 0.6 * len(classes)
-    fig, ax = plt.subplots(figsize=(side, side))
-    sns.heatmap(
-        shares,
-        annot=np.array(words),
-        fmt="",
-        cmap="Blues",
-        vmin=0,
-        vmax=1,
-        square=True,
-        xticklabels=classes,
-        yticklabels=classes,
-        cbar=False,
-        ax=ax,
+    fig, ax = plt.subplots(figsize=(side + 0.4, side))
+    display = metrics.ConfusionMatrixDisplay(shares, display_labels=classes).plot(
+        ax=ax, cmap="Blues", colorbar=False, values_format=".0%", im_kw={"vmin": 0, "vmax": 1}
     )
-    ax.set(xlabel="y_pred", ylabel="true")
+    for cell, n in zip(display.text_.ravel(), counts.ravel(), strict=True):
+        cell.set_text(f"{n}\n{cell.get_text()}")
+    ax.set(xlabel="predicted class", ylabel="true class")
+    ax.spines[:].set_visible(False)
     return fig
 
 
