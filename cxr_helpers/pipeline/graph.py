@@ -204,7 +204,7 @@ def _spec(path: Path) -> StageSpec:
             rows=tuple(_row(row, place) for place, row in enumerate(declared.get("rows", ()))),
             presets=declared.get("presets", {}),
         )
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(
             f"{path.name}: its declaration (metadata, 'cxr') is not valid: {error}"
         ) from None
@@ -212,9 +212,9 @@ def _spec(path: Path) -> StageSpec:
 
 def _row(declared: Mapping, number: int) -> tuple[str, int, Row]:
     """Return group, place and content of a declared row."""
-    values = {"group": "ours", "place": 100 + number, **declared}
     names = [each.name for each in dataclasses.fields(Row)]
-    _check_keys(values, (*names, "group", "place"))
+    _check_keys(declared, (*names, "group", "place"))
+    values = {"group": "ours", "place": 100 + number, **declared}
     if missing := [name for name in names[:3] if name not in values]:
         raise ValueError(f"a row has no {missing[0]!r}")
     if values["group"] not in GROUPS:
@@ -225,6 +225,8 @@ def _row(declared: Mapping, number: int) -> tuple[str, int, Row]:
 
 
 def _check_keys(values: Mapping, known: Iterable[str]) -> None:
+    if not isinstance(values, dict):
+        raise ValueError(f"{values!r} is not a mapping")
     known = list(known)
     for name in values:
         if name not in known:
