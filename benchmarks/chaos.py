@@ -170,7 +170,7 @@ class Round:
         said = (self.build / "log").read_text()
         for line in said.splitlines():
             self.epochs += "· epoch " in line
-            if kept := re.search(r"goes on after epoch (\d+)|trained before: (\d+) epochs", line):
+            if kept := re.search(r"resumes after epoch (\d+)|already trained: (\d+) epochs", line):
                 self.saved += int(kept[1] or kept[2])
         return said
 

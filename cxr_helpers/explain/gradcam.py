@@ -1,10 +1,10 @@
-"""Grad-CAM: which regions of a convolutional layer raise a class score.
+"""Grad-CAM: heat maps of the regions that raise a class score.
 
 Selvaraju et al. (2017), *Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
-Localization*, ICCV, doi:10.1109/ICCV.2017.74. A cell of a layer's map is drawn at the centre of
-its receptive field (Araujo, Norris and Sim 2019, *Computing Receptive Fields of Convolutional
-Neural Networks*, Distill, doi:10.23915/distill.00021): convolutions without padding shrink a map,
-and stretching it over the whole image would push what it shows outwards.
+Localization*, ICCV, doi:10.1109/ICCV.2017.74. Each cell of a feature map is registered at the
+centre of its receptive field (Araujo, Norris and Sim 2019, *Computing Receptive Fields of
+Convolutional Neural Networks*, Distill, doi:10.23915/distill.00021): convolutions without padding
+shrink the map, and stretching it over the whole image would displace the heat outwards.
 """
 
 from __future__ import annotations
@@ -27,40 +27,40 @@ def gradcam(
 ) -> np.ndarray:
     """Return Grad-CAM heat maps for a batch of images.
 
-    The class score is the value *before* the last sigmoid or softmax, as in the paper. With
-    one sigmoid output, class 1 is that value and class 0 its negative.
+    The class score is the logit, *before* the last sigmoid or softmax, as in the paper. With a
+    single sigmoid output, the score of class 1 is the logit and that of class 0 its negative.
 
     Parameters
     ----------
     model : keras.Model
         Sequential or functional, its layers possibly nested in models within it.
     images : ndarray of uint8, shape (n, size, size)
-        A few dozen at most: one pass holds all.
+        A few dozen at most: all are processed in one pass.
     layer : str
         A layer whose output has shape (n, h, w, channels), at any depth of the model.
     class_index : int
         The class to explain.
     upsample : bool
-        Whether the maps are enlarged to the images' size: bilinearly between the centres of the
-        cells' receptive fields, constant beyond the outermost.
+        Whether the maps are resampled to the size of the images: bilinearly between the centres
+        of the cells' receptive fields, constant beyond the outermost centres.
 
     Returns
     -------
     ndarray of float32, shape (n, size, size), or (n, h, w) without ``upsample``
-        Not negative, in units of the class score: not scaled to 1, so that images compare.
+        At least 0, in units of the class score: not normalised, so that images are comparable.
 
     Raises
     ------
     ValueError
         If there is no such layer or class, the layer has no feature maps, or (with
-        ``upsample``) where they lie in the image cannot be told.
+        ``upsample``) their position in the image is unknown.
     """
     target = find_layer(model, layer)
     inputs = tf.convert_to_tensor(images.astype(np.float32)[..., None] / 255.0)
     with tf.GradientTape() as tape, _linear_output(model), _watched(target, tape) as seen:
         score = _class_score(model(inputs, training=False), class_index)
     if not seen or len(seen[-1].shape) != 4:
-        raise ValueError(f"layer {layer!r} of {model.name} gives no feature maps (n, h, w, c)")
+        raise ValueError(f"layer {layer!r} of {model.name} has no feature maps (n, h, w, c)")
     features = tf.cast(seen[-1], tf.float32)
     gradients = tf.cast(tape.gradient(score, seen[-1]), tf.float32)
     weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
@@ -68,12 +68,12 @@ def gradcam(
     if not upsample:
         return maps
     centres = cell_centres(model, layer)
-    shares = [_shares(*axis) for axis in zip(centres, images.shape[1:3], strict=True)]
-    return np.einsum("nij,iy,jx->nyx", maps, *shares, optimize=True).astype(np.float32)
+    weights = [_interpolation(*axis) for axis in zip(centres, images.shape[1:3], strict=True)]
+    return np.einsum("nij,iy,jx->nyx", maps, *weights, optimize=True).astype(np.float32)
 
 
 def cell_centres(model: keras.Model, layer: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return where the cells of a layer's feature maps lie in the image.
+    """Return the positions in the image of the cells of a layer's feature maps.
 
     Parameters
     ----------
@@ -85,21 +85,21 @@ def cell_centres(model: keras.Model, layer: str) -> tuple[np.ndarray, np.ndarray
     Returns
     -------
     rows, columns : ndarray of float64, shape (h,) and (w,)
-        Centres of the receptive fields, in pixels; 0 is the centre of the first pixel, and cells
-        that see padding may lie outside the image. Where branches meet, the mean of theirs.
+        Centres of the receptive fields, in pixels; 0 is the centre of the first pixel. Centres of
+        cells that see padding may lie outside the image. Where branches merge, their mean.
 
     Raises
     ------
     ValueError
-        If there is no such layer, or a layer before it is none whose geometry is known
-        (convolution, pooling, or one that keeps height and width).
+        If there is no such layer, or if an earlier layer is neither a convolution, nor a pooling,
+        nor one that keeps height and width.
     """
     target = find_layer(model, layer)
     start = [np.arange(length, dtype=float) for length in model.inputs[0].shape[1:3]]
     found: dict[int, list[np.ndarray]] = {}
     _follow(model, start, found)
     if id(target) not in found:
-        raise ValueError(f"cannot tell where the cells of {layer!r} lie in the image")
+        raise ValueError(f"the position of the feature maps of {layer!r} in the image is unknown")
     rows, columns = found[id(target)]
     return rows, columns
 
@@ -139,8 +139,8 @@ def _after(layer: keras.Layer, before: list[np.ndarray], shape: tuple) -> list[n
     return after if known else None
 
 
-def _shares(centres: np.ndarray, length: int) -> np.ndarray:
-    """Return how much of each cell a pixel gets by linear interpolation: (cells, pixels)."""
+def _interpolation(centres: np.ndarray, length: int) -> np.ndarray:
+    """Return the weights of linear interpolation, shape (cells, pixels)."""
     pixels = np.arange(length)
     return np.array([np.interp(pixels, centres, cell) for cell in np.eye(len(centres))])
 

@@ -1,4 +1,4 @@
-"""How well a heat map finds what is known to be there.
+"""How well heat maps localise a known region of the image.
 
 Pointing game: Zhang et al. (2018), *Top-Down Neural Attention by Excitation Backprop*, IJCV,
 doi:10.1007/s11263-017-1059-x.
@@ -11,26 +11,26 @@ import pandas as pd
 
 
 def score_maps(maps: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
-    """Compare heat maps with masks of the truth, image by image.
+    """Score heat maps against ground-truth masks, image by image.
 
     Parameters
     ----------
     maps : ndarray of float, shape (n, height, width)
-        Only positive heat counts.
+        Negative values count as 0.
     masks : ndarray of bool, shape (n, height, width)
 
     Returns
     -------
     pandas.DataFrame
-        A row an image: ``hit`` (the pointing game: share of the hottest pixels inside, so 1 or 0
-        where one is hottest, and its expectation where ties are broken at random; 0 without
-        heat), ``heat`` (share of the heat inside, NaN where there is no heat) and ``area`` (share
-        of the image inside: what both would be on average if the map knew nothing).
+        A row for each image: ``hit`` (the pointing game: 1 if the maximum lies inside the mask,
+        0 if outside or if the map is 0; the expected value if ties were broken at random),
+        ``heat`` (fraction of the total heat inside, NaN if the map is 0) and ``area`` (fraction
+        of the image inside: the expected value of both for an uninformative map).
 
     Raises
     ------
     ValueError
-        If the shapes differ.
+        If the shapes of ``maps`` and ``masks`` differ.
     """
     if maps.shape != masks.shape:
         raise ValueError(f"maps of shape {maps.shape} but masks of shape {masks.shape}")
@@ -49,14 +49,14 @@ def score_maps(maps: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
 
 
 def box_masks(boxes: np.ndarray, size: int) -> np.ndarray:
-    """Return masks of half-open pixel boxes.
+    """Return masks of boxes.
 
     Parameters
     ----------
     boxes : ndarray of int, shape (n, 4)
-        Left, top, right and bottom.
+        Left, top, right and bottom in pixels; the right and bottom edges are outside the box.
     size : int
-        Height and width of the images.
+        Height and width of the images in pixels.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Occlusion: which part of an image a score depends on, by covering one part after the other.
+"""Occlusion maps: how much a score falls when part of the image is covered.
 
 Zeiler & Fergus (2014), *Visualizing and Understanding Convolutional Networks*, ECCV,
 doi:10.1007/978-3-319-10590-1_53.
@@ -12,9 +12,23 @@ import numpy as np
 
 
 def positions(length: int, *, patch: int, stride: int) -> np.ndarray:
-    """Return where patches start along one side, so that every pixel is covered.
+    """Return the first pixel of each patch along one side, so that every pixel is covered.
 
     The last patch ends at the last pixel, whether or not ``stride`` divides the side.
+
+    Parameters
+    ----------
+    length, patch, stride : int
+        Of the side, the patch and the step, in pixels.
+
+    Returns
+    -------
+    ndarray of int
+
+    Raises
+    ------
+    ValueError
+        Unless 1 <= stride <= patch <= length.
     """
     if not 1 <= stride <= patch <= length:
         raise ValueError(
@@ -42,58 +56,57 @@ def occlusion_map(
     ----------
     score : callable
         (m, height, width, 1) float32 in [0, 1] to (m,) scores, such as a class probability.
-        Called once for the image and all its covered copies, or a few times where there are
-        more than ``batch_size``.
+        Each call receives the image, followed by at most ``batch_size`` occluded copies.
     image : ndarray of uint8, shape (height, width)
-        One image.
+        Grey levels, 0 to 255.
     patch, stride : int
-        Side of the square cover and its step, in pixels; 1 <= stride <= patch <= side.
+        Side of the square patch and its step, in pixels; 1 <= stride <= patch <= side.
     fill : float, optional
-        Grey level of the cover in [0, 1]; the image's own mean by default.
+        Grey level of the patch in [0, 1]; the mean of the image by default.
     batch_size : int
-        Covered copies scored in one call.
+        Largest number of occluded copies in one call.
 
     Returns
     -------
     ndarray of float32, shape (height, width)
-        Score of the image minus mean score of the copies that cover the pixel: positive where
-        the image's content speaks for the class, negative where it speaks against.
+        Score of the image minus the mean score of the copies in which the pixel is covered:
+        positive where the content of the image raises the score, negative where it lowers it.
 
     Raises
     ------
     ValueError
-        If the image is not two-dimensional, or patch and stride do not fit.
+        If the image is not two-dimensional, or patch and stride do not fit it.
     """
     if image.ndim != 2:
-        raise ValueError(f"image of shape {image.shape}; expected (height, width)")
+        raise ValueError(f"image of shape {image.shape}: expected (height, width)")
     height, width = image.shape
     scaled = image.astype(np.float32) / 255.0
-    cover = float(scaled.mean()) if fill is None else fill
+    grey = float(scaled.mean()) if fill is None else fill
     corners = [
         (top, left)
         for top in positions(height, patch=patch, stride=stride)
         for left in positions(width, patch=patch, stride=stride)
     ]
     reference = None
-    fall = np.zeros((height, width), dtype=np.float64)
-    covers = np.zeros((height, width), dtype=np.int64)
+    total = np.zeros((height, width), dtype=np.float64)
+    counts = np.zeros((height, width), dtype=np.int64)
     for first in range(0, len(corners), batch_size):
-        some = corners[first : first + batch_size]
-        copies = np.repeat(scaled[None, :, :, None], len(some) + 1, axis=0)
-        for copy, (top, left) in zip(copies[1:], some, strict=True):
-            copy[top : top + patch, left : left + patch] = cover
+        batch = corners[first : first + batch_size]
+        copies = np.repeat(scaled[None, :, :, None], len(batch) + 1, axis=0)
+        for copy, (top, left) in zip(copies[1:], batch, strict=True):
+            copy[top : top + patch, left : left + patch] = grey
         scores = np.asarray(score(copies), dtype=np.float64).reshape(-1)
         reference = scores[0] if reference is None else reference
-        for value, (top, left) in zip(scores[1:], some, strict=True):
-            fall[top : top + patch, left : left + patch] += reference - value
-            covers[top : top + patch, left : left + patch] += 1
-    return (fall / covers).astype(np.float32)
+        for value, (top, left) in zip(scores[1:], batch, strict=True):
+            total[top : top + patch, left : left + patch] += reference - value
+            counts[top : top + patch, left : left + patch] += 1
+    return (total / counts).astype(np.float32)
 
 
 def occlusion_maps(
     model, images: np.ndarray, *, patch: int, stride: int, fill: float | None = None
 ) -> np.ndarray:
-    """Return the occlusion maps of several images for a network's first output.
+    """Return occlusion maps of several images for the first output of a network.
 
     Parameters
     ----------

@@ -42,7 +42,7 @@ def binary_cnn(image_size: int) -> keras.Sequential:
             layers.Flatten(name="flatten"),
             layers.Dense(64, activation="relu", name=EMBEDDING),
             layers.Dropout(0.5, name="dropout"),
-            # float32 also under mixed precision: a rounded probability makes ties
+            # float32 also under mixed precision: rounded probabilities would tie
             layers.Dense(1, activation="sigmoid", dtype="float32", name="pneumonia"),
         ],
         name="binary_cnn",
@@ -52,7 +52,9 @@ def binary_cnn(image_size: int) -> keras.Sequential:
 def categorical_cnn(
     image_size: int, *, source: keras.Model | None = None, classes: int = 3
 ) -> keras.Sequential:
-    """Return the three-class network, its first four layers copied from the binary one.
+    """Return the three-class network of the course report.
+
+    Its first four layers may be copied from the binary network.
 
     Parameters
     ----------
@@ -60,8 +62,8 @@ def categorical_cnn(
         Height and width of the input in pixels, at least 14.
     source : keras.Model, optional
         A binary network of the same image size. Its weights are *copied*: training the
-        returned model leaves ``source`` as it was. Without it the layers start untrained
-        (for weights that are loaded afterwards).
+        returned model does not change ``source``. Without it these layers start untrained, for
+        weights that are loaded afterwards.
     classes : int
         3: normal, bacterial, viral; 2: normal, pneumonia.
 
@@ -109,10 +111,10 @@ def autoencoder(image_size: int) -> keras.Sequential:
     Raises
     ------
     ValueError
-        If ``image_size`` is not a multiple of 4: two poolings would not be undone.
+        If ``image_size`` is not a multiple of 4: the two upsamplings would not restore the size.
     """
     if image_size % 4:
-        raise ValueError(f"image_size {image_size} of the autoencoder is not a multiple of 4")
+        raise ValueError(f"image_size {image_size} of the autoencoder: expected a multiple of 4")
     return keras.Sequential(
         [
             keras.Input((image_size, image_size, 1), name="image"),
@@ -139,9 +141,11 @@ def residual_cnn(
 ) -> keras.Model:
     """Return an untrained residual network with batch normalisation.
 
-    He et al. (2016). Each image is first brought to mean 0 and standard deviation 1, so that
-    overall exposure does not matter. A block of two 3 × 3 convolutions for each width; all
-    after the first halve the sides, by strides in the block and by averaging beside it.
+    He et al. (2016), *Deep Residual Learning for Image Recognition*, CVPR. Each image is first
+    standardised to mean 0 and standard deviation 1, which makes the network insensitive to
+    overall exposure. There is one block of two 3 × 3 convolutions for each width. Every block
+    after the first halves height and width: by a strided convolution in the residual branch and
+    by average pooling in the shortcut branch.
 
     Parameters
     ----------
@@ -150,19 +154,20 @@ def residual_cnn(
     widths : sequence of int
         Channels of each block.
     classes : int
+        Number of outputs.
 
     Returns
     -------
     keras.Model
         (n, image_size, image_size, 1) float in [0, 1] to (n, classes) probabilities. The layer
-        named ``"embedding"`` is the mean of the last feature map, ``"block4"`` that map.
+        named ``"embedding"`` is the mean of the last feature map, and ``"block4"`` is that map.
     """
     images = keras.Input((image_size, image_size, 1), name="image")
-    # one group: the mean and deviation of each image by itself
+    # one group: mean and standard deviation of each image separately
     x = layers.GroupNormalization(
         groups=1, center=False, scale=False, dtype="float32", name="standardise"
     )(images)
-    x = _normalised(x, widths[0], 5, strides=2, name="stem")
+    x = _convolution(x, widths[0], 5, strides=2, name="stem")
     x = layers.ReLU(name="stem_relu")(x)
     for number, width in enumerate(widths, 1):
         x = _residual_block(x, width, strides=1 if number == 1 else 2, name=f"block{number}")
@@ -172,22 +177,22 @@ def residual_cnn(
     return keras.Model(images, x, name="residual_cnn")
 
 
-def trained_residual_cnn(image_size: int, described: Path, weights: Path) -> keras.Model:
-    """Return the residual network of a run: rebuilt in code from its options, weights loaded.
+def trained_residual_cnn(image_size: int, options: Path, weights: Path) -> keras.Model:
+    """Return the trained residual network of a run, built from its options and its weights.
 
     Parameters
     ----------
     image_size : int
-    described, weights : Path
+        Height and width of the input in pixels.
+    options, weights : Path
         ``ours.json`` and ``ours.weights.h5`` of ``03_categorical``.
     """
-    recipe = json.loads(described.read_text(encoding="utf-8"))
-    model = residual_cnn(image_size, **recipe)
+    model = residual_cnn(image_size, **json.loads(options.read_text(encoding="utf-8")))
     model.load_weights(weights)
     return model
 
 
-def _normalised(x, width: int, kernel: int, *, strides: int = 1, name: str):
+def _convolution(x, width: int, kernel: int, *, strides: int = 1, name: str):
     x = layers.Conv2D(
         width,
         kernel,
@@ -201,13 +206,13 @@ def _normalised(x, width: int, kernel: int, *, strides: int = 1, name: str):
 
 
 def _residual_block(x, width: int, *, strides: int, name: str):
-    y = _normalised(x, width, 3, strides=strides, name=f"{name}_first")
+    y = _convolution(x, width, 3, strides=strides, name=f"{name}_first")
     y = layers.ReLU(name=f"{name}_relu")(y)
-    y = _normalised(y, width, 3, name=f"{name}_second")
+    y = _convolution(y, width, 3, name=f"{name}_second")
     if strides > 1:
         x = layers.AveragePooling2D(2, padding="same", name=f"{name}_pool")(x)
     if x.shape[-1] != width:
-        x = _normalised(x, width, 1, name=f"{name}_beside")
+        x = _convolution(x, width, 1, name=f"{name}_projection")
     return layers.ReLU(name=name)(layers.Add(name=f"{name}_sum")([x, y]))
 
 

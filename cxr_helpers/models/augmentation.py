@@ -1,4 +1,4 @@
-"""Images changed at random in training, each epoch anew: by the course report, and more strongly."""
+"""Random augmentation of training images: the course report's, and a stronger one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Augmentation:
     rotation : float
         Largest rotation to either side, in degrees, 0 to 180.
     shift : float
-        Largest shift along each axis, as a share of the image's side, 0 to 1.
+        Largest shift along each axis, as a fraction of the image's side, 0 to 1.
     flip : bool
         Whether half of the images are mirrored left to right.
     """
@@ -30,10 +30,10 @@ class Augmentation:
     flip: bool = True
 
     def draw(self, seed: int) -> Callable:
-        """Return a function that changes batches at random, each call anew.
+        """Return a function that augments batches, with new random values at every call.
 
-        It takes (n, size, size, 1) floats and their targets, and returns both, the targets as
-        they were; what leaves the frame turns black.
+        It takes (n, size, size, 1) floats and their targets, and returns both, the targets
+        unchanged. Pixels from outside the image are black.
         """
         black = {"fill_mode": "constant", "fill_value": 0.0, "dtype": "float32"}
         steps: list[keras.Layer] = []
@@ -45,34 +45,34 @@ class Augmentation:
             steps.append(
                 keras.layers.RandomTranslation(self.shift, self.shift, seed=seed + 2, **black)
             )
-        change = keras.Sequential(steps or [keras.layers.Identity()])
-        moved = tf.function(lambda pictures: change(pictures, training=True), reduce_retracing=True)
-        return lambda pictures, targets=None: (moved(pictures), targets)
+        network = keras.Sequential(steps or [keras.layers.Identity()])
+        change = tf.function(lambda images: network(images, training=True), reduce_retracing=True)
+        return lambda images, targets=None: (change(images), targets)
 
 
 @dataclass(frozen=True)
 class StrongAugmentation:
-    """Geometry, exposure and mixing, for a network that is trained longer.
+    """Geometric and intensity changes and mixup, for a network that is trained longer.
 
-    Turning, zoom, change of aspect, shift and mirroring are one resampling; gamma, contrast,
-    brightness and noise imitate another exposure; mixing two images and their labels is mixup
-    (Zhang et al. 2018).
+    Rotation, zoom, change of aspect ratio, shift and horizontal flip are one bilinear resampling.
+    Gamma, contrast, brightness and noise imitate a different exposure. Mixup blends two images
+    and their labels (Zhang et al. 2018, *mixup: Beyond Empirical Risk Minimization*, ICLR).
 
     Attributes
     ----------
     rotation : float
         Largest rotation to either side, in degrees.
     zoom, aspect : float
-        Largest natural logarithm of the change of size, and of width against height.
+        Largest natural logarithm of the change of size, and of the ratio of width to height.
     shift : float
-        Largest shift along each axis, as a share of the image's side.
+        Largest shift along each axis, as a fraction of the image's side.
     gamma, contrast : float
-        Largest natural logarithm of the exponent, and of the factor about middle grey.
+        Largest natural logarithm of the exponent, and of the contrast factor about mid-grey.
     noise : float
         Largest standard deviation of the noise, in grey levels of the range [0, 1].
     mixup : float
-        Both parameters of the beta distribution that the share of the second image is drawn
-        from; 0 mixes none.
+        Both parameters of the beta distribution from which the proportion of the second image
+        is drawn; 0 switches mixup off.
     """
 
     rotation: float = 8.0
@@ -85,65 +85,65 @@ class StrongAugmentation:
     mixup: float = 0.2
 
     def draw(self, seed: int) -> Callable:
-        """Return a function that changes batches at random, each call anew.
+        """Return a function that augments batches, with new random values at every call.
 
-        It takes and returns (n, size, size, 1) floats in [0, 1] and (n, classes) targets; the
-        noise may leave the range.
+        It takes and returns (n, size, size, 1) floats in [0, 1] and (n, classes) targets; noise
+        may exceed the range.
         """
         calls = iter(range(2**31))
         change = tf.function(self._change, reduce_retracing=True)
 
-        def both(pictures: np.ndarray, targets: np.ndarray) -> tuple:
+        def augment(images: np.ndarray, targets: np.ndarray) -> tuple:
             call = next(calls)
-            pictures = change(tf.constant(pictures), tf.constant([seed % 2**31, call * 64]))
+            images = change(tf.constant(images), tf.constant([seed % 2**31, call * 64]))
             if not self.mixup:
-                return pictures, targets
-            draw = np.random.default_rng([seed, call])
-            share = draw.beta(self.mixup, self.mixup)
-            share = np.float32(max(share, 1 - share))
-            other = draw.permutation(len(targets))
-            mixed = share * pictures + (1 - share) * tf.gather(pictures, other)
-            return mixed, share * targets + (1 - share) * targets[other]
+                return images, targets
+            rng = np.random.default_rng([seed, call])
+            weight = rng.beta(self.mixup, self.mixup)
+            weight = np.float32(max(weight, 1 - weight))
+            other = rng.permutation(len(targets))
+            mixed = weight * images + (1 - weight) * tf.gather(images, other)
+            return mixed, weight * targets + (1 - weight) * targets[other]
 
-        return both
+        return augment
 
-    def _change(self, pictures: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        n = tf.shape(pictures)[0]
+    def _change(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        n = tf.shape(images)[0]
 
         def uniform(k: int, bound: float) -> tf.Tensor:
             return tf.random.stateless_uniform([n], seed + tf.constant([0, k]), -bound, bound)
 
-        pictures = self._move(pictures, uniform)
+        images = self._warp(images, uniform)
         gamma, contrast, brightness, deviation = (
-            draw[:, None, None, None]
-            for draw in (
+            values[:, None, None, None]
+            for values in (
                 tf.exp(uniform(7, self.gamma)),
                 tf.exp(uniform(8, self.contrast)),
                 uniform(9, self.contrast / 4),
                 tf.abs(uniform(10, self.noise)),
             )
         )
-        pictures = tf.pow(tf.clip_by_value(pictures, 1e-4, 1.0), gamma)
-        pictures = tf.clip_by_value((pictures - 0.5) * contrast + 0.5 + brightness, 0.0, 1.0)
-        noise = tf.random.stateless_normal(tf.shape(pictures), seed + tf.constant([0, 11]))
-        return pictures + noise * deviation
+        images = tf.pow(tf.clip_by_value(images, 1e-4, 1.0), gamma)
+        images = tf.clip_by_value((images - 0.5) * contrast + 0.5 + brightness, 0.0, 1.0)
+        noise = tf.random.stateless_normal(tf.shape(images), seed + tf.constant([0, 11]))
+        return images + noise * deviation
 
-    def _move(self, pictures: tf.Tensor, uniform: Callable) -> tf.Tensor:
-        side = tf.cast(tf.shape(pictures)[1], tf.float32)
+    def _warp(self, images: tf.Tensor, uniform: Callable) -> tf.Tensor:
+        side = tf.cast(tf.shape(images)[1], tf.float32)
         angle = uniform(1, self.rotation) * (math.pi / 180)
         zoom, aspect = tf.exp(uniform(2, self.zoom)), tf.exp(uniform(3, self.aspect) / 2)
-        across = zoom * aspect * tf.sign(uniform(4, 1.0))  # a negative factor mirrors
-        down = zoom / aspect
+        horizontal = zoom * aspect * tf.sign(uniform(4, 1.0))  # a negative factor flips
+        vertical = zoom / aspect
         cos, sin = tf.cos(angle), tf.sin(angle)
-        matrix = [cos * across, -sin * down, sin * across, cos * down]
+        matrix = [cos * horizontal, -sin * vertical, sin * horizontal, cos * vertical]
         centre = (side - 1) / 2
-        right = centre + uniform(5, self.shift) * side - centre * (matrix[0] + matrix[1])
-        below = centre + uniform(6, self.shift) * side - centre * (matrix[2] + matrix[3])
-        zero = tf.zeros_like(right)
+        shift_x = centre + uniform(5, self.shift) * side - centre * (matrix[0] + matrix[1])
+        shift_y = centre + uniform(6, self.shift) * side - centre * (matrix[2] + matrix[3])
+        zero = tf.zeros_like(shift_x)
         return tf.raw_ops.ImageProjectiveTransformV3(
-            images=pictures,
-            transforms=tf.stack([*matrix[:2], right, *matrix[2:], below, zero, zero], axis=1),
-            output_shape=tf.shape(pictures)[1:3],
+            images=images,
+            transforms=tf.stack([*matrix[:2], shift_x, *matrix[2:], shift_y, zero, zero], axis=1),
+            output_shape=tf.shape(images)[1:3],
             interpolation="BILINEAR",
             fill_mode="CONSTANT",
             fill_value=0.0,

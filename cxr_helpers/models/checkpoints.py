@@ -1,8 +1,8 @@
-"""All that a training needs to go on after a kill, as if nothing had happened.
+"""Checkpoints from which an interrupted training resumes bit for bit.
 
-Keras's ``BackupAndRestore`` loses the optimizer's settings, the best score and the history.
-Here every variable is kept: the model's (with the states of its random generators), the
-optimizer's, and the loop's own, in one file that appears whole.
+Keras's ``BackupAndRestore`` loses the optimizer's settings, the best loss and the history. These
+checkpoints hold every variable of the model (with the states of its random generators), of the
+optimizer and of the training loop, in one file that is written atomically.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from cxr_helpers.system import files
 
 
 def key(model: keras.Model, *arrays: np.ndarray | None, **settings: object) -> str:
-    """Return a digest of all that decides how a training goes on, by which it is found again.
+    """Return a digest of everything that determines a training, under which it is stored.
 
     Parameters
     ----------
     model : keras.Model
-        Compiled, its optimizer built, before the first step: initial weights count.
+        Compiled, with its optimizer built, before the first step: the initial weights are hashed.
     *arrays : ndarray or None
-        Images and targets; their bytes count.
-    **settings
-        Anything else that decides, such as the seed; must have a ``repr`` that tells.
+        Images and targets, hashed by type, shape and content.
+    **settings : object
+        Anything else that matters, such as the seed; distinguished by ``repr``.
     """
     digest = hashlib.sha256(keras.__version__.encode())
     settings = {name: repr(value) for name, value in settings.items()}
@@ -43,7 +43,7 @@ def key(model: keras.Model, *arrays: np.ndarray | None, **settings: object) -> s
 
 
 def _architecture(model: keras.Model) -> str:
-    """Return layers, loss and optimizer as text, without the names that Keras counts up."""
+    """Return layers, loss and optimizer as text, without the numbers in Keras's automatic names."""
     text = model.to_json()
     layers = [layer["config"]["name"] for layer in json.loads(text)["config"]["layers"]]
     text += json.dumps(keras.saving.serialize_keras_object(model.optimizer))
@@ -60,24 +60,24 @@ def save(
     progress: Mapping[str, object],
     extra: Mapping[str, Sequence[np.ndarray]],
 ) -> None:
-    """Write a checkpoint whole or not at all, over the one before.
+    """Write a checkpoint atomically, replacing the previous one.
 
     Parameters
     ----------
     path : Path
-        Ends in ``.npz``; its folder is made where it is missing.
+        Ends in ``.npz``; its folder is created if it is missing.
     model : keras.Model
-        Its and its optimizer's variables are kept.
+        Its variables and its optimizer's are saved.
     key : str
         From ``key``, taken before the training began.
     progress : mapping
-        Plain JSON: what the loop knows. Floats come back bit for bit.
-    extra : mapping of name to arrays
-        Such as the best weights so far.
+        State of the training loop, serialisable as JSON. Floats are restored bit for bit.
+    extra : mapping of str to sequence of ndarray
+        Further arrays, such as the best weights so far.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = _state(model) | {
-        f"{name}/{i}": array for name, several in extra.items() for i, array in enumerate(several)
+        f"{name}/{i}": array for name, values in extra.items() for i, array in enumerate(values)
     }
     with files.replacing(path) as partial, open(partial, "wb") as file:
         np.savez(file, key=key, progress=json.dumps(dict(progress)), **arrays)
@@ -86,16 +86,16 @@ def save(
 def restore(
     path: Path, model: keras.Model, *, key: str
 ) -> tuple[dict, dict[str, list[np.ndarray]]] | None:
-    """Give a model and its optimizer the state of a checkpoint.
+    """Restore the state of a model and its optimizer from a checkpoint.
 
     Returns
     -------
     tuple of dict and dict, or None
-        ``progress`` and ``extra`` as they were saved; None, and the model untouched, where
-        there is no checkpoint, it is damaged, or it belongs to another training.
+        ``progress`` and ``extra`` as they were saved. None, with the model unchanged, if there
+        is no checkpoint, it is damaged, or it belongs to another training.
     """
     try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             if str(file["key"]) != key:
                 return None
             arrays = {name: file[name] for name in file.files}
@@ -112,7 +112,7 @@ def restore(
 
 
 def _variables(model: keras.Model) -> dict[str, keras.Variable]:
-    """Return every variable that training changes, under names of its position."""
+    """Return every variable that training changes, named by owner and position."""
     return {
         f"{owner}-{i}": variable
         for owner, variables in (

@@ -1,4 +1,4 @@
-"""Embeddings: what a hidden layer makes of an image."""
+"""Embeddings: the outputs of hidden layers, a vector for each image."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def embed(
     batch_size : int
         Images in a batch.
     pool : int, optional
-        Feature maps larger than ``pool`` × ``pool`` are averaged down to at most that, so
-        that the code of a large image fits in memory. None keeps every value.
+        Feature maps larger than ``pool`` × ``pool`` are average-pooled to at most that size, so
+        that those of large images fit in memory. None keeps every value.
 
     Returns
     -------
@@ -42,22 +42,22 @@ def embed(
     ValueError
         If a layer is not in the model.
     """
-    known = [layer.name for layer in model.layers]
-    if unknown := set(layers) - set(known):
-        raise ValueError(f"{model.name} has no layer {sorted(unknown)}; it has {', '.join(known)}")
+    names = [layer.name for layer in model.layers]
+    if unknown := set(layers) - set(names):
+        raise ValueError(f"{model.name} has no layer {sorted(unknown)}; it has {', '.join(names)}")
     outputs = []
     for name in layers:
         output = model.get_layer(name).output
         if pool is not None and len(output.shape) == 4:
             step = -(-output.shape[1] // pool)
             if step > 1:
-                small = keras.layers.AveragePooling2D(step, padding="same", name=f"{name}_pooled")
-                output = small(output)
+                pooling = keras.layers.AveragePooling2D(step, padding="same", name=f"{name}_pooled")
+                output = pooling(output)
         outputs.append(keras.layers.Flatten(dtype="float32", name=f"{name}_vector")(output))
     network = keras.Model(model.inputs, outputs)
-    found: dict[str, list[np.ndarray]] = {name: [] for name in layers}
-    for pictures, _ in training.batches(images, batch_size=batch_size):
-        given = network.predict_on_batch(pictures)
-        for name, values in zip(layers, given if len(layers) > 1 else [given], strict=True):
-            found[name].append(values)
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+    vectors: dict[str, list[np.ndarray]] = {name: [] for name in layers}
+    for batch, _ in training.batches(images, batch_size=batch_size):
+        outputs = network.predict_on_batch(batch)
+        for name, values in zip(layers, outputs if len(layers) > 1 else [outputs], strict=True):
+            vectors[name].append(values)
+    return {name: np.concatenate(parts) for name, parts in vectors.items()}

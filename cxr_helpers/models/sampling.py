@@ -6,14 +6,14 @@ import numpy as np
 
 
 def balanced(category: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Return chances that draw every class equally often.
+    """Return sampling weights with which every class is drawn equally often.
 
     Parameters
     ----------
-    category : array of int, shape (n,)
+    category : ndarray of int, shape (n,)
         Class of each image, 0 or more.
-    weights : array of float, shape (n,), optional
-        How often an image is drawn beside the others of its class; equally often without it.
+    weights : ndarray of float, shape (n,), optional
+        How often an image is drawn relative to the others of its class; equally often by default.
 
     Returns
     -------

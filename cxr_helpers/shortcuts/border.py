@@ -1,8 +1,9 @@
-"""What the border of an image gives away: a network that sees little of the lung.
+"""Border-only networks: how well the border of an image, with little of the lung, predicts its class.
 
-Image style (markers, stamps, tone, collimation) goes with the class in this dataset. A network
-that sees only the border gives a lower bound on how far; the images whose border contradicts their
-label are where a network that leans on style would fail (see ``frame_groups``).
+Image style (markers, stamps, exposure, collimation) is associated with the class in this dataset.
+The accuracy of a network that sees only the border is a lower bound on that association. Images
+whose border predicts another class than theirs are those on which a network that relies on style
+would fail (see ``evaluation.shortcut_groups``).
 """
 
 from __future__ import annotations
@@ -19,34 +20,38 @@ from cxr_helpers.models import architectures, training
 from cxr_helpers.models.augmentation import Augmentation
 from cxr_helpers.models.sampling import balanced
 
-SIZE = 64  # pixels: style needs no detail
+SIZE = 64  # pixels: style is visible without detail
 
 
-def black_out(images: np.ndarray, share: float) -> np.ndarray:
+def black_out(images: np.ndarray, centre_share: float) -> np.ndarray:
     """Return copies of images with their centre blacked out.
 
     Parameters
     ----------
     images : ndarray of uint8, shape (n, size, size)
-    share : float
-        Side of the black square, share of the image's, 0 to 1.
+    centre_share : float
+        Side of the black square as a fraction of the image's side, 0 to 1.
+
+    Returns
+    -------
+    ndarray of uint8, shape (n, size, size)
 
     Raises
     ------
     ValueError
-        If ``share`` is out of range.
+        If ``centre_share`` is out of range.
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"share {share} of the blacked-out centre is out of range: 0 to 1")
+    if not 0 <= centre_share <= 1:
+        raise ValueError(f"centre_share {centre_share} is out of range: expected 0 to 1")
     side = images.shape[1]
-    margin = round(side * (1 - share) / 2)
+    margin = round(side * (1 - centre_share) / 2)
     blacked_out = images.copy()
     blacked_out[:, margin : side - margin, margin : side - margin] = 0
     return blacked_out
 
 
 def network(classes: int) -> keras.Model:
-    """Return the untrained network that sees borders: a small ``models.residual_cnn``."""
+    """Return an untrained border network: a small ``architectures.residual_cnn``."""
     return architectures.residual_cnn(SIZE, widths=(16, 32, 64), classes=classes)
 
 
@@ -56,53 +61,59 @@ def cross_fit(
     groups: np.ndarray,
     *,
     classes: int,
-    share: float,
+    centre_share: float,
     epochs: int,
     seed: int,
     folds: int = 4,
     log: Callable[[str], None] | None = None,
     checkpoint: Callable[[str], Path] | None = None,
 ) -> tuple[np.ndarray, list[keras.Model]]:
-    """Return what the border alone says of training images, each judged by a network new to it.
+    """Return out-of-fold predictions of training images from their border alone.
+
+    Whole patient groups are left out in turn (cross-fitting): the network that predicts an image
+    was trained without its patient group.
 
     Parameters
     ----------
     images : ndarray of uint8, shape (n, size, size)
-        Whole groups are left out in turn (cross-fitting), so that the answer for an image comes
-        from a network trained without its patient.
-    category : array of int, shape (n,)
-        Class of each, from 0; -1, unknown, is judged but not learnt from.
-    groups : array of str, shape (n,)
+        Training images.
+    category : ndarray of int, shape (n,)
+        Class of each image, from 0. Images of unknown class, -1, are predicted but not trained
+        on.
+    groups : ndarray of str, shape (n,)
+        Patient group of each image.
     classes : int
-    share : float
-        Side of the blacked-out centre.
+        Number of classes.
+    centre_share : float
+        Side of the blacked-out centre as a fraction of the image's side, 0 to 1.
     epochs, seed : int
+        Training epochs of each network; seed of folds, initial order and augmentation.
     folds : int
-        Fewer are made where a known class has fewer groups.
+        Number of folds, at most the number of groups of the class with the fewest.
     log : callable, optional
-        Gets a line of text a fold.
+        Receives a line of text after each fold.
     checkpoint : callable, optional
         As for ``training.fit``.
 
     Returns
     -------
     probabilities : ndarray of float32, shape (n, classes)
-        Where the classes are equally frequent.
+        For equal class frequencies, since every class is sampled equally often in training.
     networks : list of keras.Model
-        One a fold, for ``judge``.
+        One for each fold, for ``predict``.
     """
     category, groups = np.asarray(category), np.asarray(groups)
     known = category >= 0
     sizes = [len(np.unique(groups[category == c])) for c in np.unique(category[known])]
     folds = min([folds, *sizes])
-    blacked_out = black_out(decoding.shrink(images, SIZE), share)
-    found = np.zeros((len(images), classes), np.float32)
+    blacked_out = black_out(decoding.shrink(images, SIZE), centre_share)
+    probabilities = np.zeros((len(images), classes), np.float32)
     networks = []
-    strata = np.where(known, category, classes - 1)  # an unknown kind is some pneumonia
+    strata = np.where(known, category, classes - 1)  # an unknown class is a kind of pneumonia
     splitter = StratifiedGroupKFold(n_splits=max(2, folds), shuffle=True, random_state=seed)
-    for fold, (learn, held) in enumerate(splitter.split(images, strata, groups)):
-        learn = learn[category[learn] >= 0]
-        steps = -(-len(learn) // 32)
+    for fold, (train, held_out) in enumerate(splitter.split(images, strata, groups)):
+        train = train[category[train] >= 0]
+        steps = -(-len(train) // 32)
         networks.append(network(classes))
         networks[-1].compile(
             training.adamw(
@@ -112,25 +123,27 @@ def cross_fit(
         )
         training.fit(
             networks[-1],
-            blacked_out[learn],
-            keras.utils.to_categorical(category[learn], classes),
+            blacked_out[train],
+            keras.utils.to_categorical(category[train], classes),
             epochs=epochs,
             batch_size=32,
             seed=seed + fold,
             augmentation=Augmentation(rotation=4, shift=0.03),
-            sampling_weights=balanced(category[learn]),
+            sampling_weights=balanced(category[train]),
             average=0.99,
             checkpoint=checkpoint,
         )
-        found[held] = training.predict(networks[-1], blacked_out[held])
+        probabilities[held_out] = training.predict(networks[-1], blacked_out[held_out])
         if log is not None:
             log(f"border-only network {fold + 1}/{folds}")
-    return found, networks
+    return probabilities, networks
 
 
-def predict(networks: Sequence[keras.Model], images: np.ndarray, *, share: float) -> np.ndarray:
-    """Return the mean of what some networks say of images' borders, shape (n, classes)."""
+def predict(
+    networks: Sequence[keras.Model], images: np.ndarray, *, centre_share: float
+) -> np.ndarray:
+    """Return the mean of border networks' predictions, shape (n, classes)."""
     if not len(images):
         return np.zeros((0, networks[0].output_shape[-1]), np.float32)
-    blacked_out = black_out(decoding.shrink(images, SIZE), share)
+    blacked_out = black_out(decoding.shrink(images, SIZE), centre_share)
     return np.mean([training.predict(network, blacked_out) for network in networks], axis=0)

@@ -67,7 +67,7 @@ def analytic(images, weights):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_linear_model_gives_the_analytic_answer(kind, images):
+def test_linear_model_matches_analytic_map(kind, images):
     model = planted(kind(1), [[3.0], [1.0]])
     heat = gradcam.gradcam(model, images, layer="conv", class_index=1, upsample=False)
     assert heat.max() > 0
@@ -75,7 +75,7 @@ def test_linear_model_gives_the_analytic_answer(kind, images):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_three_classes_are_explained_before_the_softmax(kind, images):
+def test_softmax_classes_are_explained_by_logits(kind, images):
     weights = np.array([[3.0, 0.0, -1.0], [1.0, -1.0, 2.0]])
     model = planted(kind(3), weights)
     for k in range(3):
@@ -83,20 +83,20 @@ def test_three_classes_are_explained_before_the_softmax(kind, images):
         assert np.allclose(heat, analytic(images, weights[:, k]), atol=1e-6)
 
 
-def test_with_one_output_class_0_is_its_negative(images):
+def test_class_0_of_sigmoid_is_negative_logit(images):
     model = planted(sequential(1), [[-3.0], [-1.0]])
     heat = gradcam.gradcam(model, images, layer="conv", class_index=0, upsample=False)
     assert np.allclose(heat, analytic(images, [3.0, 1.0]), atol=1e-6)
 
 
-def test_a_certain_model_is_explained_all_the_same(images):
+def test_saturated_sigmoid_is_explained_by_logit(images):
     model = planted(sequential(1), [[3.0], [1.0]])
     model.layers[-1].bias.assign([200.0])  # the sigmoid is 1 and its gradient 0
     heat = gradcam.gradcam(model, images, layer="conv", class_index=1, upsample=False)
     assert np.allclose(heat, analytic(images, [3.0, 1.0]), atol=1e-6)
 
 
-def test_a_planted_region_is_found():
+def test_heat_lies_in_planted_region():
     image = np.zeros((1, 32, 32), np.uint8)
     image[0, 20:28, 4:12] = 255
     model = keras.Sequential(
@@ -117,9 +117,9 @@ def test_a_planted_region_is_found():
 
 @pytest.mark.parametrize("corner", [(24, 60), (60, 24), (28, 28)])
 @pytest.mark.parametrize("build", [architectures.binary_cnn, architectures.categorical_cnn])
-def test_without_padding_the_heat_lies_where_the_planted_spot_lies(build, corner):
+def test_gradcam_registers_valid_padding(build, corner):
     model = build(96)
-    for layer in model.layers:  # every weight positive and equal: each place counts alike
+    for layer in model.layers:  # equal positive weights: every position contributes equally
         if layer.weights:
             kernel, bias = layer.get_weights()
             layer.set_weights([np.full(kernel.shape, 1 / kernel.shape[-2]), np.zeros(bias.shape)])
@@ -141,14 +141,17 @@ def geometry(size, *body):
     [
         ([layers.Conv2D(1, 3, name="last")], [1, 2, 3, 4]),
         ([layers.Conv2D(1, 3), layers.MaxPooling2D(2, name="last")], [1.5, 3.5]),
-        ([layers.Conv2D(1, 2), layers.AveragePooling2D(2, name="last")], [1, 3]),  # one is dropped
+        (
+            [layers.Conv2D(1, 2), layers.AveragePooling2D(2, name="last")],
+            [1, 3],
+        ),  # the last cell is dropped
         ([layers.Conv2D(1, 3, dilation_rate=2, name="last")], [2, 3]),
         ([layers.Conv2D(1, 3, padding="same", name="last")], [0, 1, 2, 3, 4, 5]),
         ([layers.Conv2D(1, 3, strides=2, padding="same", name="last")], [1, 3, 5]),
         ([layers.Conv2D(1, 3), layers.BatchNormalization(name="last")], [1, 2, 3, 4]),
     ],
 )
-def test_cells_lie_at_the_centres_of_their_receptive_fields(body, centres):
+def test_cell_centres_are_receptive_field_centres(body, centres):
     rows, columns = gradcam.cell_centres(geometry(6, *body), "last")
     assert rows.tolist() == columns.tolist() == centres
 
@@ -160,19 +163,19 @@ def test_cells_are_followed_into_a_nested_model(nested):
     assert rows.tolist() == [1.5, 2.5, 3.5, 4.5, 5.5, 6.5]
 
 
-def test_where_branches_meet_the_centres_are_the_mean_of_theirs():
+def test_merged_branches_have_mean_centres():
     rows, _ = gradcam.cell_centres(architectures.residual_cnn(32, widths=(4, 8)), "block2")
     # stem: 1, 3, 5 …; block 2: its convolutions from 3, its pooling from 2, in steps of 4
     assert rows.tolist() == [2.5 + 4 * i for i in range(8)]
 
 
-def test_a_layer_of_unknown_geometry_is_refused_not_drawn_askew():
+def test_layer_of_unknown_position_is_refused():
     model = geometry(6, layers.UpSampling2D(2), layers.Conv2D(1, 3, name="last"))
-    with pytest.raises(ValueError, match="cannot tell where the cells of 'last' lie"):
+    with pytest.raises(ValueError, match="position of the feature maps of 'last'"):
         gradcam.gradcam(model, np.zeros((1, 6, 6), np.uint8), layer="last", class_index=1)
 
 
-def test_the_model_is_left_as_it_was(images):
+def test_model_is_unchanged(images):
     model = planted(sequential(1), [[3.0], [1.0]])
     before = model.predict(images[..., None] / 255, verbose=0)
     gradcam.gradcam(model, images, layer="conv", class_index=1)
@@ -181,13 +184,13 @@ def test_the_model_is_left_as_it_was(images):
     assert "call" not in vars(model.get_layer("conv"))
 
 
-def test_maps_have_the_size_of_the_images():
+def test_upsampled_maps_have_image_size():
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32), dtype=np.uint8)
     heat = gradcam.gradcam(architectures.categorical_cnn(32), images, layer="conv4", class_index=2)
     assert heat.shape == images.shape and heat.dtype == np.float32 and heat.min() >= 0
 
 
-def test_a_batch_gives_what_single_images_give(images):
+def test_batch_matches_single_images(images):
     model = planted(sequential(1), [[3.0], [1.0]])
     together = gradcam.gradcam(model, images, layer="conv", class_index=1)
     alone = [gradcam.gradcam(model, f[None], layer="conv", class_index=1)[0] for f in images]
@@ -199,10 +202,10 @@ def test_a_batch_gives_what_single_images_give(images):
     [
         ("cnv", 1, "no layer 'cnv'"),
         ("conv", 2, "class 2 of a model with 2 classes"),
-        ("flat", 1, "gives no feature maps"),
+        ("flat", 1, "has no feature maps"),
     ],
 )
-def test_what_cannot_be_explained_is_named(images, layer, class_index, message):
+def test_unknown_layer_or_class_is_refused(images, layer, class_index, message):
     model = keras.Sequential(
         [
             keras.Input((6, 6, 1)),

@@ -5,7 +5,7 @@ from cxr_helpers.explain import occlusion
 
 
 def corner_score(images):
-    """Read the bottom right 3 × 3 pixels, and nothing else."""
+    """Return the mean of the bottom right 3 × 3 pixels."""
     return images[:, -3:, -3:, 0].mean(axis=(1, 2))
 
 
@@ -14,15 +14,15 @@ def image():
     return np.full((17, 23), 200, np.uint8)
 
 
-def test_a_score_that_reads_one_corner_lights_that_corner(image):
+def test_map_highlights_the_corner_that_the_score_reads(image):
     heat = occlusion.occlusion_map(corner_score, image, patch=4, stride=2, fill=0.0)
     assert np.unravel_index(heat.argmax(), heat.shape) == (16, 22)
     assert np.all(heat[:12, :] == 0) and np.all(heat[:, :18] == 0)
-    # the last pixel lies under one patch only, which covers all that the score reads
+    # only one patch covers the last pixel, and it covers everything that the score reads
     assert heat[-1, -1] == pytest.approx(200 / 255, abs=1e-6)
 
 
-def test_hand_arithmetic_on_two_by_two():
+def test_map_matches_hand_arithmetic():
     image = np.array([[0, 255], [255, 255]], np.uint8)
     heat = occlusion.occlusion_map(
         lambda images: images.sum(axis=(1, 2, 3)), image, patch=1, stride=1, fill=0.0
@@ -36,31 +36,31 @@ def test_every_pixel_is_covered(image, patch, stride):
     assert heat.shape == image.shape and np.isfinite(heat).all()
 
 
-def test_positions_end_at_the_last_pixel():
+def test_last_patch_ends_at_last_pixel():
     assert occlusion.positions(10, patch=4, stride=4).tolist() == [0, 4, 6]
     assert occlusion.positions(8, patch=4, stride=2).tolist() == [0, 2, 4]
 
 
-def test_what_speaks_against_is_negative(image):
+def test_content_that_lowers_the_score_is_negative(image):
     heat = occlusion.occlusion_map(lambda x: -corner_score(x), image, patch=3, stride=3, fill=0.0)
     assert heat[-1, -1] < 0
 
 
-def test_one_image_is_one_call_or_a_few(image):
+def test_copies_are_scored_in_batches(image):
     calls = []
 
     def counted(images):
         calls.append(len(images))
         return corner_score(images)
 
-    one = occlusion.occlusion_map(counted, image, patch=4, stride=2)
+    single = occlusion.occlusion_map(counted, image, patch=4, stride=2)
     assert len(calls) == 1
-    few = occlusion.occlusion_map(counted, image, patch=4, stride=2, batch_size=40)
-    assert calls[1:] == [41, 41, 9]  # 8 × 11 covered copies, and the image itself each time
-    assert np.allclose(one, few)
+    batched = occlusion.occlusion_map(counted, image, patch=4, stride=2, batch_size=40)
+    assert calls[1:] == [41, 41, 9]  # 8 × 11 occluded copies, and the image itself in each call
+    assert np.allclose(single, batched)
 
 
-def test_the_image_is_left_as_it_was(image):
+def test_image_is_unchanged(image):
     before = image.copy()
     occlusion.occlusion_map(corner_score, image, patch=4, stride=2)
     assert np.array_equal(image, before)
@@ -72,6 +72,6 @@ def test_patches_that_do_not_fit_are_refused(image, patch, stride):
         occlusion.occlusion_map(corner_score, image, patch=patch, stride=stride)
 
 
-def test_a_stack_of_images_is_refused(image):
+def test_image_stack_is_refused(image):
     with pytest.raises(ValueError, match="expected \\(height, width\\)"):
         occlusion.occlusion_map(corner_score, image[None], patch=3, stride=3)

@@ -5,8 +5,8 @@ import pytest
 from cxr_helpers.models import architectures
 
 
-def described(model):
-    words = []
+def layer_summary(model):
+    summary = []
     for layer in model.layers:
         name = type(layer).__name__
         match name:
@@ -21,12 +21,12 @@ def described(model):
                 name = f"Dense {layer.units} {layer.activation.__name__}"
             case "Dropout":
                 name = f"Dropout {layer.rate}"
-        words.append(name)
-    return words
+        summary.append(name)
+    return summary
 
 
-def test_binary_layers_are_the_published_ones():
-    assert described(architectures.binary_cnn(64)) == [
+def test_binary_cnn_has_published_layers():
+    assert layer_summary(architectures.binary_cnn(64)) == [
         "Conv 16 3x3 valid relu",
         "Conv 16 3x3 valid relu",
         "MaxPool 2",
@@ -41,8 +41,8 @@ def test_binary_layers_are_the_published_ones():
     ]
 
 
-def test_categorical_layers_are_the_published_ones():
-    assert described(architectures.categorical_cnn(64)) == [
+def test_categorical_cnn_has_published_layers():
+    assert layer_summary(architectures.categorical_cnn(64)) == [
         "Conv 16 3x3 valid relu",
         "Conv 16 3x3 valid relu",
         "MaxPool 2",
@@ -56,8 +56,8 @@ def test_categorical_layers_are_the_published_ones():
     ]
 
 
-def test_autoencoder_layers_are_the_published_ones():
-    assert described(architectures.autoencoder(64)) == [
+def test_autoencoder_has_published_layers():
+    assert layer_summary(architectures.autoencoder(64)) == [
         "Conv 32 3x3 same relu",
         "MaxPool 2",
         "Conv 16 3x3 same relu",
@@ -72,53 +72,53 @@ def test_autoencoder_layers_are_the_published_ones():
     ]
 
 
-def test_transferred_layers_are_copies():
+def test_training_leaves_transfer_source_unchanged():
     binary = architectures.binary_cnn(32)
     model = architectures.categorical_cnn(32, source=binary)
     for name in architectures.TRANSFERRED:
-        ours, theirs = model.get_layer(name), binary.get_layer(name)
-        assert ours is not theirs and ours.trainable
-        for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        copy, original = model.get_layer(name), binary.get_layer(name)
+        assert copy is not original and copy.trainable
+        for a, b in zip(copy.get_weights(), original.get_weights(), strict=True):
             assert np.array_equal(a, b)
     before = binary.get_weights()
     model.compile("sgd", "categorical_crossentropy")
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     model.fit(
-        draw.random((8, 32, 32, 1)), keras.utils.to_categorical([0, 1, 2, 0] * 2, 3), verbose=0
+        rng.random((8, 32, 32, 1)), keras.utils.to_categorical([0, 1, 2, 0] * 2, 3), verbose=0
     )
     assert not np.array_equal(model.get_layer("conv1").get_weights()[0], before[0])
     for old, new in zip(before, binary.get_weights(), strict=True):
         assert np.array_equal(old, new)
 
 
-def test_autoencoder_gives_back_the_shape_it_got():
+def test_autoencoder_output_has_input_shape():
     model = architectures.autoencoder(32)
     assert model.output_shape == (None, 32, 32, 1)
     assert model.get_layer(architectures.CODE).output.shape == (None, 8, 8, 16)
 
 
-def test_a_side_that_cannot_be_halved_twice_is_refused():
+def test_autoencoder_refuses_size_not_divisible_by_4():
     with pytest.raises(ValueError, match="image_size 30"):
         architectures.autoencoder(30)
 
 
-def test_layers_are_described_in_order():
+def test_describe_lists_layers_in_order():
     table = architectures.describe(architectures.binary_cnn(32))
     assert table["layer"].tolist()[:2] == ["conv1", "conv2"]
     assert table["output"][0] == "30×30×16" and table["weights"][0] == 16 * 9 + 16
 
 
-def test_the_residual_network_does_not_see_exposure():
+def test_residual_cnn_is_insensitive_to_exposure():
     keras.utils.set_random_seed(0)
     model = architectures.residual_cnn(32, widths=(8, 16))
     images = np.random.default_rng(0).random((3, 32, 32, 1)).astype("float32")
-    said = model.predict(images, verbose=0)
-    assert said.shape == (3, 3) and np.allclose(said.sum(axis=1), 1, atol=1e-6)
-    assert np.allclose(model.predict(images * 0.5 + 0.2, verbose=0), said, atol=0.01)
-    assert not np.allclose(model.predict(images[:, ::-1], verbose=0), said, atol=0.01)
+    y_prob = model.predict(images, verbose=0)
+    assert y_prob.shape == (3, 3) and np.allclose(y_prob.sum(axis=1), 1, atol=1e-6)
+    assert np.allclose(model.predict(images * 0.5 + 0.2, verbose=0), y_prob, atol=0.01)
+    assert not np.allclose(model.predict(images[:, ::-1], verbose=0), y_prob, atol=0.01)
 
 
-def test_the_residual_network_has_a_block_a_width_and_halves_the_sides():
+def test_residual_cnn_has_one_block_per_width_and_halves_sides():
     model = architectures.residual_cnn(64, widths=(4, 8, 16), classes=2)
     shapes = [model.get_layer(f"block{i}").output.shape[1:] for i in (1, 2, 3)]
     assert shapes == [(32, 32, 4), (16, 16, 8), (8, 8, 16)]
@@ -126,12 +126,12 @@ def test_the_residual_network_has_a_block_a_width_and_halves_the_sides():
     assert model.output.shape[1:] == (2,)
 
 
-def test_the_trained_residual_network_is_rebuilt_in_code(tmp_path):
+def test_trained_residual_cnn_restores_options_and_weights(tmp_path):
     model = architectures.residual_cnn(32, widths=(4, 8))
     model.save_weights(tmp_path / "ours.weights.h5")
     (tmp_path / "ours.json").write_text('{"widths": [4, 8]}')
-    again = architectures.trained_residual_cnn(
+    restored = architectures.trained_residual_cnn(
         32, tmp_path / "ours.json", tmp_path / "ours.weights.h5"
     )
-    for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
-        assert np.array_equal(one, other)
+    for expected, weights in zip(model.get_weights(), restored.get_weights(), strict=True):
+        assert np.array_equal(expected, weights)

@@ -1,4 +1,4 @@
-"""PRC-01: a training that is really killed ends with the same bits as one that is not."""
+"""PRC-01: an interrupted training, even by kill -9, resumes bit for bit."""
 
 import json
 import subprocess
@@ -19,12 +19,12 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (48, 8, 8), dtype=np.uint8)
 LABELS = (IMAGES[:, :, :4].mean(axis=(1, 2)) > 127).astype("float32")[:, None]
 
 
-class Killed(Exception):
+class Interrupted(Exception):
     pass
 
 
 def network(width=4):
-    """Return a model with all that has a state: dropout, batch norm, a schedule, momentum."""
+    """Return a model with every kind of state: dropout, batch norm, a schedule, momentum."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -45,7 +45,7 @@ def network(width=4):
 def train(model, *, stop_after=None, epochs=5, **options):
     def log(line):
         if stop_after is not None and line.startswith(f"epoch {stop_after}/"):
-            raise Killed
+            raise Interrupted
 
     return training.fit(
         model,
@@ -58,7 +58,7 @@ def train(model, *, stop_after=None, epochs=5, **options):
 
 
 def at(path):
-    """Keep a training here, whatever its key."""
+    """Return a ``checkpoint`` callable that ignores the key."""
     return lambda key: path
 
 
@@ -67,7 +67,7 @@ def state(model):
 
 
 @pytest.fixture(scope="module")
-def whole():
+def uninterrupted():
     model = network()
     return model, train(model)
 
@@ -77,42 +77,42 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("epoch", [1, 3, 5])
-def test_it_goes_on_bit_for_bit(tmp_path, whole, epoch):
+def test_interrupted_training_resumes_bit_for_bit(tmp_path, uninterrupted, epoch):
     path = tmp_path / "x.npz"
-    with pytest.raises(Killed):
+    with pytest.raises(Interrupted):
         train(network(), stop_after=epoch, checkpoint=at(path))
     model, lines = network(), []
     history = train(model, checkpoint=at(path), log=lines.append)
-    assert lines[0] == f"goes on after epoch {epoch}/5 of an interrupted run"
+    assert lines[0] == f"resumes after epoch {epoch}/5 of an interrupted run"
     assert len(lines) == 1 + 5 - epoch
-    assert history.equals(whole[1])
-    assert same(state(model), state(whole[0]))
+    assert history.equals(uninterrupted[1])
+    assert same(state(model), state(uninterrupted[0]))
 
 
 @pytest.mark.parametrize("options", [{}, {"validation": None}, {"average": 0.9}])
-def test_a_finished_training_is_not_repeated(tmp_path, monkeypatch, options):
-    """Weights, optimizer and curves are those that it ended with; no step is taken."""
+def test_finished_training_is_not_repeated(tmp_path, monkeypatch, options):
+    """Weights, optimizer and curves are restored without a single training step."""
     path, model = tmp_path / "x.npz", network()
     history = train(model, checkpoint=at(path), **options)
     monkeypatch.setattr(training, "_pass", None)
     again, lines = network(), []
-    found = train(again, checkpoint=at(path), log=lines.append, **options)
-    assert found.equals(history) and same(state(again), state(model))
-    assert lines == ["trained before: 5 epochs taken from the store"]
+    restored = train(again, checkpoint=at(path), log=lines.append, **options)
+    assert restored.equals(history) and same(state(again), state(model))
+    assert lines == ["already trained: 5 epochs read from the store"]
 
 
-def test_the_key_names_the_file(tmp_path):
+def test_checkpoint_path_depends_on_key(tmp_path):
     keys = []
-    place = lambda key: keys.append(key) or tmp_path / f"{key}.npz"  # noqa: E731
+    checkpoint = lambda key: keys.append(key) or tmp_path / f"{key}.npz"  # noqa: E731
     for seed in (3, 4, 3):
-        train(network(), checkpoint=place, seed=seed, epochs=1)
+        train(network(), checkpoint=checkpoint, seed=seed, epochs=1)
     assert keys[0] == keys[2] != keys[1] and len(list(tmp_path.iterdir())) == 2
 
 
-def test_without_validation_too(tmp_path):
+def test_training_without_validation_resumes_bit_for_bit(tmp_path):
     model, path = network(), tmp_path / "x.npz"
     history = train(model, validation=None)
-    with pytest.raises(Killed):
+    with pytest.raises(Interrupted):
         train(network(), stop_after=2, checkpoint=at(path), validation=None)
     again = network()
     assert train(again, checkpoint=at(path), validation=None).equals(history)
@@ -122,15 +122,15 @@ def test_without_validation_too(tmp_path):
 @pytest.mark.parametrize(
     "change", [{"seed": 4}, {"batch_size": 4}, {"augmentation": None}, {"epochs": 6}]
 )
-def test_another_training_begins_anew(tmp_path, change):
+def test_changed_training_ignores_checkpoint(tmp_path, change):
     path, lines = tmp_path / "x.npz", []
-    with pytest.raises(Killed):
+    with pytest.raises(Interrupted):
         train(network(), stop_after=3, checkpoint=at(path))
     train(network(), checkpoint=at(path), log=lines.append, **change)
     assert lines[0].startswith("epoch 1/")
 
 
-def test_the_key_tells_models_data_and_settings_apart():
+def test_key_depends_on_model_data_and_settings():
     model = network()
     model.optimizer.build(model.trainable_variables)
     key = checkpoints.key(model, IMAGES, LABELS, seed=0)
@@ -144,23 +144,23 @@ def test_the_key_tells_models_data_and_settings_apart():
     assert key != checkpoints.key(model, IMAGES, LABELS, seed=0)
 
 
-@pytest.mark.parametrize("damage", ["short", "noise", "empty", "gone"])
-def test_a_damaged_checkpoint_is_not_used(tmp_path, damage):
+@pytest.mark.parametrize("damage", ["truncated", "noise", "empty", "missing"])
+def test_damaged_checkpoint_is_ignored(tmp_path, damage):
     model, path = network(), tmp_path / "x.npz"
     model.optimizer.build(model.trainable_variables)
     checkpoints.save(path, model, key="k", progress={"x": 0.1}, extra={"best": [IMAGES]})
     progress, extra = checkpoints.restore(path, model, key="k")
     assert progress == {"x": 0.1} and np.array_equal(extra["best"][0], IMAGES)
     assert checkpoints.restore(path, model, key="other") is None
-    content = {"short": path.read_bytes()[:-200], "noise": b"\x93" * 500, "empty": b""}
-    path.unlink() if damage == "gone" else path.write_bytes(content[damage])
+    content = {"truncated": path.read_bytes()[:-200], "noise": b"\x93" * 500, "empty": b""}
+    path.unlink() if damage == "missing" else path.write_bytes(content[damage])
     assert checkpoints.restore(path, model, key="k") is None
 
 
-def test_a_checkpoint_that_holds_objects_is_not_unpickled(tmp_path):
+def test_pickled_objects_are_not_loaded(tmp_path):
     """SEC-03"""
 
-    class Evil:
+    class Malicious:
         def __reduce__(self):
             return Path.touch, (tmp_path / "PWNED",)
 
@@ -169,16 +169,16 @@ def test_a_checkpoint_that_holds_objects_is_not_unpickled(tmp_path):
     checkpoints.save(path, model, key="k", progress={}, extra={})
     before = state(model)
     for name in ("key", "progress", "model-0"):
-        arrays = dict(np.load(path)) | {name: np.array([Evil()], dtype=object)}
-        np.savez(tmp_path / "evil.npz", allow_pickle=True, **arrays)
-        assert checkpoints.restore(tmp_path / "evil.npz", model, key="k") is None
+        arrays = dict(np.load(path)) | {name: np.array([Malicious()], dtype=object)}
+        np.savez(tmp_path / "malicious.npz", allow_pickle=True, **arrays)
+        assert checkpoints.restore(tmp_path / "malicious.npz", model, key="k") is None
         assert not (tmp_path / "PWNED").exists() and same(state(model), before)
 
 
-KILLED = """
+SCRIPT = """
 import sys
 from pathlib import Path
-sys.path[:0] = {places!r}
+sys.path[:0] = {paths!r}
 import numpy as np
 import test_checkpoints as t
 model = t.network()
@@ -189,19 +189,19 @@ Path("history.json").write_text(history.to_json(double_precision=15))
 
 
 @pytest.mark.slow
-def test_kill_9_at_several_points(tmp_path):
-    """Start, kill -9 while it trains or saves, start again: until it ends by itself."""
-    code = KILLED.format(places=[str(ROOT), str(Path(__file__).parent)])
+def test_training_survives_repeated_sigkill(tmp_path):
+    """Start, kill -9 during training or saving, and start again until it finishes."""
+    code = SCRIPT.format(paths=[str(ROOT), str(Path(__file__).parent)])
 
     def start():
         command = [sys.executable, "-c", code]
         return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
 
-    seen = []
+    lines = []
     for stop_at, wait in ((2, 0), (7, 0.005)):
         child = start()
         for line in child.stdout:
-            seen.append(line)
+            lines.append(line)
             if line.startswith(f"epoch {stop_at}/"):
                 time.sleep(wait)
                 break
@@ -209,10 +209,10 @@ def test_kill_9_at_several_points(tmp_path):
         child.wait()
         child.stdout.close()
     last = start()
-    seen += last.stdout.readlines()
+    lines += last.stdout.readlines()
     last.stdout.close()
     assert last.wait(120) == 0
-    assert sum(line.startswith("goes on after epoch") for line in seen) == 2
+    assert sum(line.startswith("resumes after epoch") for line in lines) == 2
     model = network()
     history = train(model, epochs=12)
     end = np.load(tmp_path / "end.npz")
@@ -221,13 +221,13 @@ def test_kill_9_at_several_points(tmp_path):
     assert json.loads(written) == json.loads(history.to_json(double_precision=15))
 
 
-def test_averaged_weights_and_chances_go_on_bit_for_bit(tmp_path):
-    """As our network is trained."""
+def test_averaging_and_sampling_weights_resume_bit_for_bit(tmp_path):
+    """The settings of the residual network in 03_categorical."""
     path = tmp_path / "x.npz"
     options = {"average": 0.9, "sampling_weights": np.linspace(1, 2, len(IMAGES))}
     model = network()
     history = train(model, **options)
-    with pytest.raises(Killed):
+    with pytest.raises(Interrupted):
         train(network(), stop_after=3, checkpoint=at(path), **options)
     again = network()
     assert train(again, checkpoint=at(path), **options).equals(history)

@@ -24,22 +24,22 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (5, 4, 4), dtype=np.uint8)
 
 
-def test_layers_give_what_arithmetic_gives(model, images):
-    found = embeddings.embed(model, images, layers=["conv", "dense"], batch_size=2)
+def test_layer_outputs_match_matrix_products(model, images):
+    vectors = embeddings.embed(model, images, layers=["conv", "dense"], batch_size=2)
     kernel = model.get_layer("conv").get_weights()[0].reshape(2)
     conv = (images[..., None] / 255 * kernel).reshape(5, -1)
     weights, bias = model.get_layer("dense").get_weights()
-    assert np.allclose(found["conv"], conv, atol=1e-6)
-    assert np.allclose(found["dense"], conv @ weights + bias, atol=1e-5)
+    assert np.allclose(vectors["conv"], conv, atol=1e-6)
+    assert np.allclose(vectors["dense"], conv @ weights + bias, atol=1e-5)
 
 
-def test_large_maps_are_averaged(model, images):
-    found = embeddings.embed(model, images, layers=["conv"], pool=2)["conv"].reshape(5, 2, 2, 2)
+def test_large_feature_maps_are_average_pooled(model, images):
+    vectors = embeddings.embed(model, images, layers=["conv"], pool=2)["conv"].reshape(5, 2, 2, 2)
     kernel = model.get_layer("conv").get_weights()[0].reshape(2)
     corner = (images[:, :2, :2].mean(axis=(1, 2)) / 255)[:, None] * kernel
-    assert np.allclose(found[:, 0, 0], corner, atol=1e-6)
+    assert np.allclose(vectors[:, 0, 0], corner, atol=1e-6)
 
 
-def test_an_unknown_layer_is_named(model, images):
+def test_unknown_layer_is_refused_with_known_names(model, images):
     with pytest.raises(ValueError, match=r"no layer \['cnv'\].*conv, flat, dense"):
         embeddings.embed(model, images, layers=["cnv"])

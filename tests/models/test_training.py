@@ -14,7 +14,7 @@ def images():
 
 @pytest.fixture
 def bright(images):
-    """Label an image by its left half: a single convolution can learn it."""
+    """Label an image by the brightness of its left half, which a linear model can learn."""
     return (images[:, :, :4].mean(axis=(1, 2)) > 127).astype("float32")[:, None]
 
 
@@ -30,26 +30,26 @@ def train(model, images, labels, **options):
     return training.fit(model, images, labels, **options)
 
 
-def test_batches_are_floats_in_the_unit_interval(images, bright):
-    (pictures, labels), *rest = training.batches(images, bright, batch_size=16)
-    assert pictures.shape == (16, 8, 8, 1) and len(rest) == 2
-    assert np.allclose(pictures[..., 0], images[:16] / 255)
+def test_batches_are_scaled_to_unit_interval(images, bright):
+    (batch, labels), *rest = training.batches(images, bright, batch_size=16)
+    assert batch.shape == (16, 8, 8, 1) and len(rest) == 2
+    assert np.allclose(batch[..., 0], images[:16] / 255)
     assert np.array_equal(labels, bright[:16])
 
 
-def test_batches_follow_the_order_asked_for(images, bright):
+def test_batches_follow_given_order(images, bright):
     order = np.array([5, 3, 39])
-    ((pictures, labels),) = training.batches(images, bright, order=order)
-    assert np.allclose(pictures[..., 0], images[order] / 255)
+    ((batch, labels),) = training.batches(images, bright, order=order)
+    assert np.allclose(batch[..., 0], images[order] / 255)
     assert np.array_equal(labels, bright[order])
 
 
-def test_an_autoencoder_is_asked_for_its_input(images):
-    ((pictures, wanted),) = training.batches(images)
-    assert np.array_equal(pictures, wanted)
+def test_batches_without_targets_yield_their_input(images):
+    ((batch, targets),) = training.batches(images)
+    assert np.array_equal(batch, targets)
 
 
-def test_same_seed_same_weights(images, bright):
+def test_training_depends_only_on_seed(images, bright):
     augmentation = Augmentation()
     one, two, other = network(), network(), network()
     train(one, images, bright, augmentation=augmentation)
@@ -60,29 +60,29 @@ def test_same_seed_same_weights(images, bright):
     assert not np.array_equal(one.get_weights()[0], other.get_weights()[0])
 
 
-def test_the_best_validation_epoch_is_kept(images, bright):
+def test_weights_of_best_validation_epoch_are_restored(images, bright):
     model = network()
     history = train(model, images, bright, epochs=6, validation=(images, 1 - bright))
-    kept = history.loc[history["best"]]
-    assert len(kept) == 1 and kept["val_loss"].item() == history["val_loss"].min()
+    best = history.loc[history["best"]]
+    assert len(best) == 1 and best["val_loss"].item() == history["val_loss"].min()
     scored = model.evaluate(images[..., None] / 255, 1 - bright, verbose=0, return_dict=True)
-    assert scored["loss"] == pytest.approx(kept["val_loss"].item(), rel=1e-5)
-    # labels turned round: learning makes validation worse, so the first epoch was best
-    assert kept["epoch"].item() == 1
+    assert scored["loss"] == pytest.approx(best["val_loss"].item(), rel=1e-5)
+    # validation labels are inverted: training increases their loss, so the first epoch is best
+    assert best["epoch"].item() == 1
 
 
-def test_without_validation_the_last_epoch_stays(images, bright):
+def test_without_validation_last_epoch_is_kept(images, bright):
     history = train(network(), images, bright)
     assert history["best"].tolist() == [False, False, True]
     assert "val_loss" not in history
 
 
-def test_curves_are_what_keras_itself_reports(images, bright):
-    ours, keras_own = network(), network()
+def test_curves_match_keras_fit(images, bright):
+    ours, reference = network(), network()
     history = train(ours, images, bright, epochs=1, batch_size=16)
     order = np.random.default_rng(np.random.SeedSequence([0, 0]).generate_state(2)[0])
     order = order.permutation(len(images))
-    logs = keras_own.fit(
+    logs = reference.fit(
         images[order][..., None] / np.float32(255),
         bright[order],
         batch_size=16,
@@ -93,31 +93,31 @@ def test_curves_are_what_keras_itself_reports(images, bright):
     assert history["accuracy"][0] == pytest.approx(logs["accuracy"][0])
 
 
-def test_predictions_come_back_in_order(images):
+def test_predictions_keep_image_order(images):
     model = network()
-    wanted = model.predict(images[..., None] / np.float32(255), verbose=0)
-    assert np.allclose(training.predict(model, images, batch_size=16), wanted, atol=1e-6)
+    expected = model.predict(images[..., None] / np.float32(255), verbose=0)
+    assert np.allclose(training.predict(model, images, batch_size=16), expected, atol=1e-6)
 
 
-def test_training_learns(images, bright):
+def test_training_fits_learnable_labels(images, bright):
     history = train(network(), images, bright, epochs=30)
     assert history["accuracy"].iloc[-1] > 0.95
 
 
-def test_images_are_left_as_they_were(images, bright):
+def test_training_leaves_images_unchanged(images, bright):
     before = images.copy()
     train(network(), images, bright, augmentation=Augmentation())
     assert np.array_equal(images, before)
 
 
-def test_chances_decide_how_often_an_image_is_drawn():
-    draw = np.random.default_rng(0)
-    order = training._order(8, np.array([4, 4, 0, 0, 0, 0, 4, 4.0]), draw=draw)
+def test_sampling_weights_set_draw_frequency():
+    rng = np.random.default_rng(0)
+    order = training._order(8, np.array([4, 4, 0, 0, 0, 0, 4, 4.0]), rng=rng)
     assert sorted(order) == [0, 0, 1, 1, 6, 6, 7, 7]
-    assert sorted(training._order(8, None, draw=draw)) == list(range(8))
+    assert sorted(training._order(8, None, rng=rng)) == list(range(8))
 
 
-def test_the_average_is_what_validation_and_the_end_see(images, bright):
+def test_averaged_weights_are_validated_and_kept(images, bright):
     model = network()
     history = train(model, images, bright, average=0.5, validation=(images, bright))
     scored = model.evaluate(images[..., None] / 255, bright, verbose=0, return_dict=True)
@@ -128,20 +128,20 @@ def test_the_average_is_what_validation_and_the_end_see(images, bright):
     assert not np.array_equal(model.get_weights()[0], plain.get_weights()[0])
 
 
-def test_an_average_without_memory_is_the_last_step(images, bright):
+def test_averaging_with_zero_decay_keeps_last_weights(images, bright):
     one, two = network(), network()
     train(one, images, bright, average=1e-9)
     train(two, images, bright)
     assert np.allclose(one.get_weights()[0], two.get_weights()[0], atol=1e-6)
 
 
-def test_the_rate_warms_up_and_falls_to_nearly_nothing():
+def test_learning_rate_warms_up_and_decays():
     rate = training.adamw(steps=100, warmup=10, learning_rate=0.5, weight_decay=0.1)._learning_rate
     assert float(rate(0)) == 0 and float(rate(10)) == pytest.approx(0.5)
     assert float(rate(100)) == pytest.approx(0.005)
 
 
-def test_one_line_an_epoch_with_the_time_left(images, bright):
+def test_log_has_one_line_per_epoch_with_time_left(images, bright):
     lines = []
     train(network(), images, bright, log=lines.append)
     assert [line.split(" ")[1] for line in lines] == ["1/3", "2/3", "3/3"]
@@ -149,12 +149,12 @@ def test_one_line_an_epoch_with_the_time_left(images, bright):
     assert lines[-1].endswith("ETA 0:00")
 
 
-def test_a_loss_that_is_no_number_stops_the_training(images, bright):
+def test_non_finite_loss_stops_training(images, bright):
     with pytest.raises(FloatingPointError, match="loss of epoch 1 is nan"):
         train(network(), images, np.full_like(bright, np.nan))
 
 
 @pytest.mark.parametrize("options", [{"epochs": 0}, {"batch_size": 0}])
-def test_nothing_to_do_is_refused(images, bright, options):
+def test_zero_epochs_or_batch_size_is_refused(images, bright, options):
     with pytest.raises(ValueError, match="expected at least 1 of each"):
         train(network(), images, bright, **options)
