@@ -1,4 +1,4 @@
-"""The command line as a user meets it: exit codes, last lines, nothing started in vain."""
+"""The command line: exit codes, messages, and that nothing starts in vain."""
 
 import errno
 import json
@@ -13,7 +13,8 @@ from folders import LAYOUT, make
 
 import run_all
 from cxr_helpers.data import downloads, ingestion, sources
-from cxr_helpers.pipeline import command_line, currency, graph, preflight, stages
+from cxr_helpers.pipeline import command_line, graph, stages
+from cxr_helpers.pipeline.runs import Run
 
 ROOT = Path(run_all.__file__).parent
 
@@ -33,26 +34,28 @@ def build(tmp_path, monkeypatch):
         (["--set", "learning_rate=inf"], 2, "out of range"),
         (["--set", "epoch=3"], 2, "did you mean 'epochs'?"),
         (["--set", "image_size=130"], 2, "in steps of 4"),
-        (["--set", "data=images"], 2, "use --data"),
-        (["--set", "run_dir=/tmp"], 2, "'run_dir' is not set this way"),
+        (["--set", "data=images"], 2, "give the images with --data"),
+        (["--set", "run_dir=/tmp"], 2, "'run_dir' is not changed by --set"),
         (["--set", "precision=bfloat"], 2, "is not one of float32, mixed_bfloat16"),
+        (["--set", "serial_fraction=0.1"], 2, "serial_fraction is now contiguous_fraction"),
+        (["--set", "choose_by=serial"], 2, "choose_by = 'serial' is now 'contiguous'"),
         (["--set", 'x=1;open("PWNED","w").close()'], 2, "no notebook has a parameter 'x'"),
         (["--seed", "-1"], 2, "seed = -1 is out of range: 0 to 4294967295"),
         (["--only", "08"], 2, "no stage '08'"),
         (["--from", "binarry"], 2, "expected one of 01_data, 02_binary, 03_categorical"),
         (["--from", "binarry"], 2, "did you mean '02_binary'?"),
-        (["--only", "07"], 2, "01_data is not current (never finished)"),
+        (["--only", "07"], 2, "01_data is not up to date (never finished)"),
         (["--data", "no/such/folder"], 3, "'no/such/folder' does not exist"),
         (["--data", "/"], 3, "'/' is a whole disk"),
         (["--data", "kagle"], 3, "did you mean 'kaggle'?"),
     ],
 )
-def test_a_mistake_is_one_line_and_an_exit_code(build, capsys, arguments, code, words):
+def test_mistake_is_reported_in_one_line_with_an_exit_code(build, capsys, arguments, code, words):
     assert run_all.main(arguments) == code
-    said = capsys.readouterr().err
-    last = said.strip().splitlines()[-1]
+    text = capsys.readouterr().err
+    last = text.strip().splitlines()[-1]
     assert last.startswith("error: ") and words in last
-    assert "Traceback" not in said
+    assert "Traceback" not in text
     assert not Path("PWNED").exists()
 
 
@@ -63,15 +66,15 @@ def test_a_mistake_is_one_line_and_an_exit_code(build, capsys, arguments, code, 
         (["--run", "/tmp/x"], "expected letters"),
         (["--preset", "fast"], "invalid choice: 'fast'"),
         (["--timeout", "0"], "expected at least 1 second"),
-        (["--weights-from", "x", "--preset", "quick"], "no --preset, no --set"),
-        (["--weights-from", "x", "--set", "epochs=3"], "no --preset, no --set"),
+        (["--weights-from", "x", "--preset", "quick"], "omit --preset and --set"),
+        (["--weights-from", "x", "--set", "epochs=3"], "omit --preset and --set"),
         (["--unknown"], "unrecognized arguments"),
         (["--seeds", "4-0"], "--seeds '4-0' counts down"),
-        (["--seeds", "0-1", "--seed", "3"], "--seeds: not with --seed"),
-        (["--only", "2", "--from", "3"], "--only: not with --from"),
+        (["--seeds", "0-1", "--seed", "3"], "--seeds excludes --seed"),
+        (["--only", "2", "--from", "3"], "--only and --from exclude each other"),
     ],
 )
-def test_a_bad_option_is_refused(capsys, arguments, words):
+def test_invalid_option_is_refused(capsys, arguments, words):
     with pytest.raises(SystemExit) as error:
         run_all.main(arguments)
     assert error.value.code == 2
@@ -84,38 +87,38 @@ def test_a_bad_option_is_refused(capsys, arguments, words):
     "--author --course".split(),
 )
 @pytest.mark.parametrize("value", ["", " "])
-def test_an_empty_value_is_refused(build, capsys, option, value):
-    """As of a variable of the shell that is not set: "--weights-from $RUN" would train."""
+def test_empty_value_is_refused(build, capsys, option, value):
+    """As of an unset shell variable: "--weights-from $RUN" would train."""
     with pytest.raises(SystemExit) as error:
         run_all.main([option, value, "--dry-run"])
     assert error.value.code == 2
     assert f"error: argument {option}: " in capsys.readouterr().err
 
 
-def test_every_option_with_a_value_is_tried_for_an_empty_one(capsys):
+def test_every_option_is_tested_for_an_empty_value(capsys):
     with pytest.raises(SystemExit):
         run_all.main(["--help"])
-    taken = set(re.findall(r"^  (--[a-z-]+) [A-Z{]", capsys.readouterr().out, re.MULTILINE))
-    (tried,) = (
-        mark.args[1]
-        for mark in test_an_empty_value_is_refused.pytestmark
-        if mark.args[0] == "option"
+    options = set(re.findall(r"^  (--[a-z-]+) [A-Z{]", capsys.readouterr().out, re.MULTILINE))
+    (tested,) = (
+        mark.args[1] for mark in test_empty_value_is_refused.pytestmark if mark.args[0] == "option"
     )
-    assert taken == set(tried)
+    assert options == set(tested)
 
 
 @pytest.mark.parametrize("setting", ["epochs=", "epochs= ", "=3", "epochs"])
-def test_a_setting_needs_a_name_and_a_value(capsys, setting):
+def test_setting_without_a_name_or_a_value_is_refused(capsys, setting):
     with pytest.raises(SystemExit):
         run_all.main(["--set", setting])
     assert f"argument --set: {setting!r} is not NAME=VALUE" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--title", "--author", "--course"])
-def test_a_line_of_the_title_page_has_a_length(build, capsys, option):
+def test_long_line_of_the_title_page_is_refused(build, capsys, option):
     with pytest.raises(SystemExit):
         run_all.main([option, "x" * 10_000, "--dry-run"])
-    assert f"argument {option}: 10,000 characters; at most 300" in capsys.readouterr().err
+    assert (
+        f"argument {option}: 10,000 characters are too long: at most 300" in capsys.readouterr().err
+    )
     assert run_all.main([option, "x" * 300, "--dry-run"]) == 0
 
 
@@ -124,41 +127,99 @@ def test_a_line_of_the_title_page_has_a_length(build, capsys, option):
     [
         (
             'title = "x"\nauthor = "' + "x" * 301 + '"\ncourse = ""',
-            "author: 301 characters; at most",
+            "author: 301 characters are too long",
         ),
-        ('title = "x"\nauthor = ""\ncourse = 1', "course is no text"),
-        ('title = "x"\nauthor = ""', "course is no text"),
+        ('title = "x"\nauthor = ""\ncourse = 1', "course is not a text: write it in quotes"),
+        ('title = "x"\nauthor = ""', "course is not a text: write it in quotes"),
         ("title = x", "Invalid value (at line 1, column 9)"),
         (None, "No such file or directory: it holds the title page"),
         ('title = "x"\nauthor = ""\ncourse = "' + "x" * 300 + '"', ""),
     ],
 )
-def test_the_file_of_the_title_page_is_held_to_the_same(
-    build, tmp_path, monkeypatch, capsys, page, words
-):
+def test_file_of_the_title_page_is_checked(build, tmp_path, monkeypatch, capsys, page, words):
     (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
     (tmp_path / "report").mkdir()
     if page is not None:
         (tmp_path / "report" / "report.toml").write_text(page)
     monkeypatch.setattr(run_all, "ROOT", tmp_path)
     assert run_all.main(["--dry-run"]) == (2 if words else 0)
-    said = capsys.readouterr().err.splitlines()
-    assert [words in line and "report.toml: " in line for line in said if "error" in line] == (
+    text = capsys.readouterr().err.splitlines()
+    assert [words in line and "report.toml: " in line for line in text if "error" in line] == (
         [True] if words else []
     )
 
 
-def test_a_notebook_that_is_missing_is_named(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(run_all, "NOTEBOOKS", {"01_data": tmp_path / "01_data.ipynb"})
-    assert run_all.main(["--dry-run"]) == 4
-    said = capsys.readouterr().err
-    assert "01_data.ipynb: No such file" in said and "Errno" not in said
+@pytest.fixture
+def notebooks(tmp_path, monkeypatch):
+    """Return a copy of the folder of notebooks, which the command reads."""
+    folder = tmp_path / "notebooks"
+    shutil.copytree(run_all.NOTEBOOKS, folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    monkeypatch.setattr(run_all, "NOTEBOOKS", folder)
+    return folder
 
 
-def test_a_stages_number_is_enough(build, capsys):
+def edit(path, change):
+    """Change the content of a notebook in place."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def refused(arguments, capsys):
+    """Return the message of a command that ends with exit code 4, without ``error: ``."""
+    assert run_all.main(arguments) == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    return line.removeprefix("error: ")
+
+
+def test_missing_notebook_is_named(notebooks, capsys):
+    (notebooks / "03_categorical.ipynb").unlink()
+    message = refused(["--dry-run"], capsys)
+    assert message == "05_knn.ipynb reads '03_categorical', which is no stage before it"
+
+
+def test_folder_without_notebooks_is_refused(notebooks, capsys):
+    for path in notebooks.glob("*.ipynb"):
+        path.unlink()
+    assert refused(["--dry-run"], capsys).startswith("notebooks holds no notebook with a name like")
+
+
+def test_notebook_that_cannot_be_read_is_named(notebooks, capsys):
+    """A broken link: there is a name and no file."""
+    (notebooks / "08_extra.ipynb").symlink_to(notebooks / "nowhere")
+    message = refused(["--dry-run"], capsys)
+    assert message.endswith("08_extra.ipynb: No such file or directory") and "Errno" not in message
+
+
+def test_invalid_declaration_is_exit_code_4(notebooks, capsys, build):
+    def change(content):
+        content["metadata"]["cxr"]["raeds"] = []
+
+    edit(notebooks / "06_tsne.ipynb", change)
+    assert refused([], capsys) == (
+        "06_tsne.ipynb: its declaration (metadata, 'cxr') is not valid: unknown key 'raeds'; "
+        "did you mean 'reads'?"
+    )
+    assert not build.exists()
+
+
+def test_invalid_preset_is_exit_code_4(notebooks, capsys, build):
+    """Also where another preset is chosen."""
+
+    def change(content):
+        content["metadata"]["cxr"]["presets"]["quick"]["perplexity"] = 1.0
+
+    edit(notebooks / "06_tsne.ipynb", change)
+    assert refused([], capsys) == (
+        "06_tsne.ipynb, preset 'quick': perplexity = 1.0 is out of range: 2 to 200"
+    )
+    assert not build.exists()
+
+
+def test_number_of_a_stage_is_enough(build, capsys):
     assert run_all.main(["--from", "1", "--set", "2.epochs=3", "--dry-run"]) == 0
     assert run_all.main(["--only", "7", "--dry-run"]) == 2
-    assert "01_data is not current (never finished)" in capsys.readouterr().err
+    assert "01_data is not up to date (never finished)" in capsys.readouterr().err
 
 
 def test_debug_shows_the_traceback(build, capsys):
@@ -166,23 +227,23 @@ def test_debug_shows_the_traceback(build, capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_dry_run_says_what_and_why_and_makes_nothing(build, capsys):
+def test_dry_run_shows_what_would_run_and_why_and_writes_nothing(build, capsys):
     assert run_all.main(["--dry-run"]) == 0
-    said = capsys.readouterr().err
-    assert all(stage in said for stage in graph.default()) and "never finished" in said
+    text = capsys.readouterr().err
+    assert all(stage in text for stage in graph.default()) and "never finished" in text
     assert not build.exists()
 
 
-def test_list_shows_every_parameter_as_it_can_be_set(capsys):
+def test_list_shows_parameters_as_settings(capsys):
     assert run_all.main(["--list"]) == 0
-    said, beside = capsys.readouterr()
-    assert beside == ""
-    assert "  learning_rate=0.001 " in said and "float32 | mixed_bfloat16" in said
-    assert "  study_rates=0.0001,0.001,0.01,0.1 " in said
-    assert "run_dir" not in said and "cache_dir" not in said
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "  learning_rate=0.001 " in out and "float32 | mixed_bfloat16" in out
+    assert "  study_rates=0.0001,0.001,0.01,0.1 " in out
+    assert "run_dir" not in out and "cache_dir" not in out
 
 
-def test_mistakes_are_found_before_tensorflow_is_imported():
+def test_mistake_is_reported_before_tensorflow_is_imported():
     code = (
         "import sys, run_all; code = run_all.main(['--set', 'epochs=0']); "
         "sys.exit(9 if 'tensorflow' in sys.modules or 'keras' in sys.modules else code)"
@@ -211,7 +272,7 @@ ENOUGH = LAYOUT | {
         (
             {"NORMAL": [f"IM-020{number}-0001.jpeg" for number in range(2)]},
             ["--set", "contiguous_fraction=0", "--set", "validation_fraction=0"],
-            "images of normal: train as cut has 3 of at least 4",
+            "images of normal: train after splitting has 3 of at least 4",
         ),
         (
             {"NORMAL": [f"IM-020{number}-0001.jpeg" for number in range(3)]},
@@ -226,20 +287,20 @@ def test_too_few_patients_are_refused_before_anything_runs(
     layout = ENOUGH | {f"train/{place}": names for place, names in changes.items()}
     data = str(make(tmp_path / "images", layout))
     code = run_all.main(["--dry-run", "--data", data, *arguments])
-    said = capsys.readouterr().err
-    assert code == (3 if words else 0) and words in said and not build.exists()
+    text = capsys.readouterr().err
+    assert code == (3 if words else 0) and words in text and not build.exists()
 
 
 @pytest.mark.parametrize("share", ["0.1", "0.5"])
-def test_few_phantoms_are_looked_at_too(build, capsys, share):
-    """Sixty, the fewest, are enough for what each preset cuts; half and half is not, for seed 28."""
+def test_too_few_phantoms_are_refused(build, capsys, share):
+    """The minimum of 60 is enough for the fractions of each preset, not for two of 0.5 (seed 28)."""
     settings = ["n_phantoms=60", f"validation_fraction={share}", f"contiguous_fraction={share}"]
     settings = [word for setting in settings for word in ("--set", setting)]
     code = run_all.main(["--dry-run", "--seed", "28", *settings])
     assert code == (0 if share == "0.1" else 3), capsys.readouterr().err
 
 
-def test_a_broken_data_folder_is_refused_before_anything_runs(build, tmp_path, capsys):
+def test_incomplete_data_folder_is_refused_before_anything_runs(build, tmp_path, capsys):
     (tmp_path / "images" / "train" / "NORMAL").mkdir(parents=True)
     assert run_all.main(["--data", str(tmp_path / "images")]) == 3
     assert "images': train/PNEUMONIA is missing" in capsys.readouterr().err
@@ -247,22 +308,22 @@ def test_a_broken_data_folder_is_refused_before_anything_runs(build, tmp_path, c
 
 
 @pytest.fixture
-def nowhere(monkeypatch, tmp_path):
-    """Leave no copy of the published images, and fail where one is asked for."""
+def no_copy(monkeypatch, tmp_path):
+    """Leave no copy of the published images, and fail where one is downloaded."""
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "kagglehub"))
     for name in ("kaggle", "mendeley"):
         monkeypatch.setattr(downloads, name, None)
 
 
 @pytest.mark.parametrize("data", ["kaggle", "mendeley"])
-def test_a_dry_run_downloads_and_writes_nothing(build, nowhere, tmp_path, capsys, data):
+def test_dry_run_downloads_and_writes_nothing(build, no_copy, tmp_path, capsys, data):
     assert run_all.main(["--dry-run", "--data", data]) == 0
-    said = capsys.readouterr().err
-    assert f"{data}, preset standard" in said and "would download" in said
+    text = capsys.readouterr().err
+    assert f"{data}, preset standard" in text and "would download" in text
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_unpacks_nothing(build, tmp_path, capsys):
+def test_dry_run_unpacks_nothing(build, tmp_path, capsys):
     make(tmp_path / "images", ENOUGH)
     archive = shutil.make_archive(str(tmp_path / "images"), "zip", tmp_path / "images")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -272,8 +333,8 @@ def test_a_dry_run_unpacks_nothing(build, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("data", ["kaggle", "mendeley"])
-def test_a_disk_without_room_for_a_download_is_refused_before_it(
-    build, nowhere, monkeypatch, capsys, data
+def test_disk_without_room_for_a_download_is_refused_before_it(
+    build, no_copy, monkeypatch, capsys, data
 ):
     free = shutil.disk_usage("/")._replace(free=10**9)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
@@ -282,59 +343,59 @@ def test_a_disk_without_room_for_a_download_is_refused_before_it(
     assert not build.exists()
 
 
-def test_a_run_in_use_is_refused_before_the_download(build, nowhere, capsys):
+def test_run_in_use_is_refused_before_the_download(build, no_copy, capsys):
     (build / "kaggle-standard").mkdir(parents=True)
-    with preflight.sole_use(build / "kaggle-standard"):
+    with Run(build / "kaggle-standard").locked():
         assert run_all.main(["--data", "kaggle"]) == 5
     assert "is in use by process" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_refusal_leaves_no_empty_run(build, tmp_path, capsys, packed):
+def test_refusal_leaves_no_empty_run(build, tmp_path, capsys, packed):
     data = str(make(tmp_path / "images", ENOUGH))
     data = shutil.make_archive(data, "tar", data) if packed else data
     assert run_all.main(["--data", data, "--only", "07"]) == 2
-    assert "01_data is not current" in capsys.readouterr().err
-    assert {path.name for path in build.iterdir()} <= {".cache"}  # digests and what was unpacked
+    assert "01_data is not up to date" in capsys.readouterr().err
+    assert {path.name for path in build.iterdir()} <= {".cache"}  # digests and the unpacked archive
 
 
-def test_an_archive_is_named_not_its_place_in_the_cache(build, tmp_path, capsys):
+def test_archive_is_named_not_its_place_in_the_cache(build, tmp_path, capsys):
     (tmp_path / "images" / "train" / "NORMAL").mkdir(parents=True)
     (tmp_path / "images" / "train" / "NORMAL" / "a.jpeg").touch()
     archive = shutil.make_archive(str(tmp_path / "images"), "zip", tmp_path / "images")
     assert run_all.main(["--data", archive]) == 3
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert f"error: '{archive}': train/PNEUMONIA is missing" in last and ".cache" not in last
-    assert {path.name for path in build.iterdir()} <= {".cache"}  # digests and what was unpacked
+    assert {path.name for path in build.iterdir()} <= {".cache"}  # digests and the unpacked archive
 
 
-def test_two_folders_of_one_name_are_kept_apart(build, tmp_path, capsys):
+def test_two_folders_of_one_name_are_distinguished(build, tmp_path, capsys):
     one, two, copy = (tmp_path / name / "chest_xray" for name in ("one", "two", "copy"))
     make(one, ENOUGH)
     shutil.copytree(one, copy)
     shutil.copytree(one, two)
     next((two / "train" / "NORMAL").iterdir()).write_bytes(b"another image")
-    run = build / "chest_xray-standard"
-    run.mkdir(parents=True)
-    origin = sources.find(str(one), cache_dir=build)
-    sources.record(run, origin, ingestion.identify(origin)[0])
+    run = Run(build / "chest_xray-standard")
+    run.folder.mkdir(parents=True)
+    source = sources.find(str(one), cache_dir=build)
+    run.record_source(source.location, ingestion.identify(source)[0])
 
     def dry_run(data, *more):
         code = run_all.main(["--dry-run", "--data", str(data), *more])
         return code, capsys.readouterr().err
 
-    code, said = dry_run(two)
-    assert code == 2 and f"chest_xray-standard is a run of other images ({one})" in said
-    named = said.strip().split()[-2:]
-    assert named == ["--run", "two-chest_xray-standard"]
-    code, said = dry_run(two, *named)
-    assert code == 0 and f"images: {two}\n" in said
-    assert dry_run(two, "--run", run.name)[0] == 2  # nor may it be named
+    code, text = dry_run(two)
+    assert code == 2 and f"chest_xray-standard is a run of other images ({one})" in text
+    proposed = text.strip().split()[-2:]
+    assert proposed == ["--run", "two-chest_xray-standard"]
+    code, text = dry_run(two, *proposed)
+    assert code == 0 and f"images: {two}\n" in text
+    assert dry_run(two, "--run", run.name)[0] == 2  # nor with its name
     assert dry_run(one)[0] == dry_run(one.parent)[0] == dry_run(copy)[0] == 0
 
 
-def test_relative_paths_count_from_where_the_user_stands(tmp_path):
-    """LAY-09: another working directory, a name with spaces, umlauts and a dash."""
+def test_relative_paths_start_at_the_working_directory(tmp_path):
+    """Another working directory, a name with spaces, an umlaut and a dash (LAY-09)."""
     here = tmp_path / "Röntgen Bilder -x"
     make(here / "chest xray", ENOUGH)
     command = [sys.executable, str(ROOT / "run_all.py"), "--dry-run", "--data", "chest xray"]
@@ -353,17 +414,9 @@ def test_relative_paths_count_from_where_the_user_stands(tmp_path):
         ("Röntgen", "R-ntgen-standard"),
     ],
 )
-def test_run_names_are_plain(data, name):
+def test_run_names_have_plain_characters(data, name):
     assert command_line.run_name(data, "standard") == name
     assert command_line.RUN_NAME.fullmatch(name)
-
-
-def test_an_old_report_is_set_aside(tmp_path):
-    (tmp_path / "report.html").write_text("old")
-    command_line.retire_report(tmp_path)
-    command_line.retire_report(tmp_path)
-    assert not (tmp_path / "report.html").exists()
-    assert (tmp_path / "previous" / "report.html").read_text() == "old"
 
 
 @pytest.mark.parametrize(
@@ -378,14 +431,14 @@ def test_only_a_bug_is_shown_with_its_traceback(build, monkeypatch, capsys, erro
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(run_all, "conduct", fail)
+    monkeypatch.setattr(run_all, "run_stages", fail)
     assert run_all.main([]) == code
-    said = capsys.readouterr().err
-    assert said.splitlines()[-1].startswith(f"error: {type(error).__name__}: {error}")
-    assert ("Traceback" in said) == (code == 1)
+    text = capsys.readouterr().err
+    assert text.splitlines()[-1].startswith(f"error: {type(error).__name__}: {error}")
+    assert ("Traceback" in text) == (code == 1)
 
 
-def test_an_output_folder_that_cannot_be_made_is_exit_code_6(tmp_path, monkeypatch, capsys):
+def test_output_folder_that_cannot_be_created_is_exit_code_6(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(run_all, "BUILD", tmp_path / "file" / "build")
     assert run_all.main(["--preset", "quick"]) == 6
@@ -394,69 +447,91 @@ def test_an_output_folder_that_cannot_be_made_is_exit_code_6(tmp_path, monkeypat
     )
 
 
-def test_a_notebook_without_its_parameters_cell_is_exit_code_4(
-    build, tmp_path, monkeypatch, capsys
-):
-    """CLI-04: papermill would inject at the top, and the notebook's own values would win."""
-    book = json.loads(run_all.NOTEBOOKS["05_knn"].read_text(encoding="utf-8"))
-    for cell in book["cells"]:
-        cell["metadata"].pop("tags", None)
-    (tmp_path / "05_knn.ipynb").write_text(json.dumps(book))
-    monkeypatch.setitem(run_all.NOTEBOOKS, "05_knn", tmp_path / "05_knn.ipynb")
-    assert run_all.main([]) == 4
-    assert capsys.readouterr().err.strip() == (
-        "error: 05_knn.ipynb has 0 cells tagged 'parameters'; expected exactly one"
-    )
+def test_notebook_without_its_parameters_cell_is_exit_code_4(notebooks, capsys, build):
+    """papermill would inject at the top, and the notebook's own values would win (CLI-04)."""
+
+    def change(content):
+        for cell in content["cells"]:
+            cell["metadata"].pop("tags", None)
+
+    edit(notebooks / "05_knn.ipynb", change)
+    message = "05_knn.ipynb has 0 cells tagged 'parameters'; expected exactly one"
+    assert refused([], capsys) == message
     assert not build.exists()
 
 
 @pytest.fixture
 def earlier(build):
-    """Return a run whose stages all ended, or seem to."""
-    folder = build / "phantom-quick"
-    (folder / "notebooks").mkdir(parents=True)
-    for name in graph.default():
-        stage = stages.Stage(name, run_dir=folder)
+    """Return the folder of a run in which all stages seem to be finished."""
+    run = Run(build / "phantom-quick")
+    for name in run.graph:
+        stage = stages.Stage(name, run_dir=run.folder)
         stage.save("x.txt", Path.write_text, "x")
         stage.finish()
-        currency.write(name, {"parameters": {}}, folder, seconds=0.0)
-    return folder
+        run.write_manifest(name, {"parameters": {}}, seconds=0.0)
+    return run.folder
 
 
 @pytest.mark.parametrize("broken", [None, "declared.json", "manifest.json", "x.txt"])
-def test_only_a_whole_earlier_run_lends_its_weights(earlier, capsys, broken):
+def test_only_a_complete_earlier_run_is_scored(earlier, capsys, broken):
     if broken:
         (earlier / "stages" / "05_knn" / broken).write_text("edited")
     code = run_all.main(["--weights-from", "phantom-quick", "--dry-run"])
-    said = capsys.readouterr().err
+    text = capsys.readouterr().err
     if broken:
         assert code == 2
-        assert "--weights-from 'phantom-quick': its 05_knn is not whole, run it again" in said
+        assert (
+            "--weights-from 'phantom-quick': its 05_knn is not complete: run it again first" in text
+        )
     else:
         assert code == 0
-        assert "phantom, models of phantom-quick → " in said and "phantom-by-phantom-quick" in said
+        assert "phantom, models of phantom-quick → " in text and "phantom-by-phantom-quick" in text
 
 
-def test_an_unknown_earlier_run_is_named_with_the_nearest(earlier, capsys):
+def test_earlier_run_of_another_version_is_not_scored(earlier, capsys):
+    """Planted: a declaration without a format, as before the renaming."""
+    path = earlier / "stages" / "01_data" / "declared.json"
+    edit(path, lambda content: content.pop("format"))
+    assert run_all.main(["--weights-from", "phantom-quick", "--dry-run"]) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last == (
+        "error: --weights-from 'phantom-quick' was made by another version of this project: run it "
+        "again first"
+    )
+
+
+def test_help_answers_before_anything_large_is_imported():
+    code = (
+        "import sys, run_all\n"
+        "try: run_all.main(['--help'])\n"
+        "finally: print(*{'sklearn', 'papermill', 'nbformat', 'pydantic', 'keras'} & {*sys.modules},"
+        " file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr.strip() == "" and "--weights-from" in done.stdout
+
+
+def test_unknown_earlier_run_is_named_with_the_most_similar(earlier, capsys):
     assert run_all.main(["--weights-from", "phantom-quik"]) == 2
     last = capsys.readouterr().err.strip()
     assert last.startswith(
-        "error: --weights-from 'phantom-quik' is no run: there are phantom-quick"
+        "error: --weights-from 'phantom-quik' is not a run: the runs are phantom-quick"
     )
     assert last.endswith("did you mean 'phantom-quick'?")
 
 
-@pytest.mark.parametrize("named", ["phantom-quick", "by path"])
-def test_a_run_is_not_scored_by_itself(earlier, capsys, named):
-    named = str(earlier) if named == "by path" else named
-    assert run_all.main(["--weights-from", named, "--run", "phantom-quick"]) == 2
+@pytest.mark.parametrize("name", ["phantom-quick", "path"])
+def test_run_is_not_scored_by_its_own_models(earlier, capsys, name):
+    name = str(earlier) if name == "path" else name
+    assert run_all.main(["--weights-from", name, "--run", "phantom-quick"]) == 2
     assert "is the run that --weights-from names" in capsys.readouterr().err
 
 
-def test_starting_up_imports_nothing_large():
-    """What is refused is refused within the second."""
+def test_start_imports_nothing_large():
+    """So that mistakes are reported within a second."""
     code = (
-        "import sys, run_all; print(*{'sklearn', 'scipy', 'papermill', 'keras'} & {*sys.modules})"
+        "import sys, run_all; "
+        "print(*{'sklearn', 'scipy', 'papermill', 'pydantic', 'keras'} & {*sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "" and done.returncode == 0
