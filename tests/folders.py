@@ -1,4 +1,4 @@
-"""Data folders of a few files, in Kaggle's layout."""
+"""Small data folders in Kaggle's layout, of files that are not decoded."""
 
 LAYOUT = {
     "train/NORMAL": ["IM-0115-0001.jpeg", "NORMAL2-IM-0115-0001.jpeg"],

@@ -1,4 +1,4 @@
-"""On the real images, where they are at hand: never in the repository, never needed."""
+"""Tests on real images, where the environment names a folder of them; none is in the repository."""
 
 import os
 from pathlib import Path
@@ -8,38 +8,37 @@ import pytest
 
 from cxr_helpers.data import decoding, ingestion, kermany, layouts, splits
 
-HOME = os.environ.get("CXR_DATA_DIR")
+FOLDER = os.environ.get("CXR_DATA_DIR")
 pytestmark = pytest.mark.skipif(
-    not HOME, reason="CXR_DATA_DIR does not name a folder of real images"
+    not FOLDER, reason="CXR_DATA_DIR does not name a folder of real images"
 )
 
 
 @pytest.fixture(scope="module")
 def scan():
-    return layouts.scan(Path(HOME) / "chest_xray")
+    return layouts.scan(Path(FOLDER) / "chest_xray")
 
 
-def test_the_development_copy_is_kaggles_training_set(scan):
+def test_counts_of_the_development_copy_are_those_of_kaggles_train(scan):
     counts = scan.files["class_name"].value_counts().to_dict()
     assert counts == kermany.COUNTS["train"]
     assert len(scan.ignored) == 0
 
 
-def test_no_group_is_parted_by_the_published_folders(scan):
-    learnt = scan.files["folder"] != "test"
-    tested = set(scan.files.loc[~learnt, "group"])
+def test_no_group_is_in_train_and_test(scan):
+    tested = set(scan.files.loc[scan.files["folder"] == "test", "group"])
     assert tested.isdisjoint(scan.files.loc[scan.files["folder"] == "train", "group"])
 
 
-def test_a_validation_split_parts_no_group(scan):
+def test_validation_split_keeps_groups_together(scan):
     train = scan.files[scan.files["folder"] != "test"]
     mask = splits.validation_mask(train["group"], train["class_name"], fraction=0.15, seed=0)
     assert set(train["group"][mask]).isdisjoint(train["group"][~mask])
     assert mask.mean() == pytest.approx(0.15, abs=0.03)
 
 
-def test_originals_of_every_mode_are_read():
-    paths = sorted((Path(HOME) / "originals").rglob("*.jpeg"))
+def test_originals_of_each_mode_are_decoded():
+    paths = sorted((Path(FOLDER) / "originals").rglob("*.jpeg"))
     assert len(paths) == 90
     modes, widths = set(), set()
     for path in paths:
@@ -50,9 +49,9 @@ def test_originals_of_every_mode_are_read():
     assert modes == {"L", "RGB"} and len(widths) > 30
 
 
-def test_originals_without_a_test_folder_get_one_of_whole_groups(tmp_path):
+def test_test_set_is_split_off_originals_in_whole_groups(tmp_path):
     source = ingestion.read(
-        str(Path(HOME) / "originals"),
+        str(Path(FOLDER) / "originals"),
         size=64,
         framing="pad",
         cache_dir=tmp_path,
@@ -65,7 +64,7 @@ def test_originals_without_a_test_folder_get_one_of_whole_groups(tmp_path):
 def test_reduced_scale_decoding_stays_close_to_full_decoding():
     from PIL import Image
 
-    path = next((Path(HOME) / "originals").rglob("*.jpeg"))
+    path = next((Path(FOLDER) / "originals").rglob("*.jpeg"))
     pixels, _ = decoding.decode(path, 128)
     with Image.open(path) as image:
         full = image.convert("L").resize((128, 128), Image.Resampling.BICUBIC)

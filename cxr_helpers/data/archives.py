@@ -1,4 +1,4 @@
-"""Unpack a zip or tar of images where nothing in it can do harm, once, whole or not at all."""
+"""Unpack the images of a zip or tar archive: safely, once, and completely or not at all."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from cxr_helpers.system.errors import DataError
 UNPACKED = "unpacked"  # folder of the cache
 MAXIMUM_ENTRIES = 50_000
 MAXIMUM_BYTES = 8 * 2**30  # unpacked; the published archive holds 1.2 GB
-MAXIMUM_RATIO = 100  # unpacked to packed; images hardly shrink
+MAXIMUM_RATIO = 100  # unpacked to packed; images are hardly compressible
 MAXIMUM_HEADER = 2**20  # bytes of a tar's extended header, which tarfile reads at once
-_OLD_WORK = ".unpacking-"  # the working folders of earlier versions, which name no process
+_OLD_WORK = ".unpacking-"  # working folders of earlier versions
 _READ_AT_ONCE = (
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
@@ -38,7 +38,7 @@ _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError, zli
 
 @dataclass(frozen=True)
 class _Member:
-    """An entry of an archive; ``size`` in bytes, unpacked."""
+    """A member of an archive; ``size`` in bytes, unpacked."""
 
     name: str
     size: int
@@ -48,7 +48,7 @@ class _Member:
 
 
 class _Header(tarfile.TarInfo):
-    """A tar's header; one that is no member's, and is read at once, may not fill the memory."""
+    """A header of a tar archive; an extended one, which tarfile reads at once, has a limit."""
 
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
@@ -59,7 +59,7 @@ class _Header(tarfile.TarInfo):
 
 
 class _Bounded:
-    """A stream from which no more can be read than an archive of images unpacks to."""
+    """A stream that raises DataError past the size that an archive of images may unpack to."""
 
     def __init__(self, stream: IO[bytes], archive: Path) -> None:
         self._stream, self._archive, self._left = stream, archive, _limit(archive)
@@ -75,17 +75,17 @@ class _Bounded:
 def stem(archive: Path) -> str:
     """Return an archive's name without ``.zip``, ``.tar``, ``.tar.gz`` or ``.tgz``."""
     path = archive.with_suffix("") if archive.suffix.lower() == ".gz" else archive
-    known = (".zip", ".tar", ".tgz", ".gz")
-    return (path.stem if path.suffix.lower() in known else path.name) or "archive"
+    suffixes = (".zip", ".tar", ".tgz", ".gz")
+    return (path.stem if path.suffix.lower() in suffixes else path.name) or "archive"
 
 
 def place(archive: Path, *, cache_dir: str | Path) -> Path:
-    """Return the folder for an archive's images, which is there once they were unpacked.
+    """Return the folder for the images of an archive; it exists once they were unpacked.
 
     Raises
     ------
     DataError
-        If the file is no archive that can be unpacked; the message says what it is.
+        If the file is not an archive that can be unpacked; the message names what it is.
     """
     file_types.archive_kind(archive)
     return Path(cache_dir) / UNPACKED / digests.sha256_of_file(archive)[:32] / stem(archive)
@@ -94,22 +94,22 @@ def place(archive: Path, *, cache_dir: str | Path) -> Path:
 def unpack(archive: Path, *, cache_dir: str | Path) -> Path:
     """Return a folder with the images of a zip or tar archive.
 
-    The folder's name is made of the archive's content and name, and it appears under that name
-    only when it is complete. Only files with an image's name are unpacked: their bytes are copied
-    to names that were checked, which is stricter than tarfile's filter "data".
+    The name of the folder depends on content and name of the archive, and the folder appears under
+    that name only when it is complete. Only files with the name of an image are unpacked: their
+    bytes are copied to paths that were checked, which is stricter than tarfile's filter "data".
 
     Parameters
     ----------
     archive : Path
         A zip, a tar, or a tar compressed by gzip.
     cache_dir : path
-        The folder is made below it, and found there the next time.
+        The folder is created below it, and reused from there.
 
     Raises
     ------
     DataError
-        If it is no such archive, is damaged or encrypted, holds a path that leads outside, a
-        link, or more than the caps of this module allow; the message names archive and member.
+        If it is another kind of file, is damaged or encrypted, holds a path that leads outside, a
+        link, or more than the limits of this module allow; the message names archive and member.
     """
     target = place(archive, cache_dir=cache_dir)
     if target.is_dir():
@@ -123,14 +123,14 @@ def unpack(archive: Path, *, cache_dir: str | Path) -> Path:
             with _opened(archive) as members:
                 for parts, member in _checked(archive, members):
                     _copy(archive, member, images.joinpath(*parts))
-            with contextlib.suppress(OSError):  # another run was first: its folder is as good
+            with contextlib.suppress(OSError):  # another run was faster: its folder is the same
                 os.rename(images, target)
     except (NotImplementedError, RuntimeError) as error:
         raise DataError(
             f"{archive.name} cannot be unpacked here ({error}): unpack it, and give the folder"
         ) from error
     except (*_DAMAGE, lzma.LZMAError) as error:
-        raise DataError(f"{archive.name} cannot be unpacked: {error}; get it again") from error
+        raise DataError(f"{archive.name} cannot be unpacked: {error}; download it again") from error
     finally:
         with contextlib.suppress(OSError):  # nothing was unpacked into it
             target.parent.rmdir()
@@ -138,7 +138,7 @@ def unpack(archive: Path, *, cache_dir: str | Path) -> Path:
 
 
 def sweep(cache_dir: str | Path) -> None:
-    """Remove what processes that ended while they unpacked have left."""
+    """Remove the working folders of processes that were killed while unpacking."""
     folder = Path(cache_dir) / UNPACKED
     for path in folder.glob(f"{_OLD_WORK}*"):
         shutil.rmtree(path, ignore_errors=True)
@@ -147,20 +147,20 @@ def sweep(cache_dir: str | Path) -> None:
 
 @contextlib.contextmanager
 def _opened(archive: Path) -> Iterator[Iterable[_Member]]:
-    """Give an archive's members, in the order in which they can be read."""
+    """Yield the members of an archive, in the order in which they can be read."""
     if file_types.archive_kind(archive) == file_types.ZIP:
         with zipfile.ZipFile(archive) as content:
             members = [
                 _Member(
-                    name=own.filename,
-                    size=own.file_size,
-                    is_folder=own.is_dir(),
-                    is_file=not stat.S_ISLNK(own.external_attr >> 16),
-                    open=partial(content.open, own),
+                    name=info.filename,
+                    size=info.file_size,
+                    is_folder=info.is_dir(),
+                    is_file=not stat.S_ISLNK(info.external_attr >> 16),
+                    open=partial(content.open, info),
                 )
-                for own in content.infolist()
+                for info in content.infolist()
             ]
-            for _ in _checked(archive, members):  # the directory tells all before anything is read
+            for _ in _checked(archive, members):  # the directory suffices: nothing is read yet
                 pass
             yield members
     else:
@@ -170,23 +170,23 @@ def _opened(archive: Path) -> Iterator[Iterable[_Member]]:
             content = tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header)
             yield (
                 _Member(
-                    name=own.name,
-                    size=own.size,
-                    is_folder=own.isdir(),
-                    is_file=own.isfile(),
-                    open=partial(content.extractfile, own),
+                    name=info.name,
+                    size=info.size,
+                    is_folder=info.isdir(),
+                    is_file=info.isfile(),
+                    open=partial(content.extractfile, info),
                 )
-                for own in content
+                for info in content
             )
-            while stream.read(2**20):  # to the checksum at the end
+            while stream.read(2**20):  # up to the checksum at the end
                 pass
 
 
 def _checked(archive: Path, members: Iterable[_Member]) -> Iterator[tuple[tuple, _Member]]:
-    """Give the images among the members with the parts of their paths; refuse what may do harm.
+    """Yield the images among the members with the parts of their paths; refuse unsafe members.
 
-    A member is refused before its content is read, a bomb by the sizes up to there: neither
-    format lets a member unpack to more than it says.
+    A member is refused before its content is read, and a bomb by the sum of the sizes so far: in
+    neither format can a member unpack to more than the size in its header.
     """
     unpacked = 0
     for count, member in enumerate(members, start=1):
@@ -210,12 +210,12 @@ def _limit(archive: Path) -> int:
 def _bomb(archive: Path) -> DataError:
     return DataError(
         f"{archive.name} would unpack to more than {MAXIMUM_RATIO} times its size: "
-        "this is no archive of images"
+        "this is not an archive of images"
     )
 
 
 def _safe_parts(archive: Path, member: _Member) -> tuple[str, ...]:
-    """Return the parts of a member's path, which must stay inside."""
+    """Return the parts of a member's path; refuse one that leads outside, a link or a device."""
     name = member.name
     path = PurePosixPath(name)
     outside = path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name

@@ -1,4 +1,4 @@
-"""What the names of images tell: the kind of pneumonia, the patient; and what follows if not."""
+"""The classes of a run, and what is lost where kind of pneumonia or patient is not known."""
 
 from __future__ import annotations
 
@@ -6,28 +6,26 @@ import pandas as pd
 
 CLASSES = ("normal", "bacterial", "viral")
 UNKNOWN = "unknown subtype"
-
-
 BINARY_CLASSES = ("normal", "pneumonia")
-NAMES = (*CLASSES, BINARY_CLASSES[1], UNKNOWN)  # all class names that a run may have, as shown
-MINIMUM_GROUPS = 3  # of a kind, to learn from: fewer cannot be cross-fitted and validated
+NAMES = (*CLASSES, BINARY_CLASSES[1], UNKNOWN)  # every class name that a run may show
+MINIMUM_GROUPS = 3  # of a class in train: fewer cannot be cross-fitted and validated
 
 
 def distinguishable(index: pd.DataFrame) -> tuple[tuple[str, ...], str]:
-    """Return the classes that can be told apart, and why they are not three.
+    """Return the classes that can be distinguished, and the reason where they are not three.
 
     Parameters
     ----------
     index : pandas.DataFrame
-        A row an image: ``split``, where all but test is for learning, ``class_name``, ``group``.
+        A row an image: ``split`` (all but test are training images), ``class_name``, ``group``.
 
     Returns
     -------
     names : tuple of str
-        ``CLASSES``; ``BINARY_CLASSES`` where the kind of most pneumonia to learn from is unknown, or
-        a kind is missing there or in test.
+        ``CLASSES``; ``BINARY_CLASSES`` where the kind of most pneumonia in train is unknown, or a
+        kind is missing from train or test.
     reason : str
-        The second half of a sentence; empty for three classes.
+        A clause, without capital and full stop; empty for three classes.
     """
     reason = _why_two(index)
     return (BINARY_CLASSES if reason else CLASSES), reason
@@ -36,14 +34,14 @@ def distinguishable(index: pd.DataFrame) -> tuple[tuple[str, ...], str]:
 def _why_two(index: pd.DataFrame) -> str:
     test = index["split"] == "test"
     train = index[~test]
-    ill = train.loc[train["class_name"] != "normal", "class_name"]
-    if len(ill) and (ill == UNKNOWN).mean() > 0.5:
-        return "most images' names do not say whether a pneumonia is bacterial or viral"
+    pneumonia = train.loc[train["class_name"] != "normal", "class_name"]
+    if len(pneumonia) and (pneumonia == UNKNOWN).mean() > 0.5:
+        return "for most images it is not known whether a pneumonia is bacterial or viral"
     groups = train.groupby("class_name")["group"].nunique()
     for kind in CLASSES[1:]:
         if groups.get(kind, 0) < MINIMUM_GROUPS:
-            few = "hardly any" if kind in groups else "no"
-            return f"there are {few} {kind} images to learn from"
+            few = "too few" if kind in groups else "no"
+            return f"there are {few} {kind} training images"
     lacking = [kind for kind in CLASSES[1:] if not (index.loc[test, "class_name"] == kind).any()]
     if lacking and test.any():
         return f"no image in test is known to be {' or '.join(lacking)}"
@@ -51,15 +49,15 @@ def _why_two(index: pd.DataFrame) -> str:
 
 
 def relabelled(index: pd.DataFrame, classes: tuple[str, ...]) -> pd.DataFrame:
-    """Return an index whose ``class_name`` is what a run tells apart: pneumonia is one of two.
+    """Return an index whose ``class_name`` is one of the classes that a run distinguishes.
 
     Parameters
     ----------
     index : pandas.DataFrame
-        With the columns ``class_name`` and ``group``. A group opens with its class; that of an
-        unknown kind is called pneumonia too, and stays as unique as it was.
+        With the columns ``class_name`` and ``group``. The name of a group begins with its class;
+        groups of unknown kind are renamed to pneumonia as well, and stay distinct.
     classes : tuple of str
-        From ``classes``.
+        From ``distinguishable``.
     """
     if classes != BINARY_CLASSES:
         return index
@@ -71,50 +69,50 @@ def relabelled(index: pd.DataFrame, classes: tuple[str, ...]) -> pd.DataFrame:
 
 
 def count_without_patient(index: pd.DataFrame) -> int:
-    """Return how many images have no patient number, so that each is a group of its own."""
-    return int(_alone(index).sum())
+    """Return the number of images without patient number, each of which is its own group."""
+    return int(_without_patient(index).sum())
 
 
-def _alone(index: pd.DataFrame) -> pd.Series:
-    """Return which images are a group of their own because nothing in their name is a patient."""
+def _without_patient(index: pd.DataFrame) -> pd.Series:
+    """Return True for each image without patient number: the name of its group holds a ``/``."""
     return index["group"].str.contains("/", regex=False)
 
 
 def describe_groups(index: pd.DataFrame) -> str:
-    """Return what a patient group is, for images with the column ``group``, in a few sentences."""
-    sizes = index.loc[~_alone(index), "group"].value_counts()
-    alone = len(index) - sizes.sum()
-    found = []
+    """Return a few sentences on the patient groups of an index with the column ``group``."""
+    sizes = index.loc[~_without_patient(index), "group"].value_counts()
+    rest = len(index) - sizes.sum()
+    sentences = []
     if len(sizes):
-        found.append(
+        sentences.append(
             f"There are {len(sizes)} patient groups of at most {sizes.max()} images. A group is a "
-            "class and a number: the number alone is no patient, because bacterial and viral images "
-            "count apart."
+            "class and a number: the number alone does not identify a patient, because bacterial "
+            "and viral images are numbered separately."
         )
-    if alone:
-        which = f"The other {alone}" if len(sizes) else f"All {alone}"
-        found.append(
-            f"{which} images have no patient number in their names; each is a patient group of its own."
+    if rest:
+        which = f"The other {rest}" if len(sizes) else f"All {rest}"
+        sentences.append(
+            f"{which} images have no patient number; each forms its own patient group."
         )
-    return " ".join(found)
+    return " ".join(sentences)
 
 
 def notes(index: pd.DataFrame, reason: str) -> list[str]:
-    """Return what a reader must know of the images' names, a sentence each.
+    """Return what a reader must know about classes and patients, a sentence each.
 
     Parameters
     ----------
     index : pandas.DataFrame
         With the column ``group``.
     reason : str
-        From ``classes``.
+        From ``distinguishable``.
     """
-    found = []
+    sentences = []
     if reason:
-        found.append(f"Three classes are not told apart on this data set: {reason}.")
+        sentences.append(f"Three classes are not distinguished on this data set: {reason}.")
     if count := count_without_patient(index):
-        found.append(
-            f"The names of {count:,} of {len(index):,} images carry no patient number: splits and "
-            "intervals are by image there, and too good where a patient has several images."
+        sentences.append(
+            f"{count:,} of {len(index):,} images have no patient number: they are split and resampled "
+            "one by one, which is optimistic where a patient has several images."
         )
-    return found
+    return sentences

@@ -1,4 +1,4 @@
-"""The data as the later stages read them: images by split, with their labels."""
+"""The data as later stages read them: images by split, with their labels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPLITS = ("train", "validation", "contiguous", "test")
 
 
 class Stage(Protocol):
-    """Where artifacts are written and read, such as ``cxr_helpers.pipeline.stages.Stage``."""
+    """What writes and reads artifacts, such as ``cxr_helpers.pipeline.stages.Stage``."""
 
     folder: Path
 
@@ -47,7 +47,7 @@ def positions(class_names: pd.Series, classes: tuple[str, ...]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Images:
-    """Images with a row of an index each; the labels of test images only in evaluation."""
+    """Images with a row of an index each; labels of test images can be read in evaluation only."""
 
     images: np.ndarray
     _rows: pd.DataFrame
@@ -85,12 +85,12 @@ class Part(_Images):
         A row an image: ``file``, ``split``, ``class_name``, ``group``, ``cluster`` (groups
         that share a duplicate, see ``splits.clusters``), ``width`` and ``height`` (in pixels, as
         stored), ``mode`` (Pillow's), ``border_<class>`` for each of ``classes`` (probabilities
-        from the frame alone, 0 to 1) and, for phantoms, the marker's box. Of test images, and with
-        them of the whole ``Dataset``, class, group and file may be read only in evaluation.
+        predicted from the border alone, 0 to 1) and, for phantoms, the box of the marker. Where
+        test images are among the rows, class, group and file can be read in evaluation only.
     """
 
     def where(self, mask: np.ndarray) -> Part:
-        """Return the images where ``mask`` is True, shape (n,); they are copied."""
+        """Return a copy of the images where ``mask``, of shape (n,), is True."""
         mask = np.asarray(mask, dtype=bool)
         rows = self._rows[mask].reset_index(drop=True)
         return Part(self.images[mask], rows, classes=self.classes, _evaluation=self._evaluation)
@@ -98,7 +98,7 @@ class Part(_Images):
 
 @dataclass(frozen=True)
 class Dataset(_Images):
-    """All images of a run, sorted by split; those of test in random order.
+    """All images of a run, sorted by split; test images are in random order.
 
     Attributes
     ----------
@@ -109,16 +109,18 @@ class Dataset(_Images):
         ``name``, ``synthetic``, ``image_size``, ``fingerprint``, ``choose_by`` (group or contiguous),
         ``classes``, ``two_class_reason`` (see ``three_classes``), ``without_patient`` (images).
     classes : tuple of str
-        What the networks of chapters 1 and 3 tell apart: ``CLASSES``, or ``BINARY_CLASSES``.
+        The classes that the networks of chapters 1 and 3 distinguish: ``CLASSES``, or
+        ``BINARY_CLASSES``.
     """
 
     facts: dict
 
     def evaluation(self) -> Evaluation:
-        """Declare that the labels of test images are read, in this notebook cell only.
+        """Declare that this notebook cell reads the labels of test images.
 
-        In a program it is a context: ``with radiographs.evaluation():``. Elsewhere
-        ``labels.LabelsWithheld`` is raised by whatever would tell the class of a test image.
+        In a program it is a context: ``with radiographs.evaluation():``. Anywhere else,
+        ``labels.LabelsWithheld`` is raised by access to columns that reveal the class of a test
+        image.
         """
         return self._evaluation.declare()
 
@@ -137,33 +139,33 @@ class Dataset(_Images):
 
     @property
     def selection(self) -> Part:
-        """The validation images that weights are chosen by; empty where there are none."""
+        """The validation split that weights are selected on; empty where there is none."""
         return self[splits.SELECTION[self.facts.get("choose_by", "group")]]
 
     @property
     def three_classes(self) -> bool:
-        """Whether rows for three classes are scored; if not, ``facts["two_class_reason"]`` says why."""
+        """Whether three classes are scored; if not, ``facts["two_class_reason"]`` is the reason."""
         return not self.facts.get("two_class_reason")
 
     @property
     def resampled(self) -> str:
-        """What the bootstrap draws, for captions."""
-        single = ", or images whose names carry no patient number,"
+        """What the bootstrap resamples, for captions."""
+        single = ", or single images without patient number,"
         part = single if self.facts.get("without_patient") else ""
         return f"whole patient groups{part} drawn within each class"
 
     def scored(self) -> list[str]:
-        """Return the splits to score: every validation split that has images, then test."""
+        """Return the splits that are scored: each validation split that has images, then test."""
         return [name for name in SPLITS[1:] if len(self[name])]
 
     def development(self, *, seed: int) -> tuple[Part, Part]:
-        """Return train and validation, for choosing anything but the weights.
+        """Return a training and a validation part, for selecting anything but the weights.
 
-        Where the run has no validation split, 15 % of train (whole clusters) stand in for it.
+        Where the run has no validation split, 15 % of train is held out, in whole clusters.
         """
-        train, chooser = self["train"], self.selection
-        if len(chooser):
-            return train, chooser
+        train, selection = self["train"], self.selection
+        if len(selection):
+            return train, selection
         held = splits.validation_mask(
             train.index["cluster"], train.index["class_name"], fraction=0.15, seed=seed
         )
@@ -196,8 +198,8 @@ def save(
     facts : dict
         ``name``, ``synthetic``, ``fingerprint``.
     truth : mapping of name to ndarray, shape (n, ...), optional
-        What phantoms know of themselves, such as masks; lands as ``<name>.npy`` in the same
-        order as the images.
+        Ground truth of phantoms, such as lesion masks; written as ``<name>.npy`` in the order of
+        the images.
 
     Returns
     -------
@@ -217,10 +219,11 @@ def save(
         if strange := set(index[column]) - set(known):
             raise ValueError(f"unknown {column} {sorted(strange)}; expected {', '.join(known)}")
     if not (index["split"] == "test").any():
-        raise DataError("no image is left to test on: training has all that were given")
+        raise DataError("no test image is left: all images that were given are training images")
     order = np.argsort(index["split"].map(SPLITS.index), kind="stable")
     test = (index["split"].iloc[order] == "test").to_numpy()
-    order[test] = np.random.default_rng(0).permutation(order[test])  # folders are sorted by class
+    # folders are sorted by class: position must not reveal it
+    order[test] = np.random.default_rng(0).permutation(order[test])
     stage.save("images.npy", np.save, np.ascontiguousarray(images[order]))
     for name, array in (truth or {}).items():
         stage.save(f"{name}.npy", np.save, array[order])
@@ -235,7 +238,7 @@ def load(stage: Stage) -> Dataset:
 
 
 def read(folder: Path) -> Dataset:
-    """Return the images that ``01_data`` wrote into some folder, memory-mapped."""
+    """Return the images that ``01_data`` wrote into a folder, memory-mapped."""
     facts = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     index = pd.read_csv(folder / "index.csv", keep_default_na=False)
     classes = tuple(facts.get("classes", CLASSES))

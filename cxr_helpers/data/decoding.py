@@ -1,4 +1,4 @@
-"""Decode every image once, to 8-bit grey at the working size, and keep it in a cache."""
+"""Decode each image once, to 8-bit grey at the working size, and keep it in a cache."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from cxr_helpers.data.scans import Scan
 from cxr_helpers.system import files
 from cxr_helpers.system.errors import DataError
 
-DECODER = 1  # raise it when the same file would give other pixels
+DECODER = 1  # to be raised when the same file would give other pixels
 FRAMINGS = ("squeeze", "pad")
 MAXIMUM_PIXELS = 100_000_000
-MAXIMUM_UNREADABLE = 0.01  # of the files, or as many as the next line says
-ALWAYS_ALLOWED = 5  # unreadable files, however few there are
+MAXIMUM_UNREADABLE = 0.01  # share of the images, or the next number where that is larger
+ALWAYS_ALLOWED = 5  # unreadable images, however few there are
 
 
 def decode(
@@ -30,10 +30,10 @@ def decode(
 ) -> tuple[np.ndarray, dict]:
     """Decode one image to a square.
 
-    JPEGs are decoded at the smallest of the format's own reduced scales (1/2, 1/4, 1/8) that
-    has at least twice the target's side: on 90 originals 0.4 grey levels from decoding in full
-    on average, where the next smaller scale is 1.0. EXIF orientation is applied; 16-bit images are
-    scaled to their own range, not clipped.
+    JPEG files are decoded at the smallest of the format's reduced scales (1/2, 1/4, 1/8) whose
+    side is at least twice ``size``: on 90 originals the result differs by 0.4 grey levels on
+    average from full decoding, at the next smaller scale by 1.0. EXIF orientation is applied;
+    16-bit images are scaled to the range of their values, not clipped.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def decode(
         Height and width of the result.
     framing : str
         ``"squeeze"`` to the square, as in the course report, or ``"pad"`` with black, which
-        keeps the aspect.
+        keeps the aspect ratio.
 
     Returns
     -------
@@ -54,9 +54,9 @@ def decode(
     Raises
     ------
     OSError
-        If the file is damaged, cut short, too large, or no image.
+        If the file is damaged, truncated, too large, or not an image.
     ValueError
-        If ``framing`` is neither.
+        If ``framing`` is neither of the two.
     """
     if framing not in FRAMINGS:
         raise ValueError(f"framing {framing!r} is not one of {', '.join(FRAMINGS)}")
@@ -114,7 +114,7 @@ def digest_each(scan: Scan) -> pd.Series:
 
 
 def fingerprint(sha256: pd.Series) -> str:
-    """Return one digest for a set of files: SHA-256 over their sorted digests, by line."""
+    """Return one digest of a set of images: SHA-256 of their sorted digests, one a line."""
     return hashlib.sha256("\n".join(sorted(sha256)).encode()).hexdigest()
 
 
@@ -123,20 +123,20 @@ def decode_all(
 ) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
     """Return all images of a scan from the cache, decoding them there first if need be.
 
-    The cache entry's name is made of the files' contents, the size, and the decoder with its
-    libraries' versions, and it appears under that name only when it is complete: two runs may make
-    it at once.
+    The name of the cache entry depends on the content of the images, the size, and the versions of
+    the decoding libraries. The entry appears under that name only when it is complete, so that two
+    runs may create it at the same time.
 
     Parameters
     ----------
     scan : Scan
-        The files.
+        The images.
     size : int
         Height and width of the results.
     framing : str
         As for ``decode``.
     cache_dir : path
-        Folder of the cache; made where it is missing.
+        Folder of the cache; created where it is missing.
 
     Returns
     -------
@@ -151,7 +151,7 @@ def decode_all(
     Raises
     ------
     DataError
-        If more than five files and more than 1 % of them cannot be read, or all.
+        If more than five images and more than 1 % of them cannot be read, or none can.
     """
     sha256 = digest_each(scan)
     settings = f"{size} {framing} {DECODER} {_library()}"
@@ -160,14 +160,14 @@ def decode_all(
     if entry.is_dir():
         try:
             return _read(entry)
-        except (OSError, ValueError, EOFError):  # damaged since it was made
+        except (OSError, ValueError, EOFError):  # damaged since it was written
             shutil.rmtree(entry)
     _fill(entry, scan, sha256, size, framing)
     return _read(entry)
 
 
 def _library() -> str:
-    """Return the versions of what decodes: another may give other pixels."""
+    """Return the versions of the decoding libraries, on which the pixels depend."""
     return (
         f"pillow {PIL.__version__} jpeg {features.version('jpg')} zlib {features.version('zlib')}"
     )
@@ -211,25 +211,25 @@ def _fill(entry: Path, scan: Scan, sha256: pd.Series, size: int, framing: str) -
                 "copy the data again or remove these files"
             )
         if bad:
-            whole = np.array(pixels[: len(good)])
+            kept = np.array(pixels[: len(good)])
             del pixels
-            np.save(work / "pixels.npy", whole)
+            np.save(work / "pixels.npy", kept)
         readable = table.iloc[good].reset_index(drop=True)
         pd.concat([readable, pd.DataFrame(facts)], axis=1).to_csv(work / "table.csv", index=False)
         pd.DataFrame(bad, columns=["file", "reason"]).to_csv(work / "unreadable.csv", index=False)
-        with contextlib.suppress(OSError):  # another run was first: its entry is as good
+        with contextlib.suppress(OSError):  # another run was faster: its entry is the same
             os.rename(work, entry)
 
 
 def _reserve(path: Path) -> None:
-    """Have the disk's space for a file now: a mapped write to a full disk kills the process."""
+    """Allocate the disk space of a file: a mapped write to a full disk would kill the process."""
     if hasattr(os, "posix_fallocate"):
         with open(path, "rb+") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def shrink(images: np.ndarray, size: int) -> np.ndarray:
-    """Return images averaged down to (n, size, size), uint8."""
+    """Return images reduced by averaging: ndarray of uint8, shape (n, size, size)."""
     small = np.empty((len(images), size, size), np.uint8)
     for number, image in enumerate(images):
         small[number] = Image.fromarray(image).resize((size, size), Image.Resampling.BOX)

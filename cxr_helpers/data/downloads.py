@@ -1,4 +1,4 @@
-"""Fetch the published images from Kaggle or Mendeley Data, whole or not at all.
+"""Download the published images from Kaggle or Mendeley Data, completely or not at all.
 
 Kermany, Zhang, Goldbaum (2018), Mendeley Data V2, doi:10.17632/rscbjbr9sj.2, CC BY 4.0.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from cxr_helpers.system import files
 from cxr_helpers.system.errors import DataError
 
-# A version is named, so that a cached copy serves without asking the network.
+# The version is pinned: a cached copy is then found without the network.
 KAGGLE_HANDLE = "paultimothymooney/chest-xray-pneumonia/versions/2"
 KAGGLE_BYTES = 2_400_000_000  # about; unpacked it takes as much again
 KAGGLE_PAGE = "kaggle.com/datasets/paultimothymooney/chest-xray-pneumonia"
@@ -26,12 +26,12 @@ ARCHIVE = "ChestXRay2017.zip"
 
 
 def kaggle_cache() -> Path:
-    """Return the folder where kagglehub keeps what it downloads."""
+    """Return the folder where kagglehub keeps its downloads."""
     return Path(os.environ.get("KAGGLEHUB_CACHE") or Path.home() / ".cache" / "kagglehub")
 
 
 def kaggle_cached() -> Path | None:
-    """Return the folder of Kaggle's copy if kagglehub has downloaded it, without asking anybody."""
+    """Return the folder of Kaggle's copy if kagglehub has downloaded it; the network is not used."""
     owner, name, _, version = KAGGLE_HANDLE.split("/")
     folder = kaggle_cache() / "datasets" / owner / name
     found = folder / "versions" / version
@@ -39,31 +39,30 @@ def kaggle_cached() -> Path | None:
 
 
 def is_mounted() -> bool:
-    """Return whether the machine has Kaggle's copy at hand: a Kaggle notebook, or Colab."""
+    """Return whether the machine mounts Kaggle's copy: a Kaggle notebook, or Colab."""
     return bool({"KAGGLE_KERNEL_RUN_TYPE", "TBE_RUNTIME_ADDR"} & set(os.environ))
 
 
 def kaggle() -> Path:
     """Return the folder of Kaggle's copy, downloaded by kagglehub where it is not cached.
 
-    No login is asked for. In a Kaggle notebook the mounted input serves, in Colab its
-    read-only cache.
+    No login is needed. A Kaggle notebook gives its mounted input, Colab its read-only cache.
 
     Raises
     ------
     DataError
-        If it cannot be had: no network, or Kaggle refuses.
+        If it cannot be downloaded: there is no network, or Kaggle refuses.
     """
     import kagglehub
 
     try:
         return Path(kagglehub.dataset_download(KAGGLE_HANDLE))
-    except Exception as error:  # many libraries' errors; a user needs the way out, not the type
-        raise DataError(_way_out("kaggle", error, page=KAGGLE_PAGE)) from error
+    except Exception as error:  # of several libraries; a user needs the remedy, not the type
+        raise DataError(_remedy("kaggle", error, page=KAGGLE_PAGE)) from error
 
 
 def mendeley_cached(*, cache_dir: str | Path, size: int = MENDELEY_BYTES) -> Path | None:
-    """Return Mendeley's zip archive if it was downloaded, whole."""
+    """Return Mendeley's zip archive if it was downloaded completely."""
     target = Path(cache_dir) / "downloads" / ARCHIVE
     return target if target.is_file() and target.stat().st_size == size else None
 
@@ -71,22 +70,22 @@ def mendeley_cached(*, cache_dir: str | Path, size: int = MENDELEY_BYTES) -> Pat
 def mendeley(*, cache_dir: str | Path, url: str = MENDELEY_URL, size: int = MENDELEY_BYTES) -> Path:
     """Return Mendeley's zip archive, downloaded by pooch where it is not cached.
 
-    What was downloaded gets the archive's name only after its length was checked and it
-    proved to be a zip. A download that was cut starts again from the beginning.
+    The download gets the name of the archive only after its length was checked and it proved to
+    be a zip. An interrupted download starts again from the beginning.
 
     Parameters
     ----------
     cache_dir : path
         The archive is kept in its folder ``downloads``.
     url : str
-        Where to get it.
+        Address of the archive.
     size : int
         Its length in bytes; no hash was published.
 
     Raises
     ------
     DataError
-        If it cannot be had, or is not what it should be.
+        If it cannot be downloaded, or is not the archive.
     """
     import pooch
 
@@ -108,8 +107,8 @@ def mendeley(*, cache_dir: str | Path, url: str = MENDELEY_URL, size: int = MEND
                     downloader=pooch.HTTPDownloader(progressbar=True, timeout=60),
                 )
             )
-        except Exception as error:  # requests', urllib3's and the system's
-            raise DataError(_way_out("mendeley", error, page=MENDELEY_PAGE)) from error
+        except Exception as error:  # of requests, urllib3 and the system
+            raise DataError(_remedy("mendeley", error, page=MENDELEY_PAGE)) from error
         found = part.stat().st_size
         if found != size or not zipfile.is_zipfile(part):
             raise DataError(
@@ -121,8 +120,8 @@ def mendeley(*, cache_dir: str | Path, url: str = MENDELEY_URL, size: int = MEND
     return target
 
 
-def _way_out(source: str, error: Exception, *, page: str) -> str:
-    """Return one line: what went wrong, how to go on by hand, how to go on without."""
+def _remedy(source: str, error: Exception, *, page: str) -> str:
+    """Return one line: what failed, and how to go on by hand or with phantoms."""
     reason = str(error).strip().split("\n")[0][:160] or type(error).__name__
     return (
         f"--data {source} could not be downloaded ({reason}). Download it by hand from {page} and "

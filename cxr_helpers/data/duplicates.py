@@ -1,4 +1,4 @@
-"""Audit of the images: what is twice, what leaks from test into train, what size alone tells."""
+"""Duplicate images, and leakage between training and test images."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ NEAR_GREY = 4.0  # mean difference in grey levels of 255
 
 
 def find(images: np.ndarray, index: pd.DataFrame) -> pd.DataFrame:
-    """Find images that are the same, or the same but for their encoding.
+    """Find images that are identical, or identical but for encoding and size.
 
-    Candidates share all but a few bits of a perceptual hash (pHash, by the library imagehash);
-    they count if their pixels differ little too.
+    Candidates share all but a few bits of a perceptual hash (pHash of the library imagehash); a
+    candidate counts if its pixels differ little as well.
 
     Parameters
     ----------
     images : ndarray of uint8, shape (n, size, size)
     index : pandas.DataFrame, n rows
-        ``file``, ``split``, ``class_name`` and, where there is one, ``sha256``.
+        ``split``, ``class_name`` and, where it is known, ``sha256``.
 
     Returns
     -------
     pandas.DataFrame
-        A row a pair, ``first`` < ``second`` (positions), their ``kind`` (exact: same content;
-        near), ``difference`` (mean, in grey levels), ``across_splits`` and ``across_classes``.
+        A row a pair: ``first`` < ``second`` (positions), ``kind`` (``"exact"``: same content, or
+        ``"near"``), ``difference`` (mean absolute, in grey levels), ``across_splits`` and
+        ``across_classes``.
     """
     hashes = np.array([_bits(image) for image in images], dtype=np.uint64)
     sha256 = index["sha256"].to_numpy() if "sha256" in index else np.arange(len(index))
@@ -58,18 +59,19 @@ def _bits(image: np.ndarray) -> int:
 
 
 def leaks(index: pd.DataFrame, pairs: pd.DataFrame, *, drop: str = "train") -> np.ndarray:
-    """Say which images must go because the other side has them, or their patient group, too.
+    """Return which images to drop because the other side has a copy or the same patient group.
 
     Parameters
     ----------
     index : pandas.DataFrame, n rows
-        ``split`` (test, or anything else for an image to learn from) and ``group``.
+        ``split`` (test, or anything else for training and validation) and ``group``.
     pairs : pandas.DataFrame
-        From ``duplicates``.
+        From ``find``.
     drop : str
-        ``"train"``: the images to learn from go, and test stays as it was published;
-        ``"test"``: the test images go, for models that were trained before, and a group counts
-        only where the sides share an image: else equal numbers are another collection's.
+        ``"train"``: training and validation images are dropped, and test stays as published;
+        ``"test"``: test images are dropped, for models that are trained already. A shared group
+        then counts only where the two sides share an image: otherwise they are two collections
+        whose patient numbers happen to be equal.
 
     Returns
     -------
@@ -79,15 +81,15 @@ def leaks(index: pd.DataFrame, pairs: pd.DataFrame, *, drop: str = "train") -> n
     Raises
     ------
     ValueError
-        If ``drop`` is neither.
+        If ``drop`` is neither of the two.
     """
     if drop not in ("train", "test"):
         raise ValueError(f"drop {drop!r} is neither 'train' nor 'test'")
     kept = ((index["split"] == "test") == (drop == "train")).to_numpy()
-    twin = np.zeros(len(index), dtype=bool)
+    copied = np.zeros(len(index), dtype=bool)
     for one, other in ((pairs["first"], pairs["second"]), (pairs["second"], pairs["first"])):
-        twin[one[kept[other]]] = True
+        copied[one[kept[other]]] = True
     group = index["group"].isin(index.loc[kept, "group"].unique()).to_numpy()
-    if drop == "test" and not (twin & ~kept).any():
-        group = np.zeros_like(twin)
-    return (twin | group) & ~kept
+    if drop == "test" and not (copied & ~kept).any():
+        group = np.zeros_like(copied)
+    return (copied | group) & ~kept

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: for a refusal that says so."""
+"""The type of a file by its first bytes, so that a refusal can name it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ZIP, TAR = "zip", "tar"
 _GZIP = b"\x1f\x8b"
 _BLOCK = 512  # bytes of a tar's header
 _ADVICE = "give a folder of images, or a .zip, .tar or .tar.gz of one"
-_CUT = "whose end is missing, as after a download that was cut: get it again"
+_CUT = "whose end is missing, as after an interrupted download: download it again"
 _UNPACK = "unpack it, and give the folder"
 _STARTS = {
     b"PK\3\4": f"a zip archive {_CUT}",
@@ -28,7 +28,7 @@ _STARTS = {
     b"%PDF": f"a PDF document: {_ADVICE}",
     b"\x93NUMPY": f"a NumPy array: {_ADVICE}",
     b"\x89HDF": f"an HDF5 file: {_ADVICE}",
-    b"<": "a web page or XML, as servers send it in place of a download: get the archive again",
+    b"<": "a web page or XML, as servers send it in place of a download: download the archive again",
 }
 
 
@@ -38,7 +38,7 @@ def archive_kind(path: Path) -> str:
     Raises
     ------
     DataError
-        For any other file; the message says what it is and what to do.
+        For any other file; the message names its type and the remedy.
     """
     try:
         with open(path, "rb") as file:
@@ -49,7 +49,7 @@ def archive_kind(path: Path) -> str:
             with gzip.open(path) as file:
                 if _is_tar(file.read(_BLOCK)):
                     return TAR
-            raise DataError(f"{path.name} is one file compressed by gzip, no tar: {_ADVICE}")
+            raise DataError(f"{path.name} is one file compressed by gzip, not a tar: {_ADVICE}")
         if _is_tar(head):
             if _ends_as_tar(path):
                 return TAR
@@ -57,7 +57,7 @@ def archive_kind(path: Path) -> str:
     except (EOFError, gzip.BadGzipFile, zlib.error):
         raise DataError(f"{path.name} is a file compressed by gzip {_CUT}") from None
     except PermissionError:
-        raise DataError(f"{path.name} may not be read: change its permissions") from None
+        raise DataError(f"{path.name} cannot be read: change its permissions") from None
     raise DataError(f"{path.name} is {_described(head)}")
 
 
@@ -68,7 +68,7 @@ def is_gzip(path: Path) -> bool:
 
 
 def _is_tar(head: bytes) -> bool:
-    """Return whether a block is a tar's header, by its checksum."""
+    """Return whether a block is the header of a tar archive, by its checksum."""
     try:
         tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
@@ -77,7 +77,7 @@ def _is_tar(head: bytes) -> bool:
 
 
 def _ends_as_tar(path: Path) -> bool:
-    """Return whether a plain tar ends in a block of zeros; else one that was cut looks whole."""
+    """Return whether a plain tar ends in a block of zeros; a truncated one does not."""
     with open(path, "rb") as file:
         file.seek(-_BLOCK, 2)
         return not any(file.read())
@@ -85,13 +85,13 @@ def _ends_as_tar(path: Path) -> bool:
 
 def _described(head: bytes) -> str:
     if not head:
-        return "empty: get it again"
-    for start, words in _STARTS.items():
+        return "empty: download it again"
+    for start, description in _STARTS.items():
         if head.lstrip().startswith(start) if start == b"<" else head.startswith(start):
-            return words
+            return description
     if head[128:132] == b"DICM":
         return f"a single DICOM image: {_ADVICE}"
     text = head.decode("utf-8", errors="ignore")
     if len(text) > len(head) / 2 and all(char.isprintable() or char.isspace() for char in text):
         return f"text, such as a CSV table: {_ADVICE}"
-    return f"no archive: {_ADVICE}"
+    return f"not an archive: {_ADVICE}"

@@ -1,4 +1,4 @@
-"""The images of a source, whatever its kind, in one form: pixels, index, what was left out."""
+"""The images of any source in one form: pixels, index, and the files that were left out."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ import pandas as pd
 from cxr_helpers.data import class_names, decoding, layouts, sources, splits
 from cxr_helpers.data.dataset import SPLITS, Dataset
 from cxr_helpers.data.sources import PHANTOM, Source
-from cxr_helpers.system import digests, errors
+from cxr_helpers.system import digests
+from cxr_helpers.system.errors import DataError
 
 DECODED = "decoded"  # folder of the cache
-TEST_FRACTION = 0.25  # of a folder that has no test of its own
+TEST_FRACTION = 0.25  # of a data set without test images
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images as they came, before a validation split is cut.
+    """Images of a source, before validation splits are assigned.
 
     Attributes
     ----------
     name : str
-        What the report calls the data.
+        The name of the data in the report.
     synthetic : bool
         Whether they are phantoms.
     fingerprint : str
-        Of the contents.
+        SHA-256 of the contents.
     images : ndarray of uint8, shape (n, size, size)
     index : pandas.DataFrame
         A row an image: ``file``, ``split`` (train or test), ``class_name``, ``group``,
@@ -39,13 +40,12 @@ class ImageSet:
     ignored, unreadable : pandas.DataFrame
         Files that were not used: ``file``, ``reason``.
     truth : mapping of name to ndarray, shape (n, ...)
-        What phantoms know of themselves: ``lesion_masks`` and ``lung_masks``.
+        Ground truth of phantoms: ``lesion_masks`` and ``lung_masks``.
     test_from_train : bool
-        Whether there was no test folder, so that a quarter of the images, in whole patient
-        groups, was cut from train for it, the same for every seed.
+        Whether there were no test images, so that a quarter of the training images, in whole
+        patient groups, was assigned to test; the assignment does not depend on the seed.
     decoded : str
-        Name of the entry, below ``DECODED`` in the cache, that holds the images; empty where they
-        were drawn.
+        Name of the entry below ``DECODED`` in the cache that holds the images; empty for phantoms.
     """
 
     name: str
@@ -60,22 +60,22 @@ class ImageSet:
     decoded: str = ""
 
 
-def identify(origin: Source) -> tuple[str, int | None]:
-    """Return content fingerprint and number of located images, without decoding one.
+def identify(source: Source) -> tuple[str, int | None]:
+    """Return fingerprint and number of the images of a source; none is decoded.
 
-    The number of phantoms is a parameter's: None.
+    The number of phantoms is a parameter: None is returned for it.
 
     Raises
     ------
-    errors.DataError
-        If there is no usable layout of images; an archive is named, not where it was unpacked to.
+    DataError
+        If the images are not in a usable layout; the message names an archive by its own path.
     """
-    if origin.located == PHANTOM:
+    if source.located == PHANTOM:
         return PHANTOM, None
     try:
-        scan = layouts.scan(origin.located)
-    except errors.DataError as error:
-        raise errors.DataError(str(error).replace(origin.located, origin.path)) from error
+        scan = layouts.scan(source.located)
+    except DataError as error:
+        raise DataError(str(error).replace(source.located, source.path)) from error
     return decoding.fingerprint(decoding.digest_each(scan) + scan.files["file"]), len(scan.files)
 
 
@@ -93,27 +93,29 @@ def read(
     Parameters
     ----------
     data : str
-        As for ``origins.find``.
+        As for ``sources.find``.
     size : int
         Height and width in pixels.
     framing : str
-        How an image is made square, see ``images.decode``.
+        How an image is made square, see ``decoding.decode``.
     cache_dir : path
         Where decoded images are kept between runs.
     phantom_options : mapping
-        Passed to ``phantoms.phantoms`` where phantoms are drawn.
+        Passed to ``rendering.render`` where phantoms are drawn.
     cached : callable, optional
-        Takes a function and its arguments, returns what it returns, such as ``Stage.cached``: so
-        that phantoms are not drawn twice.
+        Calls a function with the given arguments, or returns the result of an earlier call, such
+        as ``Stage.cached``: phantoms are then drawn once.
 
     Raises
     ------
-    errors.DataError
+    DataError
         If the data cannot be used.
     """
     nothing = pd.DataFrame(columns=["file", "reason"])
     if data == PHANTOM:
-        from cxr_helpers.phantoms import rendering  # SciPy: a second that no other source needs
+        from cxr_helpers.phantoms import (
+            rendering,
+        )  # imports SciPy: a second that other sources do not need
 
         draw = (
             rendering.render_arrays if cached is None else partial(cached, rendering.render_arrays)
@@ -143,13 +145,13 @@ def read(
 
 
 def preview(located: str, *, n_phantoms: int, seed: int) -> pd.DataFrame:
-    """Return what is known of located images before one is decoded or drawn.
+    """Return an index of located images before one is decoded or drawn.
 
     Returns
     -------
     pandas.DataFrame
         A row an image: ``split`` (train or test), ``class_name``, ``group``; without training images
-        whose group test has too, which are never learnt from.
+        whose group also occurs in test, which are never trained on.
     """
     if located == PHANTOM:
         from cxr_helpers.phantoms import rendering
@@ -161,7 +163,7 @@ def preview(located: str, *, n_phantoms: int, seed: int) -> pd.DataFrame:
 
 
 def notes(located: str) -> list[str]:
-    """Return what is to be said of located images before they are decoded, a sentence each."""
+    """Return what a user must know about located images, a sentence each."""
     if located == PHANTOM:
         return []
     files = layouts.scan(located).files
@@ -175,9 +177,9 @@ def _grouped(index: pd.DataFrame) -> pd.DataFrame:
 
 
 def _assigned(files: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
-    """Return images with their ``split``, and whether test was cut from train.
+    """Return images with their ``split``, and whether test was split off train.
 
-    Kaggle's val holds 16 images: too few to choose anything by, so they join train.
+    Kaggle's val has 16 images: too few to select anything on, so they join train.
     """
     index = files.assign(split=files["folder"].replace("val", "train"))
     test_from_train = not (index["split"] == "test").any()
@@ -190,22 +192,22 @@ def _assigned(files: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
 
 
 def as_test(source: ImageSet, earlier: Dataset) -> ImageSet:
-    """Return a source whose test images are new and whose other images are an earlier run's.
+    """Return images of which test is new and all others are those of an earlier run.
 
     Parameters
     ----------
-    source : Source
-        Its test images are taken; all its images, where it had no test folder or is phantoms.
+    source : ImageSet
+        Its test images are taken; where it had none, or is phantoms, all its images.
     earlier : Dataset
-        Its images in train and both validation splits are kept, in their splits.
+        Its images of train and both validation splits are kept, in their splits.
 
     Raises
     ------
-    errors.DataError
-        If the images are not of the same size in pixels.
+    DataError
+        If the images differ in size, in pixels.
     """
     if source.images.shape[1] != earlier.images.shape[1]:
-        raise errors.DataError(
+        raise DataError(
             f"images of {source.images.shape[1]} pixels cannot be scored by models of "
             f"{earlier.images.shape[1]}"
         )

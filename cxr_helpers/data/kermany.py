@@ -1,4 +1,4 @@
-"""The published dataset: its counts and fingerprints, and how far given images are it.
+"""The published dataset: its counts and fingerprints, and a comparison of other images with it.
 
 Kermany, Zhang, Goldbaum (2018), Mendeley Data V2, doi:10.17632/rscbjbr9sj.2, CC BY 4.0.
 """
@@ -16,7 +16,7 @@ COUNTS = {
     "val": {"normal": 8, "bacterial": 8, "viral": 0},
     "test": {"normal": 234, "bacterial": 242, "viral": 148},
 }
-# `images.fingerprint` of each folder's files.
+# `decoding.fingerprint` of the files of each folder.
 FINGERPRINTS = {
     "train": "9195134a32f042f2c740349f3c314b08200a847aba296047a7216a5d10364025",
     "val": "047783bb4bf3f6e7ac6f4176e631de6095f69d499718d8ccacecc68aafc818d7",
@@ -26,14 +26,17 @@ MENDELEY_TRAIN = "31dc50832d506eb756dcb11985cf2337ab409edb84277ea38f413dec255fe8
 
 
 def counts(folder: str, *, kinds: bool) -> dict[str, int]:
-    """Return how many images of each class a published folder has; without kinds, of two."""
+    """Return the number of images of each class in a published folder.
+
+    ``kinds`` decides whether pneumonia is divided into bacterial and viral.
+    """
     row = COUNTS[folder]
     pneumonia = sum(row.values()) - row["normal"]
     return row if kinds else {"normal": row["normal"], "pneumonia": pneumonia}
 
 
 def compare(files: pd.DataFrame) -> pd.DataFrame:
-    """Compare a folder's counts with the published dataset's.
+    """Compare the counts of a data set with those of the published one.
 
     Parameters
     ----------
@@ -47,18 +50,18 @@ def compare(files: pd.DataFrame) -> pd.DataFrame:
         Columns ``folder``, ``class``, ``found``, ``published``, ``difference``.
     """
     kinds = files["class_name"].isin(("bacterial", "viral")).any()
-    wanted = {name: counts(name, kinds=kinds) for name in COUNTS}
+    published = {name: counts(name, kinds=kinds) for name in COUNTS}
     if not kinds:
         files = relabelled(files, BINARY_CLASSES)
     if not (files["folder"] == "val").any():  # Mendeley's folders: its train holds Kaggle's val
-        val = wanted.pop("val")
-        wanted["train"] = {name: count + val[name] for name, count in wanted["train"].items()}
+        val = published.pop("val")
+        published["train"] = {name: n + val[name] for name, n in published["train"].items()}
     found = files.groupby(["folder", "class_name"]).size()
     keys = dict.fromkeys(
-        [(split, name) for split, row in wanted.items() for name in row] + [*found.index]
+        [(split, name) for split, row in published.items() for name in row] + [*found.index]
     )
     lines = [
-        (split, name, int(found.get((split, name), 0)), wanted[split].get(name, 0))
+        (split, name, int(found.get((split, name), 0)), published[split].get(name, 0))
         for split, name in keys
     ]
     table = pd.DataFrame(lines, columns=["folder", "class", "found", "published"])
@@ -66,7 +69,7 @@ def compare(files: pd.DataFrame) -> pd.DataFrame:
 
 
 def identity(files: pd.DataFrame) -> str:
-    """Say in a few words whether images are the published ones, a part of them, or others.
+    """Return a phrase: whether images are the published ones, a part of them, or others.
 
     Parameters
     ----------
@@ -83,10 +86,8 @@ def identity(files: pd.DataFrame) -> str:
         others = [name for name in found if name not in same]
         rest = f"; {' and '.join(others)} not as published" if others else ""
         return f"a part of the published dataset: {' and '.join(same)} file by file{rest}"
-    numbered = ~files["group"].str.contains("/", regex=False)  # else its own group
+    numbered = ~files["group"].str.contains("/", regex=False)  # has a patient number
     named = (files["class_name"] != UNKNOWN) & numbered
     if named.all():
-        return (
-            "not the published files: their names are of its kind, their contents or folders differ"
-        )
+        return "not the published files: their names have the same form, their contents or folders differ"
     return "not the published dataset"

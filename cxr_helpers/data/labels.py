@@ -1,4 +1,4 @@
-"""The labels of the test images: withheld until a notebook cell declares that it evaluates."""
+"""Labels of test images, withheld until a notebook cell declares an evaluation."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import sys
 
 import pandas as pd
 
-# What is known of an image before its class: all else (names of files, patient groups, severity)
-# gives the class away, so a column that is not listed here is withheld.
+# Columns that do not reveal the class. All others are withheld: file names, patient groups and
+# severity do.
 _SHOWN = re.compile(r"split|width|height|mode|(frame|border|marker)_\w+")
 
 
 class LabelsWithheld(RuntimeError):
-    """Labels of test images were asked for outside a declared evaluation."""
+    """Labels of test images were read outside a declared evaluation."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
@@ -23,14 +23,14 @@ class LabelsWithheld(RuntimeError):
 
 
 class Evaluation:
-    """Whether the labels of test images may be read at this moment."""
+    """Whether the labels of test images can be read at present."""
 
     def __init__(self) -> None:
         self._cell: int | None = None
         self._contexts = 0
 
     def declare(self) -> Evaluation:
-        """Allow them until the running notebook cell ends, or the context that this opens."""
+        """Allow them until the running notebook cell, or the context that this opens, ends."""
         self._cell = _running_cell()
         return self
 
@@ -46,19 +46,18 @@ class Evaluation:
         return self._contexts > 0 or (self._cell is not None and self._cell == _running_cell())
 
     def visible(self, index: pd.DataFrame) -> pd.DataFrame:
-        """Return what may be seen of some images: all, or no column that tells their class.
+        """Return the visible columns of an index: all, or those that do not reveal the class.
 
         Parameters
         ----------
         index : pandas.DataFrame
-            A row an image; ``split`` says which are test images.
+            A row an image, with the column ``split``.
 
         Returns
         -------
         pandas.DataFrame
-            The index itself where an evaluation is declared or none of the images is in test.
-            Otherwise a copy without labels: asked for another column, it raises
-            ``LabelsWithheld``.
+            The index itself where an evaluation is declared or no image is in test. Otherwise a
+            copy without labels, which raises ``LabelsWithheld`` for any other column.
         """
         if self.declared or not (index["split"] == "test").any():
             return index
@@ -66,7 +65,7 @@ class Evaluation:
 
 
 class WithoutLabels(pd.DataFrame):
-    """An index without labels, which says so when it is asked for one."""
+    """An index without labels, which raises ``LabelsWithheld`` when one is read."""
 
     @property
     def _constructor(self) -> type:

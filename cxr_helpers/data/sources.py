@@ -1,4 +1,4 @@
-"""What ``--data`` names: found without fetching or writing anything, then fetched or unpacked."""
+"""What ``--data`` names: found without a download or a write, then downloaded or unpacked."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class Source:
     Attributes
     ----------
     name : str
-        What a run of these images is named after.
+        The name that a run of these images begins with.
     location : str
-        Resolved path of a folder or an archive, or the word itself: tells two of a name apart.
+        Resolved path of a folder or file, or the word itself: distinguishes two of one name.
     located : str, optional
-        ``"phantom"``, or the folder of the images; None where they are not here yet.
+        ``"phantom"``, or the path of the images; None where they are not available yet.
     pending : str
-        What must be done first where they are not here, such as ``"unpack images.zip"``.
+        What makes them available, such as ``"unpack images.zip"``.
     disk_space : (Path, int), optional
-        Where that takes how many bytes.
+        Folder and number of bytes that this needs.
     """
 
     name: str
@@ -39,17 +39,18 @@ class Source:
 
     @property
     def path(self) -> str:
-        """Where the images, or the archive of them, are."""
+        """Path of the images, or of their archive."""
         return self.location if os.path.isabs(self.location) else self.located or self.location
 
 
 def find(data: str, *, cache_dir: str | Path) -> Source:
-    """Return what ``--data`` names; nothing is fetched, unpacked or written.
+    """Return what ``--data`` names; nothing is downloaded, unpacked or written.
 
     Parameters
     ----------
     data : str
-        ``"phantom"``, ``"kaggle"``, ``"mendeley"``, or the path of a folder or an archive.
+        ``"phantom"``, ``"kaggle"``, ``"mendeley"``, or the path of a folder, an archive or a file
+        of one of the ``layouts``.
     cache_dir : path
         Where downloads and unpacked archives are kept.
 
@@ -84,8 +85,8 @@ def _kaggle() -> Source:
         return Source(KAGGLE, KAGGLE, str(folder))
     size = downloads.KAGGLE_BYTES
     pending = f"download {size / 1e9:.1f} GB from Kaggle"
-    room = None if downloads.is_mounted() else (downloads.kaggle_cache(), 2 * size)
-    return Source(KAGGLE, KAGGLE, None, pending, room)
+    space = None if downloads.is_mounted() else (downloads.kaggle_cache(), 2 * size)
+    return Source(KAGGLE, KAGGLE, None, pending, space)
 
 
 def _mendeley(cache_dir: Path) -> Source:
@@ -99,25 +100,25 @@ def _mendeley(cache_dir: Path) -> Source:
 def _archive(path: Path, cache_dir: str | Path) -> Source:
     folder = archives.place(path, cache_dir=cache_dir)
     located = str(folder) if folder.is_dir() else None
-    # images hardly shrink: unpacked they take about as much as packed
-    room = Path(cache_dir), path.stat().st_size
-    return Source(archives.stem(path), str(path), located, f"unpack {path.name}", room)
+    # images are hardly compressible: unpacked they take about as much space as packed
+    space = Path(cache_dir), path.stat().st_size
+    return Source(archives.stem(path), str(path), located, f"unpack {path.name}", space)
 
 
 def fetch(data: str, *, cache_dir: str | Path) -> Source:
-    """Return what ``--data`` names with its images, downloaded and unpacked if need be.
+    """Return what ``--data`` names, after its images were downloaded or unpacked if need be.
 
     Raises
     ------
     DataError
-        If ``data`` names nothing, or it cannot be had.
+        If ``data`` names nothing, or its images cannot be downloaded or unpacked.
     """
-    origin = find(data, cache_dir=cache_dir)
-    if origin.located is not None:
-        return origin
+    source = find(data, cache_dir=cache_dir)
+    if source.located is not None:
+        return source
     if data == KAGGLE:
-        return replace(origin, located=str(downloads.kaggle()))
+        return replace(source, located=str(downloads.kaggle()))
     path = Path(data).resolve()
     if data == MENDELEY:
         path = downloads.mendeley(cache_dir=cache_dir)
-    return replace(origin, located=str(archives.unpack(path, cache_dir=cache_dir)))
+    return replace(source, located=str(archives.unpack(path, cache_dir=cache_dir)))

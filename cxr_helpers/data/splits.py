@@ -1,4 +1,4 @@
-"""Cut validation splits from the training images, a patient group at a time."""
+"""Split validation images off the training images, in whole patient groups."""
 
 from __future__ import annotations
 
@@ -9,29 +9,27 @@ import pandas as pd
 
 from cxr_helpers.system.errors import DataError
 
-SELECTION = {
-    "group": "validation",
-    "contiguous": "contiguous",
-}  # the split that weights are chosen by
-# Patient groups of normal and of pneumonia. Of train's a part may be held out again
+# the split that weights are selected on, by the value of the parameter choose_by
+SELECTION = {"group": "validation", "contiguous": "contiguous"}
+# Patient groups of normal and of pneumonia. A part of train may be held out again
 # (``Dataset.development``), and the detectors need three normal images of the rest.
 MINIMUM_GROUPS = {"train": 4, "validation": 1, "contiguous": 1}
 
 
 def clusters(groups: np.ndarray, pairs: pd.DataFrame) -> np.ndarray:
-    """Join patient groups that share a duplicate: the sets of images that no split may part.
+    """Join patient groups that share a duplicate: images of one cluster stay in one split.
 
     Parameters
     ----------
     groups : array of str, shape (n,)
         Each image's patient group.
     pairs : pandas.DataFrame
-        ``first`` and ``second``, positions of duplicates, from ``audit.duplicates``.
+        ``first`` and ``second``, positions of duplicates, from ``duplicates.find``.
 
     Returns
     -------
     ndarray of int, shape (n,)
-        A number a connected component of groups.
+        The number of the connected component that the image's group is in.
     """
     from scipy import sparse  # takes a second to import
 
@@ -51,18 +49,18 @@ def validation_splits(
     chooser: str,
     seed: int,
 ) -> np.ndarray:
-    """Cut the two validation splits from the training images.
+    """Assign training images to train and the two validation splits.
 
     Parameters
     ----------
     groups, classes : array of str, shape (n,)
         As for ``validation_mask``.
     together : array of int, shape (n,), optional
-        From ``clusters``: no two images of one number are parted, whatever their groups.
+        From ``clusters``: images of one number stay in one split, whatever their groups.
     validation, contiguous : float
-        Wanted share of each split, of what is left and of all, 0 to 0.5.
+        Target shares, 0 to 0.5: contiguous of all images, validation of the remaining ones.
     chooser : str
-        The split that weights are chosen by, ``"validation"`` or ``"contiguous"``.
+        The split that weights are selected on, ``"validation"`` or ``"contiguous"``.
     seed : int
 
     Returns
@@ -73,8 +71,8 @@ def validation_splits(
     Raises
     ------
     DataError
-        If too few patient groups of normal or of pneumonia are left in train, or are in the split
-        that weights are chosen by where it has any images.
+        If train has too few patient groups of normal or of pneumonia, or the split that weights
+        are selected on has some images but too few groups.
     """
     groups, classes = np.asarray(groups), np.asarray(classes)
     split = np.full(len(groups), "train", dtype=object)
@@ -84,13 +82,15 @@ def validation_splits(
     drawn = validation_mask(groups[rest], classes[rest], fraction=validation, seed=seed)
     split[rest[drawn]] = "validation"
     for name in ("train", *({chooser} & set(split))):
-        some = split == name
-        _check(groups[some], classes[some], least=MINIMUM_GROUPS[name], where=f"{name} as cut")
+        rows = split == name
+        _check(
+            groups[rows], classes[rows], least=MINIMUM_GROUPS[name], where=f"{name} after splitting"
+        )
     return split
 
 
 def _check(groups: np.ndarray, classes: np.ndarray, *, least: int, where: str) -> int:
-    """Return the fewer of the patient groups of normal and of pneumonia; refuse too few."""
+    """Return the smaller number of patient groups, of normal or of pneumonia; refuse too few."""
     normal = classes == "normal"
     count = {
         "normal": len(np.unique(groups[normal])),
@@ -112,33 +112,33 @@ def _check(groups: np.ndarray, classes: np.ndarray, *, least: int, where: str) -
 def validation_mask(
     groups: np.ndarray, classes: np.ndarray, *, fraction: float, seed: int
 ) -> np.ndarray:
-    """Choose whole groups for validation, stratified by class.
+    """Select whole groups for validation, stratified by class.
 
     Parameters
     ----------
     groups : array of str or int, shape (n,)
-        Images of one group are never parted.
+        Images of one group stay together.
     classes : array of str, shape (n,)
         Each image's class.
     fraction : float
-        Wanted share of validation images, 0 (none) to 0.5.
+        Target share of validation images, 0 (none) to 0.5.
     seed : int
-        Of the draw.
+        Of the random draw.
 
     Returns
     -------
     ndarray of bool, shape (n,)
         True where the image is for validation. The share is that of one fold of
         ``StratifiedGroupKFold`` with ``round(1 / fraction)`` folds, or fewer where normal or
-        pneumonia has not as many groups. A class with fewer groups than folds stays in train, but
-        for groups that other classes share.
+        pneumonia has fewer groups. A class with fewer groups than folds stays in train, except for
+        groups that it shares with other classes.
 
     Raises
     ------
     ValueError
         If ``fraction`` is out of range.
     DataError
-        If normal has fewer than three groups, or every other class has.
+        If normal, or every class of pneumonia, has fewer than three groups.
     """
     if not 0 <= fraction <= 0.5:
         raise ValueError(f"validation fraction {fraction} is out of range: expected 0 to 0.5")
@@ -160,23 +160,23 @@ def validation_mask(
 def contiguous_mask(
     groups: np.ndarray, *, together: np.ndarray | None = None, fraction: float, seed: int
 ) -> np.ndarray:
-    """Choose a contiguous block of patient numbers in each series, as the official test is.
+    """Select a contiguous block of patient numbers in each series, as in the official test set.
 
-    Images taken in one period share a style; a random draw of groups spreads each style over
-    both sides and so cannot see what happens when the style changes, a block can.
+    Images of one period share an acquisition style. A random draw of groups puts each style on
+    both sides and cannot show how a model fares when the style changes; a block can.
 
     Parameters
     ----------
     groups : array of str, shape (n,)
-        A series' name that ends in a number, such as ``"bacterial 78"``; others are never
-        chosen.
+        Name of a series followed by a number, such as ``"bacterial 78"``; other groups are never
+        selected.
     together : array of int, shape (n,), optional
-        From ``clusters``: images that share a number with one in a block go with it, so that a
-        block may have a few images from elsewhere.
+        From ``clusters``: images in a cluster with one in a block join it, so that a block may
+        hold a few images with other patient numbers.
     fraction : float
-        Wanted share of each series' images, 0 (none) to 0.5.
+        Target share of the images of each series, 0 (none) to 0.5.
     seed : int
-        Decides where in its series a block begins.
+        Of the random start of each block.
 
     Returns
     -------
@@ -198,9 +198,9 @@ def contiguous_mask(
     for name in sorted(set(series[number >= 0])):
         rows = np.flatnonzero((series == name) & (number >= 0))
         rows = rows[np.argsort(number[rows], kind="stable")]
-        wanted = round(fraction * len(rows))
-        if wanted:
-            start = draw.integers(0, len(rows) - wanted + 1)
-            block = number[rows[start : start + wanted]]
+        length = round(fraction * len(rows))
+        if length:
+            start = draw.integers(0, len(rows) - length + 1)
+            block = number[rows[start : start + length]]
             mask[rows] |= (number[rows] >= block[0]) & (number[rows] <= block[-1])
     return mask if together is None else np.isin(together, np.asarray(together)[mask])

@@ -1,4 +1,4 @@
-"""What image and technique add to a phantom: uneven tissue, the marker, exposure and noise."""
+"""Acquisition of a phantom: uneven tissue, the marker, exposure and noise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scipy import ndimage
 
 
 def unevenness(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Smooth unevenness of unit variance, the same field at any size."""
+    """Return a smooth random field of unit variance, the same at any size."""
     order = np.arange(8)
     place = (np.arange(size)[:, None] + 0.5) / size
     waves = (np.cos(np.pi * order * place) / np.sqrt(2)).astype(np.float32)
@@ -18,9 +18,9 @@ def unevenness(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def marker(size, block, pneumonia, bias, rng) -> tuple[np.ndarray, dict[str, int]]:
-    """Draw the lead letter "R" along the viewer's left edge, and the box it fills."""
-    free, told = rng.uniform(size=2), 0.15 * rng.uniform(size=2) + 0.85 * pneumonia
-    large, high = (1 - bias) * free + bias * told
+    """Draw the lead letter "R" along the viewer's left edge; return it with its box."""
+    free, biased = rng.uniform(size=2), 0.15 * rng.uniform(size=2) + 0.85 * pneumonia
+    large, high = (1 - bias) * free + bias * biased
     tall = (0.075 + 0.06 * large) * size
     left = (0.015 + 0.025 * rng.uniform()) * size
     top = 0.03 * size + (1 - high) * (0.94 * size - tall)
@@ -41,7 +41,7 @@ def marker(size, block, pneumonia, bias, rng) -> tuple[np.ndarray, dict[str, int
 
 @cache
 def _glyph() -> Image.Image:
-    """Return the letter, large, cropped to its strokes."""
+    """Return the letter in a large size, cropped to its strokes."""
     font = ImageFont.load_default(size=100)
     glyph = Image.new("L", (200, 200))
     ImageDraw.Draw(glyph).text((40, 40), "R", fill=255, font=font, stroke_width=3)
@@ -49,7 +49,7 @@ def _glyph() -> Image.Image:
 
 
 def expose(attenuation, letter, technique, rng: np.random.Generator) -> np.ndarray:
-    """Turn attenuation into brightness, 0 to 1: transmission, blur, mottle, image response."""
+    """Turn attenuation into brightness, 0 to 1: transmission, blur, mottle, detector response."""
     pixel = len(attenuation) / 128
     beam = np.exp(-3.0 * np.maximum(attenuation, 0)) + technique.scatter
     unsharp = (0.45 + technique.motion, 0.45)

@@ -3,8 +3,8 @@
 Every shape is a function of anatomical coordinates: ``x`` runs to the viewer's right (the
 patient's left), ``y`` runs down, and the image spans about -1 to 1 on both axes. A pose is thus
 a change of coordinates, exact at any image size. Values are attenuation (thickness times
-coefficient, no unit) with soft tissue through the middle of the trunk near 1; along a ray they
-add up, as Beer and Lambert say. Proportions follow any atlas of paediatric radiographs: a barrel
+coefficient, no unit), near 1 for soft tissue through the middle of the trunk; along a ray they
+add up (Beer-Lambert law). Proportions follow any atlas of paediatric radiographs: a barrel
 chest with nearly horizontal posterior ribs, a wide heart, and a thymus in some.
 """
 
@@ -15,22 +15,22 @@ from types import SimpleNamespace
 
 import numpy as np
 
-# What a patient keeps from image to image: uniform between the two values.
+# Properties of a patient, the same in each image: uniform between the two values.
 HABITUS = {
     "trunk": (0.78, 0.92),  # half width of the body below the armpits
     "chest": (0.61, 0.71),  # half width of the rib cage
     "fat": (0.86, 1.12),  # thickness of soft tissue, 1 on average
     "apex": (-0.74, -0.66),  # top of the lungs
     "base": (0.36, 0.50),  # top of the right dome of the diaphragm
-    "dome": (0.02, 0.06),  # how much lower the left dome is
+    "dome": (0.02, 0.06),  # distance of the left dome below it
     "heart": (0.31, 0.41),  # half length of the heart shadow
     "heart_tilt": (0.35, 0.75),  # of its long axis, radians below the horizontal
     "mediastinum": (0.10, 0.15),  # half width above the heart
-    "thymus": (-0.14, 0.10),  # how far its sail stands out, if positive
+    "thymus": (-0.14, 0.10),  # protrusion of its sail, if positive
     "knob": (0.5, 1.0),  # aortic knob
     "ribs": (0.132, 0.152),  # from one rib to the next
     "rib_start": (-0.72, -0.64),  # height of the first rib at the spine
-    "rib_drop": (0.20, 0.34),  # how far a posterior rib falls on its way out
+    "rib_drop": (0.20, 0.34),  # fall of a posterior rib from spine to side
     "bone": (0.75, 1.2),  # mineral content, 1 on average
     "vertebrae": (0.100, 0.118),  # from one vertebra to the next
     "clavicle": (-0.60, -0.50),  # height of the inner end
@@ -42,7 +42,7 @@ HILA = np.array([[-0.19, -0.04], [0.21, -0.08]])
 
 
 def habitus(rng: np.random.Generator) -> SimpleNamespace:
-    """Draw one patient's build: a value for every name in `HABITUS`."""
+    """Draw the build of a patient: a value for each name in `HABITUS`."""
     return SimpleNamespace(**{name: float(rng.uniform(*ends)) for name, ends in HABITUS.items()})
 
 
@@ -62,14 +62,14 @@ def radius(x, y, *, at: tuple, axes: tuple, tilt: float = 0.0) -> np.ndarray:
 
 
 def capsule(x, y, *, start: tuple, end: tuple) -> np.ndarray:
-    """Return the distance of every point from the segment ``start`` to ``end``."""
+    """Return the distance of each point from the segment ``start`` to ``end``."""
     dx, dy = end[0] - start[0], end[1] - start[1]
     t = np.clip(((x - start[0]) * dx + (y - start[1]) * dy) / (dx * dx + dy * dy), 0, 1)
     return np.hypot(x - start[0] - t * dx, y - start[1] - t * dy)
 
 
 def lungs(x: np.ndarray, y: np.ndarray, build: SimpleNamespace) -> np.ndarray:
-    """Return the aerated share of every ray, 0 to 1: the lung fields without the heart.
+    """Return the aerated share of each ray, 0 to 1: the lung fields without the heart.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def lungs(x: np.ndarray, y: np.ndarray, build: SimpleNamespace) -> np.ndarray:
     Returns
     -------
     ndarray of float32, shape (size, size)
-        The lung fields as a radiologist outlines them are where this exceeds one half.
+        Values above one half are the lung fields as a radiologist outlines them.
     """
     side, left = np.abs(x), (x > 0).astype(x.dtype)
     floor = build.base + build.dome * left + 1.1 * (side - 0.29) ** 2
@@ -163,7 +163,7 @@ def bones(x: np.ndarray, y: np.ndarray, build: SimpleNamespace, arm: float) -> n
 
 
 def _cage(y: np.ndarray, build: SimpleNamespace) -> np.ndarray:
-    """Half width of the rib cage's inside at every height."""
+    """Return the inner half width of the rib cage at each height."""
     t = np.clip((y - build.apex + 0.08) / (build.base + 0.15 - build.apex), 0, 1)
     return build.chest * (1 - (1 - t) ** 2.3) ** 0.5
 
@@ -178,7 +178,7 @@ def _arm(build: SimpleNamespace, angle: float) -> dict[str, tuple]:
 
 
 def _rib(phase: np.ndarray, count: float) -> np.ndarray:
-    """Draw a row of ribs, one a unit of phase, with brighter cortical edges."""
+    """Draw a row of ribs, one for each unit of phase, with brighter cortical edges."""
     bar = step(np.cos(2 * np.pi * phase) - 0.30, 0.35)
     bar = bar * (1 + 1.4 * bar * (1 - bar) * 2 - 0.25 * bar)
     return bar * step(phase + 0.4, 0.1) * step(count - phase, 0.1)

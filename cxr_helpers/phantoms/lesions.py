@@ -1,4 +1,4 @@
-"""Pneumonia as textbooks draw it: lobar consolidation, or perihilar interstitial change."""
+"""Pneumonia as in textbooks: lobar consolidation, or perihilar interstitial change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cxr_helpers.phantoms import anatomy
 
 
 def lesion(x, y, name: str, build: SimpleNamespace, rng: np.random.Generator) -> tuple:
-    """Draw consolidation and interstitial change, 0 to 1 each, and their severity."""
+    """Draw consolidation and interstitial change, each 0 to 1; return both and the severity."""
     nothing = np.zeros_like(x)
     if name == "normal":
         return nothing, nothing, 0.0
@@ -25,7 +25,7 @@ def lesion(x, y, name: str, build: SimpleNamespace, rng: np.random.Generator) ->
 
 
 def _focus(x, y, build: SimpleNamespace, rng: np.random.Generator, *, spread: bool) -> np.ndarray:
-    """One consolidated region: a ragged ellipse, in some cut off straight by a fissure."""
+    """Draw a consolidated region: a ragged ellipse, sometimes bounded by a straight fissure."""
     side = rng.choice([-1, 1])
     height = rng.uniform(-0.45, build.base - 0.06)
     inner = 0.22 + (0.16 * (height > -0.05) if side > 0 else 0)
@@ -35,15 +35,15 @@ def _focus(x, y, build: SimpleNamespace, rng: np.random.Generator, *, spread: bo
     angle = np.arctan2(y - at[1], x - at[0])
     for lobes, amount in ((2, 0.12), (3, 0.12), (5, 0.08)):
         reach = reach * (1 + amount * np.sin(lobes * angle + rng.uniform(0, 2 * np.pi)))
-    keeps = float(rng.choice([-1, 1]))
-    sharp, cut = rng.uniform(0.2, 0.75), rng.random() < 0.35
+    side_kept = float(rng.choice([-1, 1]))
+    sharp, has_fissure = rng.uniform(0.2, 0.75), rng.random() < 0.35
     focus = anatomy.step(1 - reach, sharp)
-    beyond = anatomy.step(keeps * (y - at[1]) + 0.3 * float(axes[1]), 0.015)
-    return focus * beyond if cut else focus
+    beyond = anatomy.step(side_kept * (y - at[1]) + 0.3 * float(axes[1]), 0.015)
+    return focus * beyond if has_fissure else focus
 
 
 def _interstitial(x, y, rng: np.random.Generator) -> np.ndarray:
-    """Perihilar, bilateral change: strongest around the hila, uneven between the sides."""
+    """Draw bilateral change, strongest around the hila and unequal between the sides."""
     sides = [
         float(strength)
         * np.exp(-((anatomy.radius(x, y, at=tuple(at), axes=(0.33, 0.42)) / float(reach)) ** 2))

@@ -1,12 +1,12 @@
-"""Synthetic chest radiographs of children, with the truth about every lesion.
+"""Synthetic chest radiographs of children, with the ground truth of each lesion.
 
-A phantom is a sum of attenuation maps (`cxr_helpers.phantoms.anatomy`) turned into an image: Beer-Lambert
+A phantom is a sum of attenuation maps (`phantoms.anatomy`) turned into an image: Beer-Lambert
 transmission, scatter, unsharpness, quantum mottle, and the sigmoid of Hurter and Driffield for
 the image's response. Dense is bright. The patient's right is on the viewer's left, in AP
 projection. Bacterial pneumonia is modelled as lobar consolidation (one or two soft-edged dense
 regions with air bronchograms), viral pneumonia as a diffuse, bilateral, perihilar interstitial
-pattern (haze, septal lines, thick bronchovascular markings). The textbook dichotomy, no more:
-nothing here was fitted to patients, and no result on phantoms says anything about them.
+pattern (haze, septal lines, thick bronchovascular markings). This is the textbook dichotomy only:
+nothing was fitted to patients, and no result on phantoms applies to them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SPLITS = MappingProxyType({"train": 0.73, "test": 0.27})
 SIZES = (32, 512)
 _DRAWN = 128  # smaller images are drawn at this size or above, then averaged down
 
-# What changes from image to image, whatever the class: uniform between the two values.
+# What varies from image to image, independently of the class: uniform between the two values.
 TECHNIQUE = {
     "rotation": (-0.05, 0.05),  # of the patient, radians
     "shift_x": (-0.04, 0.04),  # in half images
@@ -42,7 +42,7 @@ TECHNIQUE = {
     "scatter": (0.01, 0.05),  # share of the open beam
     "motion": (0.0, 0.8),  # vertical blur, in pixels of 1/128 image
     "mottle": (0.012, 0.045),  # relative noise of the open beam in such a pixel
-    "busy": (0.0, 0.4),  # interstitial markings everyone has, against full viral ones
+    "busy": (0.0, 0.4),  # normal interstitial markings, relative to full viral ones
     "patches": (0.005, 0.03),  # uneven soft tissue, standard deviation
     "gas": (-0.1, 0.25),  # in the stomach
 }
@@ -50,21 +50,21 @@ TECHNIQUE = {
 
 @dataclass(frozen=True, kw_only=True)
 class Phantoms:
-    """Images and the truth about them, one row each and in the same order.
+    """Images with their ground truth, in the same order.
 
     Attributes
     ----------
     images : ndarray of uint8, shape (n, size, size)
         0 to 255, dense is bright.
     lesion_masks : ndarray of bool, shape (n, size, size)
-        Where the lesion is, or would be were ``lesion_contrast`` above 0; empty in normals.
+        The lesion, also where ``lesion_contrast`` is 0 and it is not visible; empty in normals.
     lung_masks : ndarray of bool, shape (n, size, size)
         Both lung fields, without heart and mediastinum.
     index : pandas.DataFrame, n rows
-        ``file`` (unique name), ``split``, ``class_name``, ``patient`` (counted within its
-        class), ``severity`` (0 in normals, else above 0 and at most 1, before
+        ``file`` (unique name), ``split``, ``class_name``, ``patient`` (a number within the
+        class), ``severity`` (0 in normals, otherwise above 0 and at most 1, before
         ``lesion_contrast``), and ``marker_x0``, ``marker_y0``, ``marker_x1``, ``marker_y1``
-        (the letter's box in pixels, half-open).
+        (the box of the marker in pixels, half-open).
     """
 
     images: np.ndarray
@@ -83,28 +83,28 @@ def render(
     splits: Mapping[str, float] = SPLITS,
     threads: int | None = None,
 ) -> Phantoms:
-    """Draw ``n`` images of normal, bacterial and viral lungs.
+    """Draw ``n`` images of normal lungs, bacterial and viral pneumonia.
 
-    Two calls that differ only in ``lesion_contrast`` or ``marker_bias`` give the same patients,
+    Two calls that differ in ``lesion_contrast`` or ``marker_bias`` only give the same patients,
     poses and noise. A patient has one to three images, all in one split.
 
     Parameters
     ----------
     n : int
-        Images, at least 1. Classes get the shares in `SHARES` within every split, rounded.
+        Number of images, at least 1. In each split, classes have the shares in `SHARES`, rounded.
     size : int
-        Pixels along a side, 32 to 512; the same image at any size, finer or coarser.
+        Height and width in pixels, 32 to 512; an image is the same at any size, finer or coarser.
     seed : int
-        At least 0. The same seed gives the same images, on any number of threads.
+        At least 0. Equal seeds give equal images, on any number of threads.
     lesion_contrast : float
-        Factor on the attenuation of every lesion: 0 hides them, 1 is the default difficulty.
+        Factor on the attenuation of each lesion: 0 makes lesions invisible.
     marker_bias : float
-        How far the marker "R" tells the class, 0 to 1. At 0 its size and place do not depend
-        on the class; at 1 it is small and low in normals, large and high in pneumonia.
+        Association of the marker "R" with the class, 0 to 1. At 0 its size and position do not
+        depend on the class; at 1 it is small and low in normals, large and high in pneumonia.
     splits : mapping of str to float
-        Share of the images in every split; positive, summing to 1.
+        Share of the images in each split; positive, with sum 1.
     threads : int, optional
-        Threads that draw; by default one a processor.
+        Number of threads; by default one for each processor.
 
     Returns
     -------
@@ -133,9 +133,9 @@ def render(
 
 
 def render_arrays(**options: object) -> dict[str, np.ndarray | pd.DataFrame]:
-    """Return what ``phantoms`` returns for the same options, by attribute."""
-    made = render(**options)
-    return {field.name: getattr(made, field.name) for field in fields(made)}
+    """Return the attributes of ``render``'s result as a mapping, for the store of results."""
+    phantoms = render(**options)
+    return {field.name: getattr(phantoms, field.name) for field in fields(phantoms)}
 
 
 def _check(n, size, seed, lesion_contrast, marker_bias, splits, threads) -> None:
@@ -160,9 +160,9 @@ def _check(n, size, seed, lesion_contrast, marker_bias, splits, threads) -> None
 
 
 def patient_list(n: int, *, seed: int, splits: Mapping[str, float] = SPLITS) -> pd.DataFrame:
-    """List who is imaged how often, in random order, and draw nothing.
+    """List patients and their images in random order; no image is drawn.
 
-    Parameters are those of ``phantoms``.
+    Parameters are those of ``render``.
 
     Returns
     -------
@@ -184,7 +184,7 @@ def patient_list(n: int, *, seed: int, splits: Mapping[str, float] = SPLITS) -> 
 
 
 def _shared(total: int, shares: list[float]) -> list[int]:
-    """Split a count by shares, largest remainders first, so that the parts sum to it."""
+    """Divide a count by shares so that the parts sum to it: the largest remainder method."""
     exact = np.array(shares) * total / sum(shares)
     parts = np.floor(exact + 1e-9).astype(int)
     parts[np.argsort(parts - exact, kind="stable")[: total - parts.sum()]] += 1
@@ -192,10 +192,10 @@ def _shared(total: int, shares: list[float]) -> list[int]:
 
 
 def _image(i, name, patient, *, size, seed, lesion_contrast, marker_bias) -> tuple:
-    """Draw image ``i``: image, lesion mask, lung mask, and what the index says of it.
+    """Draw image ``i``: image, lesion mask, lung mask, and further columns of its index row.
 
-    Build and vessels come from the patient's stream of random numbers, everything else from the
-    image's own, one stream a purpose: what one option changes leaves the other draws alone.
+    Build and vessels are drawn from a random stream of the patient, all else from streams of the
+    image, one for each purpose: an option that changes one draw leaves the others as they are.
     """
     person = np.random.default_rng([seed, 1, [*SHARES].index(name), patient])
     build = anatomy.habitus(person)
@@ -245,7 +245,7 @@ def _image(i, name, patient, *, size, seed, lesion_contrast, marker_bias) -> tup
 
 
 def _coordinates(size: int, technique: SimpleNamespace) -> tuple[np.ndarray, np.ndarray]:
-    """Anatomical coordinates of every pixel of a posed image."""
+    """Return the anatomical coordinates of each pixel of a posed image."""
     line = (np.arange(size, dtype=np.float32) + 0.5) * np.float32(2 / size) - 1
     across, down = line[None] - technique.shift_x, line[:, None] - technique.shift_y
     c = math.cos(technique.rotation) / technique.scale
@@ -254,7 +254,7 @@ def _coordinates(size: int, technique: SimpleNamespace) -> tuple[np.ndarray, np.
 
 
 def _strokes(points, weights, width, *, size: int, technique: SimpleNamespace) -> np.ndarray:
-    """Draw anatomical lines on a posed image: the inverse of `_coordinates`, forwards."""
+    """Draw anatomical lines on a posed image; maps points by the inverse of `_coordinates`."""
     c, s = np.cos(technique.rotation), np.sin(technique.rotation)
     turned = points @ np.array([[c, s], [-s, c]]) * technique.scale
     moved = turned + np.array((technique.shift_x, technique.shift_y))
@@ -264,6 +264,6 @@ def _strokes(points, weights, width, *, size: int, technique: SimpleNamespace) -
 
 
 def _reduced(image: np.ndarray, block: int) -> np.ndarray:
-    """Average square blocks of pixels."""
+    """Return the means of square blocks of pixels."""
     size = len(image) // block
     return image.reshape(size, block, size, block).mean(axis=(1, 3))

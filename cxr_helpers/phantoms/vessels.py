@@ -1,4 +1,4 @@
-"""Lines on a phantom: branching vessels, thickened septa, and how lines are drawn."""
+"""Lines of a phantom: branching vessels and thickened septa, and their drawing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import ndimage
 from cxr_helpers.phantoms.anatomy import HILA
 
 _CALIBRES = ((0.0115, (0, 1)), (0.0065, (2, 3)))  # width of strokes, generations of vessels
-_SAMPLES = 16  # points drawn along one vessel or line
+_SAMPLES = 16  # points along one vessel or line
 
 
 def vessels(rng: np.random.Generator, build: SimpleNamespace) -> list[tuple]:
@@ -20,7 +20,7 @@ def vessels(rng: np.random.Generator, build: SimpleNamespace) -> list[tuple]:
     Returns
     -------
     list of (points, weights, width)
-        One entry a calibre, as `splat` takes them, in anatomical coordinates.
+        One entry for each calibre, for `draw_lines`, in anatomical coordinates.
     """
     trunks = 7
     starts, angles = [], []
@@ -48,8 +48,8 @@ def vessels(rng: np.random.Generator, build: SimpleNamespace) -> list[tuple]:
 def reticulum(rng: np.random.Generator, *, lines: int, reach: float) -> tuple:
     """Draw short criss-cross lines around both hila: thickened interlobular septa.
 
-    Returns points, weights for a peak of 1, and a width, as `splat` takes them; ``reach`` is how
-    far from the hila the lines spread, as a standard deviation.
+    Returns points, weights for a peak of 1, and a width, for `draw_lines`; ``reach`` is the
+    standard deviation of the distance from the hila.
     """
     hilum = HILA[rng.integers(0, 2, lines)]
     away = rng.normal(0, 1, (lines, 2)) * reach * (1, 1.25)
@@ -61,7 +61,7 @@ def reticulum(rng: np.random.Generator, *, lines: int, reach: float) -> tuple:
 
 
 def draw_lines(points: np.ndarray, weights: np.ndarray, *, size: int, width: float) -> np.ndarray:
-    """Draw lines, given as dense points, as a map of soft strokes.
+    """Draw lines of closely spaced points as a map of soft strokes.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def draw_lines(points: np.ndarray, weights: np.ndarray, *, size: int, width: flo
 
 
 def _curves(start, angle, length, *, bend) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Arcs as dense points, with their ends and the directions there."""
+    """Return arcs as closely spaced points, with their ends and the directions there."""
     t = np.linspace(0, 1, _SAMPLES)
     heading = angle[:, None] + bend[:, None] * t
     dx, dy = (np.cumsum(f(heading) * length[:, None] / _SAMPLES, axis=1) for f in (np.cos, np.sin))

@@ -16,7 +16,7 @@ from cxr_helpers.system.errors import DataError
 
 
 def packed(path, members):
-    """Write an archive of the kind that its name tells."""
+    """Write an archive of the type of its suffix."""
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in members:
@@ -35,7 +35,7 @@ KINDS = ["images.zip", "images.tar", "images.tar.gz", "images.tgz"]
 
 @pytest.fixture(params=KINDS)
 def images(request, tmp_path):
-    """Return an archive of images with Kaggle's nested second copy and macOS's clutter."""
+    """Return an archive of images with a nested second copy, as Kaggle's, and clutter of macOS."""
     members = [
         (f"{above}{place}/{name}", b"x")
         for above in ("chest_xray/", "chest_xray/chest_xray/", "__MACOSX/chest_xray/")
@@ -45,7 +45,7 @@ def images(request, tmp_path):
     return packed(tmp_path / request.param, [*members, ("chest_xray/read me.txt", b"x")])
 
 
-def test_every_image_counts_once(images, tmp_path):
+def test_nested_copy_is_ignored_after_unpacking(images, tmp_path):
     found = layouts.scan(archives.unpack(images, cache_dir=tmp_path / "c"))
     assert len(found.files) == sum(map(len, LAYOUT.values()))
 
@@ -56,7 +56,7 @@ def test_only_images_are_unpacked(images, tmp_path):
     assert not (root / "__MACOSX").exists()
 
 
-def test_second_time_it_is_found(images, tmp_path, monkeypatch):
+def test_unpacked_folder_is_reused(images, tmp_path, monkeypatch):
     first = archives.unpack(images, cache_dir=tmp_path / "c")
     monkeypatch.setattr(archives, "_safe_parts", None)
     assert archives.unpack(images, cache_dir=tmp_path / "c") == first
@@ -66,14 +66,14 @@ def test_second_time_it_is_found(images, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name", ["../x.jpeg", "a/../../x.jpeg", "/x.jpeg", "C:\\x.jpeg", "a\\..\\x"]
 )
-def test_paths_that_lead_outside_are_refused(tmp_path, kind, name):
+def test_path_traversal_is_refused(tmp_path, kind, name):
     archive = packed(tmp_path / kind, [("train/a.jpeg", b"x"), (name, b"x")])
     with pytest.raises(DataError, match=rf"{kind} holds .* leads outside"):
         archives.unpack(archive, cache_dir=tmp_path / "c" / "d")
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [kind]
 
 
-def test_links_are_refused(tmp_path):
+def test_link_in_a_zip_is_refused(tmp_path):
     link = zipfile.ZipInfo("train/a.jpeg")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     archive = packed(tmp_path / "evil.zip", [(link, "/etc/passwd")])
@@ -85,7 +85,7 @@ def test_links_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "what", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE]
 )
-def test_links_and_devices_are_refused(tmp_path, kind, what):
+def test_link_or_device_in_a_tar_is_refused(tmp_path, kind, what):
     with tarfile.open(tmp_path / kind, "w:" if kind == "images.tar" else "w:gz") as archive:
         member = tarfile.TarInfo("train/a.jpeg")
         member.type, member.linkname = what, "../../../etc/passwd"
@@ -96,14 +96,14 @@ def test_links_and_devices_are_refused(tmp_path, kind, what):
 
 
 @pytest.mark.parametrize("kind", ["images.zip", "images.tgz"])
-def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, kind, monkeypatch):
+def test_bomb_is_refused_before_unpacking(tmp_path, kind, monkeypatch):
     monkeypatch.setattr(archives, "_copy", None)
     archive = packed(tmp_path / kind, [("train/a.jpeg", b"\0" * 50_000_000)])
     with pytest.raises(DataError, match="more than 100 times its size"):
         archives.unpack(archive, cache_dir=tmp_path / "c")
 
 
-def test_a_tar_with_a_header_that_would_fill_the_memory_is_refused(tmp_path):
+def test_oversized_tar_header_is_refused(tmp_path):
     with tarfile.open(tmp_path / "images.tar", "w:") as archive:
         header = tarfile.TarInfo("././@LongLink")
         header.type, header.size = tarfile.GNUTYPE_LONGNAME, archives.MAXIMUM_HEADER + 1
@@ -112,7 +112,7 @@ def test_a_tar_with_a_header_that_would_fill_the_memory_is_refused(tmp_path):
         archives.unpack(tmp_path / "images.tar", cache_dir=tmp_path / "c")
 
 
-def test_what_follows_a_tars_end_is_bounded_too(tmp_path):
+def test_bytes_after_the_end_of_a_tar_are_limited(tmp_path):
     plain = packed(tmp_path / "images.tar", [("train/a.jpeg", b"x")]).read_bytes()
     with gzip.open(tmp_path / "images.tgz", "wb") as file:
         file.write(plain + bytes(20_000_000))
@@ -121,7 +121,7 @@ def test_what_follows_a_tars_end_is_bounded_too(tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_entries_and_bytes_are_capped(tmp_path, monkeypatch, kind):
+def test_number_of_entries_and_bytes_are_limited(tmp_path, monkeypatch, kind):
     archive = packed(tmp_path / kind, [(f"{i}.jpeg", b"x") for i in range(20)])
     monkeypatch.setattr(archives, "MAXIMUM_ENTRIES", 10)
     with pytest.raises(DataError, match="more than 10 entries"):
@@ -135,13 +135,13 @@ def test_entries_and_bytes_are_capped(tmp_path, monkeypatch, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_name_that_is_a_file_and_a_folder_is_refused(tmp_path, kind):
+def test_name_of_a_file_and_a_folder_is_refused(tmp_path, kind):
     archive = packed(tmp_path / kind, [("a.jpeg", b"x"), ("a.jpeg/b.jpeg", b"x")])
     with pytest.raises(DataError, match="as a file and as a folder"):
         archives.unpack(archive, cache_dir=tmp_path / "c")
 
 
-def test_an_encrypted_zip_is_not_to_be_got_again(tmp_path):
+def test_encrypted_zip_is_refused_with_advice_to_unpack(tmp_path):
     archive = packed(tmp_path / "a.zip", [("train/a.jpeg", b"abc")])
     content = bytearray(archive.read_bytes())
     content[6] |= 1
@@ -151,7 +151,7 @@ def test_an_encrypted_zip_is_not_to_be_got_again(tmp_path):
         archives.unpack(archive, cache_dir=tmp_path / "c")
 
 
-def test_a_member_that_lies_about_its_size_is_refused(tmp_path):
+def test_member_with_a_false_size_is_refused(tmp_path):
     archive = packed(tmp_path / "a.zip", [("train/a.jpeg", b"abc" * 1000)])
     content = bytearray(archive.read_bytes())
     start = content.rindex(b"PK\1\2")
@@ -162,31 +162,31 @@ def test_a_member_that_lies_about_its_size_is_refused(tmp_path):
     assert list((tmp_path / "c" / "unpacked").iterdir()) == []
 
 
-def test_a_damaged_archive_leaves_nothing(images, tmp_path):
+def test_damaged_archive_is_refused_and_leaves_no_files(images, tmp_path):
     if images.suffix == ".tar":
         pytest.skip("a tar has no checksum of its files")
     content = bytearray(images.read_bytes())
     content[60] ^= 0xFF
     images.write_bytes(content)
-    with pytest.raises(DataError, match="get it again"):
+    with pytest.raises(DataError, match="download it again"):
         archives.unpack(images, cache_dir=tmp_path / "c")
     assert not list((tmp_path / "c").glob("unpacked/*"))
 
 
-def test_an_archive_that_was_cut_anywhere_is_refused(images, tmp_path):
-    """Also where a member ends, from which on a tar looks whole."""
+def test_truncated_archive_is_refused(images, tmp_path):
+    """Also at the end of a member, where a tar looks complete."""
     content = images.read_bytes()
     half = len(content) // 2
-    for cut in (1, half, half // 512 * 512):
-        images.write_bytes(content[: max(1, cut)])
+    for length in (1, half, half // 512 * 512):
+        images.write_bytes(content[:length])
         with pytest.raises(
-            DataError, match=rf"^{images.name} .*get it again|^{images.name} is text"
+            DataError, match=rf"^{images.name} .*download it again|^{images.name} is text"
         ):
             archives.unpack(images, cache_dir=tmp_path / "c")
     assert not list((tmp_path / "c").glob("unpacked/*"))
 
 
-def test_the_folder_is_named_as_the_archive(images, tmp_path):
+def test_unpacked_folder_has_the_name_of_the_archive(images, tmp_path):
     assert archives.unpack(images, cache_dir=tmp_path / "c").name == "images"
 
 
@@ -194,11 +194,11 @@ def test_the_folder_is_named_as_the_archive(images, tmp_path):
     ("name", "stem"),
     [("a b.zip", "a b"), ("x.tar.GZ", "x"), ("x.y.tar", "x.y"), ("x", "x"), ("x.7", "x.7")],
 )
-def test_an_archives_name_without_its_kind(name, stem):
+def test_stem_drops_the_suffixes_of_archives(name, stem):
     assert archives.stem(Path(name)) == stem
 
 
-def test_what_dead_processes_have_left_goes(tmp_path, images):
+def test_leftovers_of_dead_processes_are_removed(tmp_path, images):
     place = tmp_path / "c" / "unpacked"
     alive = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
@@ -212,7 +212,7 @@ def test_what_dead_processes_have_left_goes(tmp_path, images):
         alive.communicate()
 
 
-def test_an_archive_made_inside_its_folder(tmp_path):
+def test_archive_with_its_folder_as_first_member_is_unpacked(tmp_path):
     """As by ``tar -czf images.tgz .``, whose first member is the folder itself."""
     make(tmp_path / "a")
     with tarfile.open(tmp_path / "images.tgz", "w:gz") as archive:
@@ -221,7 +221,7 @@ def test_an_archive_made_inside_its_folder(tmp_path):
     assert layouts.scan(unpacked).files.equals(layouts.scan(tmp_path / "a").files)
 
 
-def test_a_zip_of_a_folder_reads_like_the_folder(tmp_path):
+def test_zip_of_a_folder_is_read_like_the_folder(tmp_path):
     import shutil
 
     make(tmp_path / "a" / "chest_xray")

@@ -8,7 +8,7 @@ ENOUGH = {"normal": 9, "bacterial": 9, "viral": 9}
 
 
 def images(train, test):
-    """Return an index with some images of each class, each of its own patient."""
+    """Return an index with a number of images of each class, each of another patient."""
     rows = [
         (split, name, f"{name} {number}")
         for split, counts in (("train", train), ("test", test))
@@ -23,29 +23,29 @@ def images(train, test):
     [
         (ENOUGH, ENOUGH, ""),
         (ENOUGH | {class_names.UNKNOWN: 18}, ENOUGH, ""),
-        (ENOUGH | {class_names.UNKNOWN: 19}, ENOUGH, "do not say whether a pneumonia is bacterial"),
-        (ENOUGH | {"viral": 2}, ENOUGH, "hardly any viral images to learn from"),
-        ({"normal": 9, "viral": 9}, ENOUGH, "there are no bacterial images to learn from"),
+        (ENOUGH | {class_names.UNKNOWN: 19}, ENOUGH, "not known whether a pneumonia is bacterial"),
+        (ENOUGH | {"viral": 2}, ENOUGH, "too few viral training images"),
+        ({"normal": 9, "viral": 9}, ENOUGH, "there are no bacterial training images"),
         (ENOUGH, {"normal": 9, "bacterial": 9}, "no image in test is known to be viral"),
         (ENOUGH, {"normal": 9, class_names.UNKNOWN: 9}, "known to be bacterial or viral"),
     ],
 )
-def test_classes_are_three_where_each_can_be_learnt_and_scored(train, test, reason):
-    names, found = class_names.distinguishable(images(train, test))
-    assert reason in found and bool(reason) == bool(found)
+def test_three_classes_need_images_of_each_in_train_and_test(train, test, reason):
+    names, given = class_names.distinguishable(images(train, test))
+    assert reason in given and bool(reason) == bool(given)
     assert names == (class_names.BINARY_CLASSES if reason else class_names.CLASSES)
 
 
-def test_a_folder_whose_names_tell_nothing_is_remarked_on_before_it_is_decoded(tmp_path):
+def test_unknown_kinds_and_patients_are_noted_before_decoding(tmp_path):
     names = {"NORMAL": "a", "PNEUMONIA": "b"}
     places = [f"{split}/{place}" for split in ("train", "test") for place in names]
     make(tmp_path, {place: ["1.jpeg", "2.jpeg", "3.jpeg"] for place in places})
     kind, patient = ingestion.notes(str(tmp_path))
-    assert "most images' names do not say whether" in kind
-    assert "names of 12 of 12 images carry no patient number: splits and intervals" in patient
+    assert "for most images it is not known whether" in kind
+    assert "12 of 12 images have no patient number: they are split and resampled" in patient
 
 
-def test_where_classes_are_two_pneumonia_is_called_so_and_every_group_stays():
+def test_relabelling_to_two_classes_keeps_groups_distinct():
     index = pd.DataFrame(
         {
             "class_name": ["normal", "viral", class_names.UNKNOWN, class_names.UNKNOWN],
@@ -79,14 +79,14 @@ NUMBERED, PLAIN = ["normal 1", "normal 1", "viral 1"], ["normal train/a.png", "n
         (PLAIN, "", "All 2 images have no patient number"),
     ],
 )
-def test_what_a_patient_group_is_depends_on_the_names(groups, counted, rest):
-    said = class_names.describe_groups(pd.DataFrame({"group": groups}))
-    assert counted in said and rest in said
-    assert ("A group is a class and a number" in said) == bool(counted)
-    assert ("a patient group of its own" in said) == bool(rest)
+def test_description_of_groups_with_and_without_patient_numbers(groups, counted, rest):
+    text = class_names.describe_groups(pd.DataFrame({"group": groups}))
+    assert counted in text and rest in text
+    assert ("A group is a class and a number" in text) == bool(counted)
+    assert ("forms its own patient group" in text) == bool(rest)
 
 
-def test_the_published_names_need_no_remark(tmp_path):
+def test_published_names_need_no_notes(tmp_path):
     make(
         tmp_path,
         {

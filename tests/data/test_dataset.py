@@ -25,7 +25,7 @@ def stage(tmp_path):
     return Stage("01_data", run_dir=tmp_path)
 
 
-def test_images_and_rows_stay_together_when_sorted_by_split(stage):
+def test_images_and_index_keep_their_order_when_sorted_by_split(stage):
     images, index = make_images()
     saved = dataset.save(stage, images, index, {"synthetic": True}, truth={"mask": images > 99})
     stage.finish()
@@ -40,7 +40,7 @@ def test_images_and_rows_stay_together_when_sorted_by_split(stage):
     assert loaded.facts["image_size"] == 8 and loaded.synthetic
 
 
-def test_labels_are_positions_and_unknown_is_minus_one(stage):
+def test_category_is_the_position_of_the_class_and_minus_one_if_unknown(stage):
     images, index = make_images(12)
     index.loc[6, "class_name"] = "unknown subtype"
     part = dataset.save(stage, images, index, {"synthetic": False})["train"]
@@ -50,14 +50,14 @@ def test_labels_are_positions_and_unknown_is_minus_one(stage):
     assert len(part.where(part.category >= 0)) == 2
 
 
-def test_with_two_classes_every_pneumonia_is_one(stage):
+def test_with_two_classes_all_pneumonia_has_label_one(stage):
     images, index = make_images(24)
     index.loc[index["class_name"] == "viral", "class_name"] = "unknown subtype"
     index = class_names.relabelled(index, class_names.BINARY_CLASSES)
     facts = {
         "synthetic": False,
         "classes": class_names.BINARY_CLASSES,
-        "two_class_reason": "no name says so",
+        "two_class_reason": "no name gives the kind",
     }
     data = dataset.save(stage, images, index, facts)
     part = data["train"]
@@ -68,39 +68,39 @@ def test_with_two_classes_every_pneumonia_is_one(stage):
 
 
 @pytest.mark.parametrize("without_patient", [0, 3])
-def test_captions_say_what_the_intervals_draw(stage, without_patient):
+def test_caption_names_what_the_bootstrap_resamples(stage, without_patient):
     facts = {"synthetic": False, "without_patient": without_patient}
     drawn = dataset.save(stage, *make_images(), facts).resampled
     assert drawn.startswith("whole patient groups") and drawn.endswith("drawn within each class")
-    assert ("images whose names carry no patient number" in drawn) == bool(without_patient)
+    assert ("single images without patient number" in drawn) == bool(without_patient)
 
 
-def test_a_split_is_a_view_not_a_copy(stage):
+def test_images_of_a_split_are_a_memory_mapped_view(stage):
     images, index = make_images()
     train = dataset.save(stage, images, index, {"synthetic": True})["train"]
     assert isinstance(train.images, np.memmap)
 
 
-def test_without_validation_a_part_of_train_stands_in(stage):
+def test_development_holds_out_clusters_of_train_without_validation(stage):
     images, index = make_images()
     index["split"] = index["split"].replace({"validation": "train", "contiguous": "train"})
-    learn, choose = dataset.save(stage, images, index, {"synthetic": True}).development(seed=0)
-    assert len(learn) + len(choose) == 90 and len(choose)
-    assert set(learn.index["cluster"]).isdisjoint(choose.index["cluster"])
+    train, validation = dataset.save(stage, images, index, {"synthetic": True}).development(seed=0)
+    assert len(train) + len(validation) == 90 and len(validation)
+    assert set(train.index["cluster"]).isdisjoint(validation.index["cluster"])
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_the_fewest_training_images_are_enough_for_both_parts(seed):
-    """Without validation; the detectors of chapter 4 are fitted on three normal images or more."""
+def test_minimum_number_of_groups_suffices_for_development(seed):
+    """Where there is no validation split; detectors need at least three normal images to fit."""
     least = splits.MINIMUM_GROUPS["train"]
     index = pd.DataFrame({"split": "train", "class_name": ["normal", "viral"] * least})
     index["cluster"] = np.arange(2 * least)
     data = dataset.Dataset(np.zeros((2 * least, 2, 2), np.uint8), index, {"synthetic": True})
-    learn, choose = data.development(seed=seed)
-    assert (learn.pneumonia == 0).sum() >= 3 and set(choose.pneumonia) == {0, 1}
+    train, validation = data.development(seed=seed)
+    assert (train.pneumonia == 0).sum() >= 3 and set(validation.pneumonia) == {0, 1}
 
 
-def test_counts_add_up():
+def test_counts_have_row_and_column_sums():
     table = dataset.counts(make_images()[1]).set_index("split")
     assert table.loc["all", "all"] == 120
     assert table.loc["train", ["normal", "bacterial", "viral"]].tolist() == [10, 10, 10]
@@ -109,20 +109,20 @@ def test_counts_add_up():
 @pytest.mark.parametrize(
     ("column", "message"), [("split", "unknown split"), ("class_name", "unknown class_name")]
 )
-def test_strange_words_are_refused(stage, column, message):
+def test_unknown_split_or_class_name_is_refused(stage, column, message):
     images, index = make_images(9)
-    index.loc[0, column] = "strange"
+    index.loc[0, column] = "other"
     with pytest.raises(ValueError, match=message):
         dataset.save(stage, images, index, {})
 
 
-def test_rows_and_images_must_be_as_many(stage):
+def test_numbers_of_rows_and_images_must_agree(stage):
     images, index = make_images(9)
     with pytest.raises(ValueError, match="8 images but 9 rows"):
         dataset.save(stage, images[:8], index, {})
 
 
-def test_unknown_split_is_refused(stage):
+def test_access_to_an_unknown_split_is_refused(stage):
     data = dataset.save(stage, *make_images(9), {"synthetic": True})
     with pytest.raises(ValueError, match="'val' is not one of"):
         data["val"]
@@ -131,15 +131,13 @@ def test_unknown_split_is_refused(stage):
 @pytest.mark.parametrize(
     ("choose_by", "split"), [("group", "validation"), ("contiguous", "contiguous")]
 )
-def test_one_validation_split_chooses_and_all_are_scored(stage, choose_by, split):
+def test_selection_split_follows_choose_by_and_all_splits_are_scored(stage, choose_by, split):
     data = dataset.save(stage, *make_images(), {"synthetic": True, "choose_by": choose_by})
     assert (data.selection.index["split"] == split).all()
     assert data.scored() == ["validation", "contiguous", "test"]
 
 
-def test_images_that_hold_objects_are_not_unpickled(stage, tmp_path):
-    """SEC-03"""
-
+def test_object_arrays_are_not_unpickled(stage, tmp_path):
     class Evil:
         def __reduce__(self):
             return (tmp_path / "PWNED").touch, ()

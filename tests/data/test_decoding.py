@@ -36,13 +36,13 @@ def test_grey_jpeg_is_squeezed(tmp_path, grey):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "CMYK", "P", "RGBA", "LA", "1"])
-def test_every_mode_reads_like_grey(tmp_path, grey, mode):
+def test_each_colour_mode_is_decoded_to_the_same_grey(tmp_path, grey, mode):
     name = "a.jpeg" if mode in {"RGB", "CMYK"} else "a.png"
     pixels, facts = decoding.decode(saved(tmp_path / name, grey.convert(mode)), 20)
     assert facts["mode"] == mode
-    wanted, _ = decoding.decode(saved(tmp_path / "grey.png", grey), 20)
+    expected, _ = decoding.decode(saved(tmp_path / "grey.png", grey), 20)
     if mode != "1":
-        assert np.abs(pixels.astype(int) - wanted).max() < 12
+        assert np.abs(pixels.astype(int) - expected).max() < 12
     else:
         assert pixels[:, -1].mean() > pixels[:, 0].mean()
 
@@ -59,15 +59,15 @@ def test_progressive_and_misnamed_files_are_read(tmp_path, grey):
     decoding.decode(saved(tmp_path / "b.jpeg", grey, format="PNG"), 20)
 
 
-def test_orientation_is_applied_and_said(tmp_path, grey):
+def test_exif_orientation_is_applied_and_recorded(tmp_path, grey):
     exif = Image.Exif()
-    exif[0x0112] = 6  # stored lying, shown turned a quarter clockwise
+    exif[0x0112] = 6  # to be rotated by a quarter turn clockwise
     pixels, facts = decoding.decode(saved(tmp_path / "a.jpeg", grey, exif=exif), 20)
     assert facts["rotated"]
     assert np.all(np.diff(pixels.mean(axis=1)) > 0)
 
 
-def test_padding_keeps_the_aspect_and_squeezing_does_not(tmp_path):
+def test_padding_keeps_the_aspect_ratio_and_squeezing_does_not(tmp_path):
     path = tmp_path / "wide.png"
     Image.new("L", (80, 40), 200).save(path)
     padded, _ = decoding.decode(path, 20, framing="pad")
@@ -90,21 +90,21 @@ def test_truncated_files_are_refused(tmp_path, grey, cut):
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>"])
-def test_what_is_no_image_is_refused(tmp_path, content):
+def test_file_that_is_not_an_image_is_refused(tmp_path, content):
     path = tmp_path / "a.jpeg"
     path.write_bytes(content)
     with pytest.raises(OSError, match="not a readable image"):
         decoding.decode(path, 20)
 
 
-def test_a_picture_bomb_is_refused_from_its_header(tmp_path):
+def test_decompression_bomb_is_refused_from_its_header(tmp_path):
     path = saved(tmp_path / "a.png", Image.new("1", (30000, 30000)), optimize=True)
     with pytest.raises(OSError, match=r"too large|bomb"):
         decoding.decode(path, 20)
 
 
 class Evil:
-    """Unpickled, it makes a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -113,7 +113,7 @@ class Evil:
         return Path.touch, (self.path,)
 
 
-def images(root, broken=0, copies=1):
+def images(root, damaged=0, copies=1):
     make(root, {place: [] for place in LAYOUT})
     draw = np.random.default_rng(0)
     for place, names in LAYOUT.items():
@@ -122,21 +122,21 @@ def images(root, broken=0, copies=1):
                 stem = name.removesuffix(".jpeg")
                 image = Image.fromarray(draw.integers(0, 255, (40, 50), dtype=np.uint8))
                 image.save(root / place / f"{stem}_{copy}.jpeg")
-    for path in sorted(root.glob("train/NORMAL/*.jpeg"))[:broken]:
+    for path in sorted(root.glob("train/NORMAL/*.jpeg"))[:damaged]:
         path.write_bytes(b"")
     return layouts.scan(root)
 
 
-def test_rows_of_pixels_and_table_belong_together(tmp_path):
+def test_rows_of_pixels_and_table_agree(tmp_path):
     scan = images(tmp_path / "d")
     pixels, table, unreadable = decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
     assert len(pixels) == len(table) == len(scan.files) and unreadable.empty
     for row in (0, len(table) - 1):
-        wanted, _ = decoding.decode(scan.root / table["file"][row], 16)
-        assert np.array_equal(pixels[row], wanted)
+        expected, _ = decoding.decode(scan.root / table["file"][row], 16)
+        assert np.array_equal(pixels[row], expected)
 
 
-def test_second_time_nothing_is_decoded(tmp_path, monkeypatch):
+def test_second_call_reads_the_cache(tmp_path, monkeypatch):
     scan = images(tmp_path / "d")
     first, *_ = decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
     monkeypatch.setattr(decoding, "decode", None)
@@ -145,7 +145,7 @@ def test_second_time_nothing_is_decoded(tmp_path, monkeypatch):
     assert len(list((tmp_path / "c").iterdir())) == 1
 
 
-def test_changed_content_is_another_entry(tmp_path):
+def test_changed_content_makes_a_new_cache_entry(tmp_path):
     scan = images(tmp_path / "d")
     decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
     Image.new("L", (40, 40), 200).save(scan.root / scan.files["file"][0])
@@ -153,8 +153,8 @@ def test_changed_content_is_another_entry(tmp_path):
     assert np.all(np.abs(pixels[0].astype(int) - 200) < 3)
 
 
-def test_a_few_broken_files_are_set_aside_by_name(tmp_path):
-    scan = images(tmp_path / "d", broken=1, copies=12)
+def test_damaged_image_is_listed_as_unreadable(tmp_path):
+    scan = images(tmp_path / "d", damaged=1, copies=12)
     pixels, table, unreadable = decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
     assert len(pixels) == len(table) == len(scan.files) - 1
     assert unreadable["file"].tolist() == [
@@ -163,13 +163,13 @@ def test_a_few_broken_files_are_set_aside_by_name(tmp_path):
     assert table["file"].isin(unreadable["file"]).sum() == 0
 
 
-def test_a_handful_of_broken_files_is_left_out_however_few_there_are(tmp_path):
-    scan = images(tmp_path / "d", broken=5, copies=8)
+def test_five_damaged_images_are_left_out_of_a_small_data_set(tmp_path):
+    scan = images(tmp_path / "d", damaged=5, copies=8)
     pixels, _, unreadable = decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
     assert len(scan.files) == 80 and len(pixels) == 75 and len(unreadable) == 5
 
 
-def test_a_image_without_permission_is_set_aside_by_name(tmp_path):
+def test_image_without_permission_is_listed_as_unreadable(tmp_path):
     scan = images(tmp_path / "d")
     bad = scan.files["file"][0]
     (scan.root / bad).chmod(0)
@@ -183,8 +183,8 @@ def test_a_image_without_permission_is_set_aside_by_name(tmp_path):
     assert done.stdout.split("\n")[:2] == ["file,reason", f"{bad},Permission denied"], done.stderr
 
 
-def test_many_broken_files_stop_the_run(tmp_path):
-    scan = images(tmp_path / "d", broken=6, copies=3)
+def test_many_damaged_images_are_refused(tmp_path):
+    scan = images(tmp_path / "d", damaged=6, copies=3)
     with pytest.raises(DataError, match=r"6 of 30 images cannot be read.*first train/NORMAL/"):
         decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
     assert list((tmp_path / "c").iterdir()) == []
@@ -194,11 +194,11 @@ def test_fingerprint_depends_on_content_not_order():
     one, two = pd.Series(["b", "a"]), pd.Series(["a", "b"])
     assert decoding.fingerprint(one) == decoding.fingerprint(two)
     # printf 'a\nb' | sha256sum
-    wanted = "7e18f737311b2dc3b2f269dd78396b0351f14fb66efa879f768cb23181883c78"
-    assert decoding.fingerprint(one) == wanted
+    expected = "7e18f737311b2dc3b2f269dd78396b0351f14fb66efa879f768cb23181883c78"
+    assert decoding.fingerprint(one) == expected
 
 
-def test_shrinking_takes_means():
+def test_shrink_averages_blocks_of_pixels():
     image = np.array([[[0, 100], [100, 200]]], np.uint8)
     assert decoding.shrink(image, 1).tolist() == [[[100]]]
     assert decoding.shrink(image, 2).tolist() == image.tolist()
@@ -208,7 +208,7 @@ def test_shrinking_takes_means():
     "name",
     ["-x.jpeg", "a b ü.jpeg", "x😀.jpeg", "a\nb.jpeg", "$(x){y}'\".jpeg", "A.JPEG", "a,b.png"],
 )
-def test_odd_names_are_decoded_and_kept(tmp_path, grey, name):
+def test_unusual_file_names_are_decoded_and_kept(tmp_path, grey, name):
     make(tmp_path / "d", {place: [] for place in LAYOUT})
     for place in ("train/NORMAL", "train/PNEUMONIA", "test/NORMAL", "test/PNEUMONIA"):
         for odd in (name, "person1_virus_1.png"):
@@ -219,19 +219,19 @@ def test_odd_names_are_decoded_and_kept(tmp_path, grey, name):
     assert table["file"].tolist() == scan.files["file"].tolist()
 
 
-def test_a_half_filled_entry_is_never_believed(tmp_path):
+def test_incomplete_cache_entry_is_removed_and_replaced(tmp_path):
     scan = images(tmp_path / "d")
     decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
     (entry,) = (tmp_path / "c").iterdir()
     left = tmp_path / "c" / f"{files.PARTIAL}999999999-abc"
-    entry.rename(left)  # as a run that was killed leaves it
+    entry.rename(left)  # as after a kill
     (left / "table.csv").unlink()
     pixels, *_ = decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
     assert len(pixels) == len(scan.files) and entry.is_dir()
     assert not left.exists()
 
 
-def test_two_runs_may_fill_the_cache_at_once(tmp_path):
+def test_concurrent_runs_fill_the_cache_once(tmp_path):
     scan = images(tmp_path / "d", copies=10)
     code = (
         "import sys; from cxr_helpers.data import decoding, layouts; "
@@ -249,7 +249,7 @@ def test_two_runs_may_fill_the_cache_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["short", "empty", "gone", "objects"])
-def test_a_damaged_entry_is_made_again(tmp_path, damage):
+def test_damaged_cache_entry_is_replaced(tmp_path, damage):
     scan = images(tmp_path / "d")
     first = np.array(decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")[0])
     (entry,) = (tmp_path / "c").iterdir()
@@ -265,8 +265,8 @@ def test_a_damaged_entry_is_made_again(tmp_path, damage):
     assert np.array_equal(first, again) and not (tmp_path / "PWNED").exists()
 
 
-def test_a_full_disk_is_an_error_not_the_end_of_the_process(tmp_path):
-    """OUT-02: without reserved space the mapped write would be answered with SIGBUS."""
+def test_full_disk_raises_os_error(tmp_path):
+    """Without allocated space, the mapped write would end the process with SIGBUS."""
     images(tmp_path / "d", copies=40)
     code = (
         "import sys; from cxr_helpers.data import decoding, layouts\n"

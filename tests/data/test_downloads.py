@@ -1,4 +1,4 @@
-"""Downloads against a server of the test's own, which misbehaves on demand."""
+"""Downloads from a local server, which fails on demand."""
 
 import gc
 import http.server
@@ -18,7 +18,7 @@ from cxr_helpers.data import downloads
 from cxr_helpers.system import files
 from cxr_helpers.system.errors import DataError
 
-# a server that breaks off leaves sockets for the collector
+# interrupted transfers leave sockets to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
@@ -40,11 +40,11 @@ CONTENT = zipped(60_000)
 
 @pytest.fixture
 def server():
-    """Serve CONTENT at /good, and other things at other paths; count requests."""
+    """Serve CONTENT at /good, faulty responses at other paths; record requests."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            self.server.asked.append(self.path)
+            self.server.requests.append(self.path)
             body = {
                 "/html": b"<html>please log in</html>",
                 "/short": zipped(30_000),
@@ -71,47 +71,47 @@ def server():
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.asked, server.stalled = [], threading.Event()
+    server.requests, server.stalled = [], threading.Event()
     server.daemon_threads = True
     server.url = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()
-    gc.collect()  # here, where the sockets' warnings are expected
+    gc.collect()  # within this test, which expects the warnings of sockets
 
 
 def fetch(server, cache, path="/good"):
     return downloads.mendeley(cache_dir=cache, url=server.url + path, size=len(CONTENT))
 
 
-def left(cache):
+def names(cache):
     return sorted(p.name for p in (cache / "downloads").iterdir())
 
 
-def test_a_download_is_kept_and_not_asked_for_again(server, tmp_path):
+def test_download_is_cached(server, tmp_path):
     assert fetch(server, tmp_path).read_bytes() == CONTENT
     assert fetch(server, tmp_path).name == "ChestXRay2017.zip"
-    assert server.asked == ["/good"] and left(tmp_path) == ["ChestXRay2017.zip"]
+    assert server.requests == ["/good"] and names(tmp_path) == ["ChestXRay2017.zip"]
 
 
 @pytest.mark.parametrize("path", ["/cut", "/short", "/html", "/noise", "/error"])
-def test_what_is_not_the_archive_never_gets_its_name(server, tmp_path, path):
+def test_faulty_download_is_refused_and_removed(server, tmp_path, path):
     with pytest.raises(DataError) as error:
         fetch(server, tmp_path, path)
-    said = str(error.value)
-    assert "\n" not in said and "10.17632/rscbjbr9sj.2" in said and "by hand" in said
-    assert left(tmp_path) == []
+    message = str(error.value)
+    assert "\n" not in message and "10.17632/rscbjbr9sj.2" in message and "by hand" in message
+    assert names(tmp_path) == []
     assert fetch(server, tmp_path).read_bytes() == CONTENT
 
 
-def test_a_truncated_copy_on_disk_is_replaced(server, tmp_path):
+def test_truncated_copy_on_disk_is_replaced(server, tmp_path):
     (tmp_path / "downloads").mkdir()
     (tmp_path / "downloads" / "ChestXRay2017.zip").write_bytes(CONTENT[:100])
     assert fetch(server, tmp_path).read_bytes() == CONTENT
 
 
-def test_killed_in_the_middle_it_starts_again(server, tmp_path):
+def test_download_starts_again_after_a_kill(server, tmp_path):
     code = (
         "import sys; from cxr_helpers.data import downloads; "
         "downloads.mendeley(cache_dir=sys.argv[1], url=sys.argv[2], size=int(sys.argv[3]))"
@@ -125,19 +125,19 @@ def test_killed_in_the_middle_it_starts_again(server, tmp_path):
     assert server.stalled.wait(30)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
-    assert [name[:9] for name in left(tmp_path)] == [files.PARTIAL]
+    assert [name[:9] for name in names(tmp_path)] == [files.PARTIAL]
     assert fetch(server, tmp_path).read_bytes() == CONTENT
-    assert left(tmp_path) == ["ChestXRay2017.zip"]
+    assert names(tmp_path) == ["ChestXRay2017.zip"]
 
 
-def test_no_network_says_how_to_go_on(tmp_path):
+def test_refusal_without_network_names_the_remedy(tmp_path):
     with pytest.raises(DataError) as error:
         downloads.mendeley(cache_dir=tmp_path, url="http://127.0.0.1:9/x", size=1)
     assert "--data phantom needs no network" in str(error.value)
     assert "Traceback" not in str(error.value) and "\n" not in str(error.value)
 
 
-def test_kaggle_without_a_network_says_how_to_go_on(monkeypatch):
+def test_kaggle_refusal_without_network_names_the_remedy(monkeypatch):
     kagglehub = pytest.importorskip("kagglehub")
 
     def refuse(handle):
@@ -146,11 +146,13 @@ def test_kaggle_without_a_network_says_how_to_go_on(monkeypatch):
     monkeypatch.setattr(kagglehub, "dataset_download", refuse)
     with pytest.raises(DataError) as error:
         downloads.kaggle()
-    said = str(error.value)
-    assert "(Max retries exceeded)" in said and "by hand" in said and "--data phantom" in said
+    message = str(error.value)
+    assert (
+        "(Max retries exceeded)" in message and "by hand" in message and "--data phantom" in message
+    )
 
 
-def test_kaggles_cached_copy_serves_without_a_network(tmp_path, monkeypatch):
+def test_cached_kaggle_copy_is_found_without_network(tmp_path, monkeypatch):
     pytest.importorskip("kagglehub")
     handle = tmp_path / "datasets" / "paultimothymooney" / "chest-xray-pneumonia"
     (handle / "versions" / "2" / "chest_xray").mkdir(parents=True)
@@ -160,5 +162,5 @@ def test_kaggles_cached_copy_serves_without_a_network(tmp_path, monkeypatch):
     assert downloads.kaggle() == handle / "versions" / "2"
 
 
-def test_a_version_is_pinned():
+def test_version_of_the_kaggle_dataset_is_pinned():
     assert downloads.KAGGLE_HANDLE.endswith("/versions/2")

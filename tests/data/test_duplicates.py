@@ -19,7 +19,7 @@ def images():
 
 
 def with_copy(images, picture, *, split, sha256="copy", class_name=None, group="other 1"):
-    """Return the images and one more, in ``split``."""
+    """Return the images and an additional one, in ``split``."""
     images, index = images
     row = index.iloc[[0]].assign(split=split, sha256=sha256, group=group, file="copy.png")
     if class_name:
@@ -28,7 +28,7 @@ def with_copy(images, picture, *, split, sha256="copy", class_name=None, group="
 
 
 def reencoded(image, **options):
-    """Return an image as another program would have saved and resized it."""
+    """Return an image that was resized and saved as a JPEG."""
     buffer = io.BytesIO()
     Image.fromarray(image).resize((140, 150)).save(buffer, "JPEG", **options)
     size = image.shape[::-1]
@@ -36,18 +36,18 @@ def reencoded(image, **options):
         return np.asarray(image.resize(size))
 
 
-def test_different_images_are_no_duplicates(images):
+def test_different_images_are_not_duplicates(images):
     assert duplicates.find(*images).empty
 
 
-def test_the_same_file_is_exact(images):
+def test_equal_digest_is_an_exact_duplicate(images):
     images, index = with_copy(images, images[0][5], split="train", sha256=images[1]["sha256"][5])
     (pair,) = duplicates.find(images, index).itertuples()
     assert (pair.first, pair.second, pair.kind, pair.difference) == (5, 40, "exact", 0)
 
 
 @pytest.mark.parametrize("quality", [95, 50])
-def test_the_same_picture_saved_anew_is_near(images, quality):
+def test_reencoded_image_is_a_near_duplicate(images, quality):
     copy = reencoded(images[0][5], quality=quality)
     (pair,) = duplicates.find(*with_copy(images, copy, split="train")).itertuples()
     assert (pair.first, pair.second, pair.kind) == (5, 40, "near")
@@ -60,14 +60,14 @@ def test_pairs_across_splits_and_classes_are_marked(images):
     assert pair.across_splits and pair.across_classes
 
 
-def test_a_training_image_that_test_has_too_goes(images):
+def test_training_image_with_a_copy_in_test_is_dropped(images):
     row = images[1].index[images[1]["split"] == "test"][0]
     images, index = with_copy(images, reencoded(images[0][row], quality=70), split="train")
     leaking = duplicates.leaks(index, duplicates.find(images, index))
     assert np.flatnonzero(leaking).tolist() == [40]
 
 
-def test_a_training_image_of_a_group_in_test_goes(images):
+def test_training_image_of_a_group_in_test_is_dropped(images):
     group = images[1].loc[images[1]["split"] == "test", "group"].iloc[0]
     noise = np.random.default_rng(0).integers(0, 256, (96, 96), dtype=np.uint8)
     images, index = with_copy(images, noise, split="train", group=group)
@@ -93,7 +93,7 @@ def test_test_image_shared_with_the_models_is_dropped_with_its_group(images):
         assert leaking[40] and leaking[41] and not leaking[42]
 
 
-def test_equal_group_numbers_of_another_collection_are_no_leak(images):
+def test_equal_groups_without_a_shared_image_are_not_leakage(images):
     group = images[1].loc[images[1]["split"] == "train", "group"].iloc[0]
     index = images[1].copy()
     index.loc[index["split"] == "test", "group"] = group
@@ -101,12 +101,12 @@ def test_equal_group_numbers_of_another_collection_are_no_leak(images):
     assert duplicates.leaks(index, duplicates.find(images[0], index)).any()
 
 
-def test_the_side_to_drop_must_be_known(images):
+def test_unknown_side_to_drop_is_refused(images):
     with pytest.raises(ValueError, match="drop 'validation' is neither"):
         duplicates.leaks(images[1], duplicates.find(*images), drop="validation")
 
 
-def test_duplicates_within_train_stay(images):
+def test_duplicates_within_train_are_kept(images):
     row = images[1].index[images[1]["split"] == "train"][0]
     images, index = with_copy(images, images[0][row], split="train")
     assert not duplicates.leaks(index, duplicates.find(images, index)).any()

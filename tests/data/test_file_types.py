@@ -13,12 +13,12 @@ ADVICE = "give a folder of images, or a .zip, .tar or .tar.gz of one"
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "description"),
     [
-        (b"", "is empty: get it again"),
+        (b"", "is empty: download it again"),
         (b"PK\3\4" + bytes(100), "is a zip archive whose end is missing"),
         (b"\x1f\x8b tar", "is a file compressed by gzip whose end is missing"),
-        (gzip.compress(b"a,b\n1,2\n" * 100), "is one file compressed by gzip, no tar"),
+        (gzip.compress(b"a,b\n1,2\n" * 100), "is one file compressed by gzip, not a tar"),
         (gzip.compress(b"x" * 5000)[:-20], "is "),
         (b"7z\xbc\xaf\x27\x1c...", "is a 7z archive: unpack it, and give the folder"),
         (b"\xff\xd8\xff\xe0" + bytes(100), f"is a single JPEG image: {ADVICE}"),
@@ -27,20 +27,19 @@ ADVICE = "give a folder of images, or a .zip, .tar or .tar.gz of one"
         (b"file,label\na.jpeg,normal\n", f"is text, such as a CSV table: {ADVICE}"),
         ("Größe;Maß\n".encode() * 100, "is text, such as a CSV table"),
         (b"  \n<!DOCTYPE html>", "is a web page or XML"),
-        (b"\x00\x01\x02\x03" * 200, "is no archive"),
-        (bytes(1024), "is no archive"),
+        (b"\x00\x01\x02\x03" * 200, "is not an archive"),
+        (bytes(1024), "is not an archive"),
     ],
 )
-def test_a_file_is_called_what_it_is(tmp_path, content, words):
+def test_refusal_names_the_type_of_the_file(tmp_path, content, description):
     path = tmp_path / "images.zip"
     path.write_bytes(content)
     with pytest.raises(DataError) as error:
         file_types.archive_kind(path)
-    assert str(error.value).startswith(f"images.zip {words}")
+    assert str(error.value).startswith(f"images.zip {description}")
 
 
-def test_a_zip_may_begin_with_a_program(tmp_path):
-    """As those that unpack themselves."""
+def test_self_extracting_zip_is_a_zip(tmp_path):
     with open(tmp_path / "images.exe", "wb") as file:
         file.write(b"MZ" + bytes(1000))
         with zipfile.ZipFile(file, "a") as archive:
@@ -48,7 +47,7 @@ def test_a_zip_may_begin_with_a_program(tmp_path):
     assert file_types.archive_kind(tmp_path / "images.exe") == file_types.ZIP
 
 
-def test_a_file_without_permission_is_called_so(tmp_path):
+def test_file_without_permission_is_refused_as_such(tmp_path):
     path = tmp_path / "images.zip"
     path.write_bytes(b"x")
     path.chmod(0)
@@ -56,4 +55,4 @@ def test_a_file_without_permission_is_called_so(tmp_path):
     code += "file_types.archive_kind(Path(sys.argv[1]))"
     command = [*powerless(), sys.executable, "-c", code, path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert "images.zip may not be read: change its permissions" in done.stderr
+    assert "images.zip cannot be read: change its permissions" in done.stderr

@@ -23,31 +23,31 @@ def new(*splits, size=8, **changes):
     index = pd.DataFrame({"split": splits, "class_name": "viral", "group": "viral 1"})
     index["file"] = [f"new {i}" for i in range(len(index))]
     nothing = pd.DataFrame(columns=["file", "reason"])
-    said = {"name": "new images", "synthetic": False, "fingerprint": "g", "truth": {"masks": 1}}
+    options = {"name": "new images", "synthetic": False, "fingerprint": "g", "truth": {"masks": 1}}
     images = np.full((len(index), size, size), 2, np.uint8)
     return ingestion.ImageSet(
-        **said | changes, images=images, index=index, ignored=nothing, unreadable=nothing
+        **options | changes, images=images, index=index, ignored=nothing, unreadable=nothing
     )
 
 
-def test_only_test_is_new(earlier):
-    made = ingestion.as_test(new("train", "test", "test"), earlier)
-    assert made.index["file"].tolist() == [*(f"old {i}" for i in range(6)), "new 1", "new 2"]
-    assert made.index["split"].tolist() == [
+def test_only_test_images_are_replaced(earlier):
+    combined = ingestion.as_test(new("train", "test", "test"), earlier)
+    assert combined.index["file"].tolist() == [*(f"old {i}" for i in range(6)), "new 1", "new 2"]
+    assert combined.index["split"].tolist() == [
         *("train", "train", "validation", "validation", "contiguous", "contiguous"),
         *("test", "test"),
     ]
-    assert made.images[:, 0, 0].tolist() == [1] * 6 + [2, 2]
-    assert made.name == "new images, scored by the models of old images"
-    assert made.fingerprint == "g" and made.truth == {} and not made.synthetic
+    assert combined.images[:, 0, 0].tolist() == [1] * 6 + [2, 2]
+    assert combined.name == "new images, scored by the models of old images"
+    assert combined.fingerprint == "g" and combined.truth == {} and not combined.synthetic
 
 
 @pytest.mark.parametrize("change", ["test_from_train", "synthetic"])
-def test_without_a_test_of_their_own_all_images_are_scored(earlier, change):
-    made = ingestion.as_test(new("train", "test", **{change: True}), earlier)
-    assert made.index["file"].tolist()[6:] == ["new 0", "new 1"]
-    assert (made.index["split"][6:] == "test").all() and not made.test_from_train
-    assert made.synthetic == (change == "synthetic")
+def test_all_images_become_test_images_without_a_published_test_set(earlier, change):
+    combined = ingestion.as_test(new("train", "test", **{change: True}), earlier)
+    assert combined.index["file"].tolist()[6:] == ["new 0", "new 1"]
+    assert (combined.index["split"][6:] == "test").all() and not combined.test_from_train
+    assert combined.synthetic == (change == "synthetic")
 
 
 def test_images_of_another_size_are_refused(earlier):

@@ -17,20 +17,20 @@ FILES = pd.DataFrame(
 
 
 @pytest.fixture(autouse=True)
-def these_are_published(monkeypatch):
+def published_files(monkeypatch):
     for name, rows in FILES.groupby("folder"):
         monkeypatch.setitem(kermany.FINGERPRINTS, name, decoding.fingerprint(rows["sha256"]))
     mendeley = FILES[FILES["folder"] != "test"]
     monkeypatch.setattr(kermany, "MENDELEY_TRAIN", decoding.fingerprint(mendeley["sha256"]))
 
 
-def test_the_published_files_are_known():
+def test_published_files_are_identified_in_both_layouts():
     assert "Kaggle's folders" in kermany.identity(FILES.sample(frac=1, random_state=0))
     merged = FILES.assign(folder=FILES["folder"].replace("val", "train"))
     assert "Mendeley's folders" in kermany.identity(merged)
 
 
-def test_a_part_is_called_a_part():
+def test_part_of_the_published_files_is_identified():
     part = kermany.identity(FILES[FILES["folder"] == "test"])
     assert part == "a part of the published dataset: test file by file"
     changed = FILES.copy()
@@ -40,12 +40,12 @@ def test_a_part_is_called_a_part():
     )
 
 
-def test_other_contents_under_published_names():
+def test_other_contents_under_published_names_are_identified():
     changed = FILES.assign(sha256=[str(i) * 64 for i in range(4)])
     assert kermany.identity(changed).startswith("not the published files: their names")
 
 
-def test_something_else_is_called_so():
+def test_other_files_are_not_the_published_dataset():
     other = FILES.assign(
         sha256=[str(i) * 64 for i in range(4)],
         group=["normal train/a.jpeg", "viral 2", "normal 3", "bacterial 4"],
@@ -53,7 +53,7 @@ def test_something_else_is_called_so():
     assert kermany.identity(other) == "not the published dataset"
 
 
-def test_mendeleys_folders_are_compared_with_mendeleys_counts():
+def test_counts_without_val_are_compared_with_mendeley():
     table = kermany.compare(FILES[FILES["folder"] != "val"])
     assert table["published"].sum() == 5856 and set(table["folder"]) == {"train", "test"}
 
@@ -66,7 +66,7 @@ def test_counts_are_compared_with_the_published_ones(tmp_path):
     assert line["found"] == 0 and line["difference"] == 0
 
 
-def test_where_no_name_tells_the_kind_two_classes_are_compared():
+def test_two_classes_are_compared_where_kinds_are_unknown():
     kinds = FILES["class_name"].where(FILES["class_name"] == "normal", class_names.UNKNOWN)
     table = kermany.compare(FILES.assign(class_name=kinds))
     assert set(table["class"]) == {"normal", "pneumonia"} and table["published"].sum() == 5856

@@ -58,24 +58,24 @@ def test_test_labels_are_withheld_until_evaluation_is_declared(radiographs, read
         lambda index: index.query("class_name == 'normal'"),
     ],
 )
-def test_no_other_way_through_pandas_leads_to_them(radiographs, read):
+def test_withheld_labels_cannot_be_read_through_pandas(radiographs, read):
     with pytest.raises((LabelsWithheld, KeyError, AttributeError, NameError)):
         read(radiographs.index)
     assert "viral" not in radiographs.index.to_csv()
 
 
-def test_what_says_nothing_of_the_class_may_be_read(radiographs):
+def test_columns_that_do_not_reveal_the_class_are_visible(radiographs):
     assert (radiographs.index["split"] == "test").sum() == 20 == len(radiographs["test"])
     assert radiographs.index[["width", "border_normal"]].to_numpy().shape == (60, 2)
 
 
-def test_learning_and_choosing_read_their_labels_freely(radiographs):
+def test_labels_of_train_and_validation_are_visible(radiographs):
     for name in ("train", "validation"):
         assert radiographs[name].pneumonia.sum() == 10
         assert set(radiographs[name].index["class_name"]) == {"normal", "viral"}
 
 
-def test_in_a_notebook_a_declaration_ends_with_its_cell(radiographs):
+def test_declaration_ends_with_the_notebook_cell(radiographs):
     shell = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
     try:
         shell.user_ns["radiographs"] = radiographs
@@ -91,8 +91,8 @@ def test_in_a_notebook_a_declaration_ends_with_its_cell(radiographs):
         InteractiveShell.clear_instance()
 
 
-def test_test_images_lie_in_random_order(tmp_path):
-    """Folders are sorted by class: position must not tell it."""
+def test_test_images_are_in_random_order(tmp_path):
+    """Folders are sorted by class: position must not reveal it."""
     stage = Stage("01_data", run_dir=tmp_path)
     n = 200
     index = pd.DataFrame({"split": ["test"] * n, "class_name": np.repeat(["normal", "viral"], 100)})

@@ -14,13 +14,13 @@ def images(groups=60, seed=0):
     return np.repeat(names, sizes), np.repeat(classes, sizes)
 
 
-def test_no_group_is_parted():
+def test_validation_keeps_groups_together():
     groups, classes = images()
     mask = splits.validation_mask(groups, classes, fraction=0.2, seed=0)
     assert set(groups[mask]).isdisjoint(groups[~mask])
 
 
-def test_share_is_met_and_classes_are_balanced_alike():
+def test_validation_has_the_target_share_of_each_class():
     groups, classes = images(300)
     mask = splits.validation_mask(groups, classes, fraction=0.2, seed=0)
     assert mask.mean() == pytest.approx(0.2, abs=0.02)
@@ -28,7 +28,7 @@ def test_share_is_met_and_classes_are_balanced_alike():
         assert mask[classes == name].mean() == pytest.approx(0.2, abs=0.04)
 
 
-def test_same_seed_same_split_and_another_seed_another():
+def test_split_depends_on_the_seed_only():
     groups, classes = images()
     one, two, three = (
         splits.validation_mask(groups, classes, fraction=0.2, seed=s) for s in (1, 1, 2)
@@ -36,17 +36,17 @@ def test_same_seed_same_split_and_another_seed_another():
     assert np.array_equal(one, two) and not np.array_equal(one, three)
 
 
-def test_zero_means_no_validation():
+def test_fraction_zero_selects_no_image():
     assert not splits.validation_mask(*images(), fraction=0, seed=0).any()
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 0.6])
-def test_impossible_share_is_refused(fraction):
+def test_fraction_out_of_range_is_refused(fraction):
     with pytest.raises(ValueError, match=r"expected 0 to 0\.5"):
         splits.validation_mask(*images(), fraction=fraction, seed=0)
 
 
-def test_a_rare_class_stays_in_train():
+def test_rare_class_stays_in_train():
     groups, classes = images(60)
     groups, classes = np.append(groups, "x"), np.append(classes, "unknown subtype")
     mask = splits.validation_mask(groups, classes, fraction=0.2, seed=0)
@@ -54,15 +54,15 @@ def test_a_rare_class_stays_in_train():
 
 
 @pytest.mark.parametrize("kind", ["normal", "one kind of pneumonia"])
-def test_too_few_groups_are_said(kind):
+def test_too_few_groups_are_refused_by_class(kind):
     classes = np.repeat(["normal", "viral"], [2, 9] if kind == "normal" else [9, 2])
     groups = [f"g{i}" for i in range(11)]
     with pytest.raises(DataError, match=f"too few images of {kind}: train has 2 of at least 3"):
         splits.validation_mask(groups, classes, fraction=0.1, seed=0)
 
 
-def test_with_few_groups_each_side_still_has_both_kinds():
-    """Three patients with normal images, nine with bacterial, three with viral ones."""
+def test_few_groups_still_give_normal_and_pneumonia_on_both_sides():
+    """Three normal, nine bacterial and three viral patients."""
     classes = np.repeat(["normal", "bacterial", "viral"], [3, 9, 3])
     groups = np.array([f"g{i}" for i in range(15)])
     for seed in range(20):
@@ -71,35 +71,37 @@ def test_with_few_groups_each_side_still_has_both_kinds():
             assert "normal" in classes[side] and len(set(classes[side])) > 1
 
 
-CUT = {"validation": 0.1, "contiguous": 0.1, "chooser": "validation", "seed": 0}
+OPTIONS = {"validation": 0.1, "contiguous": 0.1, "chooser": "validation", "seed": 0}
 
 
-def test_the_splits_part_no_group_and_leave_both_kinds_in_train():
+def test_splits_keep_groups_together_and_both_classes_in_train():
     groups = series()
     classes = np.array([group.split()[0] for group in groups])
-    split = splits.validation_splits(groups, classes, **CUT)
+    split = splits.validation_splits(groups, classes, **OPTIONS)
     assert sorted(set(split)) == ["contiguous", "train", "validation"]
     assert all(len(set(split[groups == group])) == 1 for group in set(groups))
     assert {*classes[split == "train"]} == {*classes[split == "validation"]} == {"normal", "viral"}
-    whole = splits.validation_splits(groups, classes, **CUT | {"validation": 0, "contiguous": 0})
-    assert (whole == "train").all()
+    unsplit = splits.validation_splits(
+        groups, classes, **OPTIONS | {"validation": 0, "contiguous": 0}
+    )
+    assert (unsplit == "train").all()
 
 
-def test_a_split_to_choose_by_needs_both_kinds():
+def test_selection_split_needs_normal_and_pneumonia():
     groups = np.array([*(f"normal {i}" for i in range(40)), *(f"x/{i}.png" for i in range(40))])
     classes = np.repeat(["normal", "viral"], 40)
-    assert (splits.validation_splits(groups, classes, **CUT) == "contiguous").sum() == 4
+    assert (splits.validation_splits(groups, classes, **OPTIONS) == "contiguous").sum() == 4
     with pytest.raises(
-        DataError, match="too few images of one kind of pneumonia: contiguous as cut"
+        DataError, match="too few images of one kind of pneumonia: contiguous after splitting"
     ):
-        splits.validation_splits(groups, classes, **CUT | {"chooser": "contiguous"})
+        splits.validation_splits(groups, classes, **OPTIONS | {"chooser": "contiguous"})
 
 
 def series(n=40, per=3):
     return np.repeat([f"{name} {i}" for name in ("normal", "viral") for i in range(n)], per)
 
 
-def test_a_serial_block_is_contiguous_in_each_series():
+def test_block_is_contiguous_in_each_series():
     groups = series()
     mask = splits.contiguous_mask(groups, fraction=0.2, seed=0)
     for name in ("normal", "viral"):
@@ -109,46 +111,46 @@ def test_a_serial_block_is_contiguous_in_each_series():
         assert mask[here].mean() == pytest.approx(0.2, abs=0.06)
 
 
-def test_a_serial_block_parts_no_group():
+def test_block_keeps_groups_together():
     groups = series()
     mask = splits.contiguous_mask(groups, fraction=0.13, seed=3)
     assert set(groups[mask]).isdisjoint(groups[~mask])
 
 
-def test_serial_blocks_go_by_number_not_by_text():
+def test_blocks_are_ordered_by_number_not_by_text():
     groups = np.array([f"viral {i}" for i in (9, 10, 11, 100, 101)])
     mask = splits.contiguous_mask(groups, fraction=0.4, seed=0)
     chosen = [int(g.split()[1]) for g in groups[mask]]
     assert chosen in ([9, 10], [10, 11], [11, 100], [100, 101])
 
 
-def test_groups_without_a_number_are_left_out_of_blocks():
+def test_groups_without_a_number_are_not_in_blocks():
     groups = np.array([*series(), *(["normal train/a.jpeg"] * 50)])
     assert not splits.contiguous_mask(groups, fraction=0.5, seed=0)[-50:].any()
     assert not splits.contiguous_mask(groups, fraction=0, seed=0).any()
 
 
-def test_impossible_serial_share_is_refused():
+def test_contiguous_fraction_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"contiguous fraction 0\.9"):
         splits.contiguous_mask(series(), fraction=0.9, seed=0)
 
 
-def test_groups_that_share_a_duplicate_are_one_cluster():
-    """By hand: b and d through images 2 and 5, d and e through 4 and 6."""
+def test_groups_that_share_a_duplicate_form_one_cluster():
+    """b and d share images 2 and 5, d and e images 4 and 6."""
     groups = np.array(["a", "b", "b", "c", "d", "d", "e"])
-    found = splits.clusters(groups, pd.DataFrame({"first": [2, 4], "second": [5, 6]}))
-    assert [found[0], found[1], found[3]] == list(dict.fromkeys(found))
-    assert (found == found[1]).tolist() == [False, True, True, False, True, True, True]
+    clusters = splits.clusters(groups, pd.DataFrame({"first": [2, 4], "second": [5, 6]}))
+    assert [clusters[0], clusters[1], clusters[3]] == list(dict.fromkeys(clusters))
+    assert (clusters == clusters[1]).tolist() == [False, True, True, False, True, True, True]
 
 
-def test_without_duplicates_clusters_are_groups():
+def test_clusters_are_groups_without_duplicates():
     groups, _ = images()
-    found = splits.clusters(groups, pd.DataFrame({"first": [], "second": []}))
-    assert len(set(zip(found, groups, strict=True))) == len(set(groups)) == len(set(found))
+    clusters = splits.clusters(groups, pd.DataFrame({"first": [], "second": []}))
+    assert len(set(zip(clusters, groups, strict=True))) == len(set(groups)) == len(set(clusters))
 
 
-def test_a_rare_class_goes_with_its_group():
-    """A group that two classes share, one of them too rare to be stratified."""
+def test_rare_class_stays_with_its_group():
+    """A group of two classes, one of them too rare for stratification."""
     groups, classes = images(60)
     groups, classes = np.append(groups, "rare"), np.append(classes, "unknown subtype")
     for name in np.unique(groups[:-1]):
@@ -157,7 +159,7 @@ def test_a_rare_class_goes_with_its_group():
         assert mask[-1] == mask[:-1][groups[:-1] == name].all()
 
 
-def test_a_serial_block_takes_duplicates_along():
+def test_duplicates_join_the_block():
     groups = series()
     block = splits.contiguous_mask(groups, fraction=0.2, seed=0)
     pairs = pd.DataFrame({"first": np.flatnonzero(block)[:2], "second": np.flatnonzero(~block)[:2]})

@@ -1,4 +1,4 @@
-"""Phantoms: planted truths of the pictures, and invariants of the roster."""
+"""Phantoms: planted properties of the images, and invariants of the patient list."""
 
 import numpy as np
 import pandas as pd
@@ -29,10 +29,10 @@ def box_of(images, i):
     return np.s_[y0:y1, x0:x1]
 
 
-def pneumonia_told_by(values, index):
-    """Probability that a random pneumonia exceeds a random normal."""
-    sick = index["class_name"] != "normal"
-    above = values[sick].to_numpy()[:, None] - values[~sick].to_numpy()
+def auroc(values, index):
+    """Return the probability that a random pneumonia has a larger value than a random normal."""
+    positive = index["class_name"] != "normal"
+    above = values[positive].to_numpy()[:, None] - values[~positive].to_numpy()
     return np.mean((above > 0) + 0.5 * (above == 0))
 
 
@@ -49,7 +49,7 @@ def test_shapes_types_and_ranges(size):
     assert (0 <= box).all() and (box <= size).all() and (box[:, :2] < box[:, 2:]).all()
 
 
-def test_same_seed_same_images_on_any_number_of_threads(images):
+def test_images_do_not_depend_on_the_number_of_threads(images):
     again = render(n=100, size=64, seed=5, threads=1)
     assert np.array_equal(images.images, again.images)
     assert np.array_equal(images.lesion_masks, again.lesion_masks)
@@ -65,12 +65,12 @@ def test_global_random_state_is_neither_read_nor_changed():
     assert np.array_equal(one, render(n=2, size=32).images)
 
 
-def test_other_seed_other_images():
+def test_another_seed_gives_other_images():
     one, two = (render(n=4, size=32, seed=seed).images for seed in (0, 1))
     assert (one != two).any(axis=(1, 2)).all()
 
 
-def test_same_image_at_any_size(images):
+def test_image_is_the_same_at_two_sizes(images):
     large = render(n=100, size=128, seed=5)
     reduced = large.images.reshape(100, 64, 2, 64, 2).mean(axis=(2, 4))
     outside = np.ones((100, 64, 64), bool)
@@ -89,7 +89,7 @@ def test_lesions_lie_in_the_lungs_and_only_in_pneumonia(images):
     assert share.min() > 0.12 and share.max() < 0.55
 
 
-def test_viral_is_bilateral_and_bacterial_mostly_is_not(images):
+def test_viral_lesions_are_bilateral_and_bacterial_mostly_unilateral(images):
     def bilateral(name):
         masks = images.lesion_masks[rows(images, name)]
         return np.mean(masks[..., :32].any(axis=(1, 2)) & masks[..., 32:].any(axis=(1, 2)))
@@ -98,7 +98,7 @@ def test_viral_is_bilateral_and_bacterial_mostly_is_not(images):
     assert bilateral("bacterial") < 0.6
 
 
-def test_lesions_brighten_their_place_and_nothing_far_from_it(images, without_lesions):
+def test_lesion_contrast_brightens_the_lesion_only(images, without_lesions):
     assert np.array_equal(images.lesion_masks, without_lesions.lesion_masks)
     change = images.images.astype(int) - without_lesions.images
     assert not change[rows(images, "normal")].any()
@@ -110,7 +110,7 @@ def test_lesions_brighten_their_place_and_nothing_far_from_it(images, without_le
         assert change[i][lesion].mean() > 10 * np.abs(change[i][~lungs]).mean()
 
 
-def test_visibility_grows_with_contrast(images, without_lesions):
+def test_lesions_are_brighter_with_higher_contrast(images, without_lesions):
     stark = render(n=100, size=64, seed=5, lesion_contrast=2)
     lesion = images.lesion_masks
     means = [f.images[lesion].mean() for f in (without_lesions, images, stark)]
@@ -126,13 +126,13 @@ def test_heart_is_on_the_viewers_right_and_lungs_are_dark(images):
     assert average[34:42, 40:44].mean() > average[34:42, 20:24].mean() + 20
 
 
-def test_right_side_of_the_diaphragm_is_higher(images):
+def test_right_dome_of_the_diaphragm_is_higher(images):
     depth = np.where(images.lung_masks, np.arange(64)[:, None], 0)
     right, left = (depth[..., side].max(axis=(1, 2)) for side in np.s_[:32, 32:])
     assert left.mean() > right.mean() + 0.5
 
 
-def test_the_box_holds_the_brightest_thing_around():
+def test_marker_box_holds_the_letter():
     images = render(n=30, size=128, seed=5)
     for i, image in enumerate(images.images):
         rows, columns = box = box_of(images, i)
@@ -148,18 +148,18 @@ def test_marker_is_independent_of_class_unless_biased():
     assert free["class_name"].equals(biased["class_name"])
     for index, low, high in ((free, 0.3, 0.7), (biased, 1, 1)):
         height = -index["marker_y0"]
-        assert low <= pneumonia_told_by(height, index) <= high
+        assert low <= auroc(height, index) <= high
     tall = biased["marker_y1"] - biased["marker_y0"]
-    assert pneumonia_told_by(tall, biased) > 0.75
+    assert auroc(tall, biased) > 0.75
 
 
-def test_mean_brightness_does_not_tell_the_class():
+def test_mean_brightness_is_independent_of_class():
     images = render(n=150, size=32, seed=1)
     mean = pd.Series(images.images.mean(axis=(1, 2)))
-    assert 0.3 < pneumonia_told_by(mean, images.index) < 0.7
+    assert 0.3 < auroc(mean, images.index) < 0.7
 
 
-def test_roster_keeps_patients_in_one_split():
+def test_patient_list_keeps_patients_in_one_split():
     index = render(n=150, size=32, seed=2).index
     patients = index.groupby(["class_name", "patient"])
     assert patients["split"].nunique().max() == 1
@@ -177,7 +177,7 @@ def test_classes_and_splits_have_their_shares():
             assert abs(counts[name] - share * len(split)) < 1
 
 
-def test_other_splits():
+def test_shares_of_given_splits_are_met():
     index = render(n=20, size=32, splits={"train": 0.5, "validation": 0.25, "test": 0.25}).index
     assert index["split"].value_counts().to_dict() == {"train": 10, "validation": 5, "test": 5}
 
@@ -198,6 +198,6 @@ def test_other_splits():
         ({"threads": 0}, "threads is 0"),
     ],
 )
-def test_bad_arguments_are_named(wrong, message):
+def test_argument_out_of_range_is_refused_by_name(wrong, message):
     with pytest.raises(ValueError, match=message):
         render(**{"n": 2, "size": 32} | wrong)

@@ -4,7 +4,7 @@ To teach the project another form, write one module here; nothing else changes, 
 an entry. The module offers what ``Layout`` describes:
 
 ``EXPECTED``
-    what a user is told to give, for the message where nothing fits.
+    what a user may give, for the refusal where nothing fits.
 ``recognise(path)``
     a ``scans.Match`` where exactly this folder or file is a data set of this form, else None.
     ``find`` itself searches two levels of folders, chooses among several data sets and words the
