@@ -135,15 +135,14 @@ def roc_and_precision_recall(y_true: np.ndarray, scores: Mapping[str, np.ndarray
     """
     fig, axes = plt.subplots(1, 2, figsize=(6.2, 2.8))
     for label, score in scores.items():
-        wrong, right, _ = metrics.roc_curve(y_true, score)
-        precision, recall, _ = metrics.precision_recall_curve(y_true, score)
-        axes[0].plot(wrong, right, label=f"{label}, AUROC {metrics.auc(wrong, right):.3f}")
-        average = metrics.average_precision_score(y_true, score)
-        axes[1].plot(recall, precision, label=f"{label}, AP {average:.3f}")
+        roc = metrics.RocCurveDisplay.from_predictions(y_true, score, ax=axes[0])
+        pr = metrics.PrecisionRecallDisplay.from_predictions(y_true, score, ax=axes[1])
+        roc.line_.set_label(f"{label}, AUROC {roc.roc_auc:.3f}")
+        pr.line_.set_label(f"{label}, AP {pr.average_precision:.3f}")
     axes[0].plot([0, 1], [0, 1], ":", color="#999999", lw=1)
     axes[1].axhline(np.mean(y_true), ls=":", color="#999999", lw=1)
-    axes[0].set(xlabel="1 − specificity", ylabel="sensitivity", aspect="equal")
-    axes[1].set(xlabel="recall (sensitivity)", ylabel="precision", ylim=(0, 1.02))
+    axes[0].set(xlabel="1 − specificity", ylabel="sensitivity")
+    axes[1].set(xlabel="recall (sensitivity)", ylabel="precision")
     for ax in axes:
         ax.legend(loc="lower right")
     return fig

@@ -77,9 +77,13 @@ def test_confusion_shows_counts_and_row_shares():
     assert cells == ["1\n50%", "1\n50%", "1\n33%", "2\n67%"]
 
 
-def test_roc_legend_shows_the_auroc():
-    fig = charts.roc_and_precision_recall(np.array([0, 0, 1, 1]), {"x": np.array([1, 4, 3, 9])})
-    assert "x, AUROC 0.750" in [t.get_text() for t in axes_of(fig)[0].get_legend().get_texts()]
+def test_roc_and_precision_recall_legends_show_auroc_and_average_precision():
+    scores = {"x": np.array([1, 4, 3, 9]), "y": np.array([1, 2, 3, 4])}
+    fig = charts.roc_and_precision_recall(np.array([0, 0, 1, 1]), scores)
+    legends = [[t.get_text() for t in ax.get_legend().get_texts()] for ax in axes_of(fig)]
+    # average precision of x by hand: 1/2 · 1 + 1/2 · 2/3
+    assert legends == [["x, AUROC 0.750", "y, AUROC 1.000"], ["x, AP 0.833", "y, AP 1.000"]]
+    assert [ax.get_xlabel() for ax in fig.axes] == ["1 − specificity", "recall (sensitivity)"]
 
 
 def test_reliability_draws_bins_with_area_by_number_of_images():
