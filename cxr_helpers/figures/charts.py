@@ -151,6 +151,9 @@ def roc_and_precision_recall(y_true: np.ndarray, scores: Mapping[str, np.ndarray
 def reliability(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw observed shares against predicted probabilities, one line per model; dotted: equal.
 
+    scikit-learn's ``CalibrationDisplay`` draws the same points, but not how many images they are
+    of.
+
     Parameters
     ----------
     curves : mapping of label to pandas.DataFrame
