@@ -74,7 +74,9 @@ def test_missing_folder_is_refused(tmp_path):
 
 def test_refusal_lists_expected_and_found(tmp_path):
     (tmp_path / "images").mkdir()
-    with pytest.raises(DataError, match=r"expected .*train/NORMAL.*where there are.*found images"):
+    with pytest.raises(
+        DataError, match=r"expected train/NORMAL.*where there are.*\.npz.*found images"
+    ):
         layouts.scan(tmp_path)
 
 

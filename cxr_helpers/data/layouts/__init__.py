@@ -106,7 +106,7 @@ def _chosen(path: Path, found: list[tuple[Path, Match, Layout]]) -> tuple[Path, 
         raise DataError(f"{str(path)!r} holds several data folders ({names}): name one")
     for root, match, _ in found:
         raise DataError(f"{str(root)!r}: {match.missing}")
-    expected = "; or ".join(layout.EXPECTED for layout in installed())
+    expected = "; or ".join(layout.EXPECTED for layout in reversed(installed()))
     names = ", ".join(entry.name for entry in folders.entries(path)[:8]) or "nothing"
     raise DataError(f"no chest X-ray folder at {str(path)!r}: expected {expected}; found {names}")
 
