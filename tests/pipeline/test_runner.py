@@ -1,278 +1,169 @@
-"""The whole chain, as a user runs it: every artifact, both reports, in a real browser too."""
+"""Which stages run, in a run of three small stages; whole runs are in test_survival."""
 
-import csv
-import functools
+import argparse
 import json
-import re
-import shutil
 
-import numpy as np
-import pandas as pd
 import pytest
-from browser import CHROMIUM, inspect
-from PIL import Image
-from pypdf import PdfReader
 
-import run_all
-from cxr_helpers.phantoms import rendering
-from cxr_helpers.pipeline import results, stages
+from cxr_helpers.pipeline import notebooks, runner
+from cxr_helpers.pipeline.graph import Graph, Row, StageSpec
+from cxr_helpers.pipeline.runs import DECLARED, FORMAT, Run
+from cxr_helpers.system import digests, files
+from cxr_helpers.system.errors import Refused
 
-pytestmark = pytest.mark.slow
-
-NO_VALIDATION = ("--set", "validation_fraction=0", "--set", "contiguous_fraction=0")
-HOSTILE = "<img src=x onerror=alert(1)> $x$.txt"
+READS = {"01_data": (), "02_binary": ("01_data",), "03_size": ("01_data",)}
 
 
-def finished(build, *arguments):
-    """Run the runner into ``build``; return its exit code."""
-    before, run_all.BUILD = run_all.BUILD, build
-    preset = [] if "--weights-from" in arguments else ["--preset", "quick"]
-    try:
-        return run_all.main([*preset, *arguments])
-    finally:
-        run_all.BUILD = before
+@pytest.fixture
+def run(tmp_path):
+    """Return a run without finished stages; only 02 is trained again with other seeds."""
+    specs = []
+    for name, reads in READS.items():
+        path = tmp_path / f"{name}.ipynb"
+        path.write_text(json.dumps({"cells": [{"cell_type": "code", "source": "1"}]}))
+        rows = (("ours", 1, Row(name, name, 2, retrained=name == "02_binary")),)
+        specs.append(StageSpec(name, path, reads=reads, rows=rows))
+    return Run(tmp_path / "run", Graph(specs))
 
 
-@pytest.fixture(scope="module")
-def on_phantoms(tmp_path_factory):
-    build = tmp_path_factory.mktemp("ein Ordner mit ü")
-    assert finished(build, "--author", "A. Student", "--course", "Course 101") == 0
-    return build / "phantom-quick"
+@pytest.fixture
+def ran(monkeypatch):
+    """Return the list of stages that run: each writes its parameters and copies its notebook."""
+    stages = []
+
+    def execute(run, stage, *, parameters, **_):
+        stages.append(stage)
+        path = run.stage(stage) / "value.txt"
+        for folder in (path.parent, run.executed(stage).parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(str(parameters["number"]))
+        outputs = {"value.txt": digests.sha256_of_file(path)}
+        content = {"format": FORMAT, "facts": {}, "inputs": {}, "outputs": outputs}
+        files.write_json(path.with_name(DECLARED), content)
+        run.executed(stage).write_text(run.graph[stage].notebook.read_text())
+
+    monkeypatch.setattr(notebooks, "execute", execute)
+    return stages
 
 
-@pytest.fixture(scope="module")
-def folder_of_images(tmp_path_factory):
-    """Make a folder of JPEGs in Kaggle's layout."""
-    root = tmp_path_factory.mktemp("data") / "chest_xray"
-    drawn = rendering.render(n=90, size=64)
-    cause = {"bacterial": "bacteria", "viral": "virus"}
-    for i, (image, row) in enumerate(zip(drawn.images, drawn.index.itertuples(), strict=True)):
-        normal = row.class_name == "normal"
-        place = root / row.split / ("NORMAL" if normal else "PNEUMONIA")
-        place.mkdir(parents=True, exist_ok=True)
-        name = f"IM-{i:04d}-0001" if normal else f"person{i}_{cause[row.class_name]}_{i}"
-        Image.fromarray(image[: 64 - i % 9]).save(place / f"{name}.jpeg")
-    (place / HOSTILE).write_text("no image")
-    return root.parent
+def update(run, *, chosen=tuple(READS), values=None, **options):
+    defaults = {"dry_run": False, "force": False, "only": None, "timeout": None}
+    log, stale = runner.update(
+        run,
+        options=argparse.Namespace(**defaults | options),
+        values=values or {name: {"number": 1} for name in READS},
+        chosen=chosen,
+        fingerprint="f",
+        store=run.folder / "store",
+    )
+    return {stage: what for stage, what, _ in log}, stale
 
 
-@pytest.fixture(scope="module")
-def on_images(folder_of_images, tmp_path_factory):
-    """Run on the folder without validation, as published."""
-    build = tmp_path_factory.mktemp("build")
-    assert finished(build, "--data", str(folder_of_images), *NO_VALIDATION) == 0
-    return build / "chest_xray-quick"
+def add_markdown(run, stage):
+    cells = [{"cell_type": "code", "source": "1"}, {"cell_type": "markdown", "source": "x"}]
+    run.graph[stage].notebook.write_text(json.dumps({"cells": cells}))
 
 
-@pytest.fixture(params=["on_phantoms", "on_films"])
-def run(request):
-    return request.getfixturevalue(request.param)
+def test_stages_run_in_their_order_and_once(run, ran):
+    assert update(run) == (dict.fromkeys(READS, "ran"), [])
+    assert ran == list(READS) and all(map(run.is_complete, READS))
+    assert update(run) == (dict.fromkeys(READS, "up to date"), [])
+    assert ran == list(READS)
 
 
-@functools.cache
-def pdf_text(run):
-    pages = (page.extract_text() for page in PdfReader(run / "report.pdf").pages)
-    return re.sub(r"\s+", " ", " ".join(pages))
+def test_changed_parameter_reruns_its_stage_and_those_that_read_it(run, ran):
+    update(run)
+    ran.clear()
+    values = {name: {"number": 1 + (name == "01_data")} for name in READS}
+    assert update(run, values=values)[0] == dict.fromkeys(READS, "ran")
+    values["03_size"] = {"number": 3}
+    update(run, values=values)
+    assert ran == [*READS, "03_size"]
 
 
-@functools.cache
-def books(run):
-    folder = run / "notebooks"
-    return {s: json.loads((folder / f"{s}.ipynb").read_text("utf-8")) for s in stages.STAGES}
+def test_dry_run_names_the_reason_and_runs_nothing(run, ran):
+    assert update(run, dry_run=True)[0] == dict.fromkeys(READS, "never finished")
+    assert ran == [] and not run.folder.exists()
+    update(run)
+    ran.clear()
+    values = {name: {"number": 1 + (name == "01_data")} for name in READS}
+    log, _ = update(run, values=values, dry_run=True)
+    assert log["01_data"] == "parameter changed: number 1 → 2"
+    assert log["02_binary"] == log["03_size"] == "only if 01_data changes"
+    assert ran == []
 
 
-def published_in(run, *kinds):
-    """Return stage and id of the figures or tables that the notebooks show."""
-    return [
-        (stage, meaning["id"])
-        for stage, book in books(run).items()
-        for cell in book["cells"]
-        for output in cell.get("outputs", [])
-        if (meaning := output.get("metadata", {}).get("cxr", {})).get("kind") in kinds
-    ]
+def test_stage_that_was_not_chosen_is_skipped(run, ran):
+    log, stale = update(run, chosen=["01_data", "02_binary"])
+    assert log["03_size"] == "skipped: never finished" and stale == ["03_size"]
+    assert ran == ["01_data", "02_binary"]
 
 
-def test_every_stage_declared_its_artifacts(run):
-    for stage in stages.STAGES:
-        declared = stages.declared(run, stage)
-        assert declared["outputs"]
-        assert stages.damaged_output(run, stage) is None
-        assert (run / "notebooks" / f"{stage}.ipynb").is_file()
-    left = [p for p in run.rglob("*") if p.name.startswith((".partial", ".running"))]
-    assert left == []
+def test_stage_that_reads_a_stale_one_is_refused(run, ran):
+    with pytest.raises(Refused, match=r"01_data is not up to date \(never finished\)") as error:
+        update(run, chosen=["02_binary"])
+    assert error.value.code == 2 and ran == []
 
 
-def test_results_have_a_line_a_row_and_metric(run):
-    with open(run / "results.csv", newline="") as file:
-        lines = list(csv.DictReader(file))
-    columns = ["row", "split", "metric", "value", "low", "high", "published", "n"]
-    assert list(lines[0]) == columns
-    accuracies = {
-        line["row"]: line
-        for line in lines
-        if (line["split"], line["metric"]) == ("test", "accuracy")
-    }
-    assert set(accuracies) == {row.id for row in results.ROWS}
-    published = {name: float(a["published"]) for name, a in accuracies.items() if a["published"]}
-    assert len(published) == 6 and published["autoencoder"] == 0.33
-    keys = [(line["row"], line["split"], line["metric"]) for line in lines]
-    assert len(keys) == len(set(keys))
-    assert all(0 <= float(line["value"]) <= 1 for line in lines if line["value"])
+@pytest.mark.parametrize("option", [{"force": True}, {"only": ["02"]}])
+def test_requested_stage_runs_though_it_is_up_to_date(run, ran, option):
+    update(run)
+    ran.clear()
+    update(run, chosen=["02_binary"], **option)
+    assert ran == ["02_binary"]
 
 
-def test_scores_can_be_recomputed_from_the_artifacts(on_phantoms):
-    folder = on_phantoms / "stages"
-    index = pd.read_csv(folder / "01_data" / "index.csv")
-    chance = np.load(folder / "02_binary" / "probabilities.npy")
-    test = (index["split"] == "test").to_numpy()
-    right = (chance[test] >= 0.5) == (index["class_name"][test] != "normal")
-    table = pd.read_csv(on_phantoms / "results.csv").set_index(["row", "split", "metric"])
-    assert table.loc[("binary_cnn", "test", "accuracy"), "value"] == pytest.approx(right.mean())
+def test_changed_markdown_is_copied_without_a_run(run, ran, monkeypatch):
+    copied = []
+    monkeypatch.setattr(notebooks, "update_markdown", lambda *paths: copied.append(paths))
+    update(run)
+    ran.clear()
+    add_markdown(run, "02_binary")
+    assert update(run, dry_run=True)[0]["02_binary"] == "text changed" and copied == []
+    log, stale = update(run, chosen=["03_size"])
+    assert log["02_binary"] == "skipped: text changed" and stale == ["02_binary"]
+    assert update(run)[0]["02_binary"] == "text changed"
+    assert copied == [(run.graph["02_binary"].notebook, run.executed("02_binary"))]
+    assert update(run)[0]["02_binary"] == "up to date" and ran == []
 
 
-def test_no_group_is_in_two_splits(run):
-    index = pd.read_csv(run / "stages" / "01_data" / "index.csv")
-    assert index.groupby("group")["split"].nunique().max() == 1
+def test_report_is_moved_aside_before_a_stage_runs(run, ran):
+    run.folder.mkdir()
+    (run.folder / "report.html").write_text("old")
+    update(run)
+    assert not (run.folder / "report.html").exists()
+    assert (run.folder / "previous" / "report.html").read_text() == "old"
 
 
-def test_the_binary_network_was_left_alone_by_the_second(run):
-    assert stages.declared(run, "03_categorical")["facts"]["binary_unchanged"] is True
+def test_stages_of_another_version_run_again(run, ran):
+    update(run)
+    ran.clear()
+    for name in READS:
+        path = run.stage(name) / DECLARED
+        content = files.read_json(path)
+        del content["format"]
+        files.write_json(path, content)
+    reason = "made by another version of this project"
+    assert update(run, dry_run=True)[0] == dict.fromkeys(READS, reason)
+    assert update(run)[0] == dict.fromkeys(READS, "ran") and ran == list(READS)
 
 
-def test_the_pdf_holds_title_table_and_every_figure(run):
-    text = pdf_text(run)
-    assert "Not for clinical use" in text
-    for row in results.ROWS:
-        assert row.label in text
-    numbers = set(map(int, re.findall(r"Figure (\d+)\.", text)))
-    shown = published_in(run, "figure")
-    assert numbers == set(range(1, len(shown) + 1))
-    assert {stage for stage, _ in shown} == set(stages.STAGES)
-    headings = [
-        item.title for item in PdfReader(run / "report.pdf").outline if "title" in dir(item)
-    ]
-    for stage in stages.STAGES:
-        title = books(run)[stage]["cells"][0]["source"]
-        assert any("".join(title).splitlines()[0].removeprefix("# ") in h for h in headings)
+def test_retraining_shares_the_first_stage_and_sets_the_seed(run, ran):
+    values = {name: {"number": 1, "seed": 0} for name in READS}
+    values["03_size"] = {"number": 1}
+    update(run, values=values)
+    ran.clear()
+    seen = []
 
+    def again(other, *, values, chosen):
+        seen.append((other.folder, values, list(chosen)))
+        return [("01_data", "up to date", 0.0), ("02_binary", "ran", 1.0)], []
 
-def test_phantoms_are_called_synthetic_everywhere(on_phantoms):
-    text = pdf_text(on_phantoms)
-    assert "A. Student" in text and "Course 101" in text
-    first = PdfReader(on_phantoms / "report.pdf").pages[0].extract_text()
-    assert "SYNTHETIC PHANTOMS" in first
-    html = (on_phantoms / "report.html").read_text(encoding="utf-8")
-    captions = re.findall(r"<(?:fig)?caption[^>]*>(.*?)</(?:fig)?caption>", html, re.S)
-    assert len(captions) > len(published_in(on_phantoms, "figure", "table"))  # and the results'
-    for caption in captions:
-        plain = re.sub(r"<[^>]+>", "", caption)
-        assert "SYNTHETIC PHANTOMS" in plain, plain
-
-
-def test_images_are_not_called_synthetic(on_images):
-    assert "SYNTHETIC" not in pdf_text(on_images)
-    assert "SYNTHETIC" not in (on_images / "report.html").read_text(encoding="utf-8")
-
-
-def test_a_hostile_file_name_is_only_text(on_images):
-    html = (on_images / "report.html").read_text(encoding="utf-8")
-    assert "&lt;img src=x onerror=alert(1)&gt;" in html and "<img src=x" not in html
-    assert HOSTILE in pdf_text(on_images)
-
-
-def test_no_path_of_the_machine_is_in_the_reports(run):
-    html = (run / "report.html").read_text(encoding="utf-8")
-    assert str(run.parent) not in html and str(run_all.ROOT) not in html
-    assert str(run_all.ROOT) not in pdf_text(run)
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-@pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_is_whole_in_a_browser(run, width):
-    pytest.importorskip("playwright", reason="playwright is not installed")
-    seen = inspect(run / "report.html", width=width)
-    assert seen.requests == [] and seen.errors == [] and seen.broken_images == []
-    assert seen.images == len(published_in(run, "figure")) and seen.overflow == 0
-
-
-def test_an_unchanged_rerun_runs_no_notebook(on_phantoms, capsys, monkeypatch):
-    monkeypatch.setattr("cxr_helpers.pipeline.notebooks.run", None)
-    assert finished(on_phantoms.parent, "--no-pdf") == 0
-    assert "never finished" not in capsys.readouterr().err
-
-
-def test_the_same_stage_again_gives_the_same_artifacts(on_phantoms, tmp_path):
-    shutil.copytree(on_phantoms, tmp_path / "again")
-    for stage in ("01_data", "02_binary"):
-        before = stages.declared(tmp_path / "again", stage)["outputs"]
-        assert finished(tmp_path, "--run", "again", "--only", stage, "--force", "--no-pdf") == 0
-        assert stages.declared(tmp_path / "again", stage)["outputs"] == before
-
-
-def test_a_failing_notebook_stops_the_run_and_hides_the_old_report(
-    on_phantoms, tmp_path, capsys, monkeypatch
-):
-    shutil.copytree(on_phantoms, tmp_path / "again")
-    broken = tmp_path / "06_tsne.ipynb"
-    book = json.loads(run_all.NOTEBOOKS["06_tsne"].read_text())
-    book["cells"][-1] = {
-        "cell_type": "code",
-        "id": "broken",
-        "metadata": {},
-        "source": "raise RuntimeError('planted')",
-        "outputs": [],
-        "execution_count": None,
-    }
-    broken.write_text(json.dumps(book))
-    monkeypatch.setitem(run_all.NOTEBOOKS, "06_tsne", broken)
-    assert finished(tmp_path, "--run", "again") == 4
-    last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "06_tsne.ipynb, cell" in last and "planted" in last
-    assert not (tmp_path / "again" / "report.html").exists()
-    assert (tmp_path / "again" / "previous" / "report.html").exists()
-    assert (tmp_path / "again" / "notebooks" / "06_tsne.failed.ipynb").exists()
-
-
-def test_other_images_are_scored_by_a_finished_run_without_training(
-    on_phantoms, folder_of_images, capfd
-):
-    """The weights stay those of the earlier run, byte for byte; only test is new."""
-    build, name = on_phantoms.parent, on_phantoms.name
-    earlier = (on_phantoms / "results.csv").read_bytes()
-    assert finished(build, "--weights-from", name, "--data", str(folder_of_images)) == 0
-    said = capfd.readouterr().err
-    assert "epoch" not in said and "optimizer study" not in said
-    run = build / "chest_xray-by-phantom-quick"
-    weights = sorted(on_phantoms.glob("stages/*/*.weights.h5"))
-    assert len(weights) == 6  # two for frames, three of the report's, ours
-    for path in weights:
-        assert (run / path.relative_to(on_phantoms)).read_bytes() == path.read_bytes()
-    both = [pd.read_csv(r / "stages" / "01_data" / "index.csv") for r in (on_phantoms, run)]
-    learnt, scored = (index[index["split"] != "test"].reset_index(drop=True) for index in both)
-    assert scored["file"].equals(learnt["file"]) and scored["split"].equals(learnt["split"])
-    test = both[1][both[1]["split"] == "test"]
-    assert test["file"].str.endswith(".jpeg").all() and len(test)
-    accuracy = pd.read_csv(run / "results.csv").query("split == 'test' and metric == 'accuracy'")
-    assert set(accuracy["row"]) == {row.id for row in results.ROWS}
-    assert accuracy.loc[accuracy["row"] == "binary_cnn", "n"].item() == len(test)
-    html = (run / "report.html").read_text(encoding="utf-8")
-    for text in (re.sub(r"<[^>]+>|\s+", " ", html), pdf_text(run)):
-        assert "chest_xray, scored by the models of phantoms" in text
-        assert f"{run.name} trains no model" in re.sub(" +", " ", text)
-        assert f"those of the run {name}" in re.sub(" +", " ", text)
-    assert (on_phantoms / "results.csv").read_bytes() == earlier
-    assert finished(build, "--weights-from", name, "--data", str(folder_of_images)) == 0
-    assert "never finished" not in capfd.readouterr().err
-
-
-def test_a_run_is_not_scored_on_the_images_that_it_learnt_from(
-    on_images, folder_of_images, tmp_path, capsys
-):
-    """Planted: the training images again, this time as test."""
-    learnt = folder_of_images / "chest_xray" / "train"
-    for split in ("train", "test"):
-        shutil.copytree(learnt, tmp_path / "again" / split)
-    arguments = ["--weights-from", on_images.name, "--data", str(tmp_path / "again")]
-    assert finished(on_images.parent, *arguments) == 3
-    last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "01_data.ipynb" in last and "training has all that were given" in last
+    log = runner.retrain(run, 7, values=values, update=again)
+    assert log == [("02_binary, seed 7", "ran", 1.0)]
+    ((folder, changed, chosen),) = seen
+    assert folder == run.seed(7).folder and chosen == ["02_binary"]
+    seeds = {name: own.get("seed") for name, own in changed.items()}
+    assert seeds == {"01_data": 0, "02_binary": 7, "03_size": None}
+    assert {own["run_dir"] for own in changed.values()} == {str(folder)}
+    assert run.seed(7).declared("01_data") == run.declared("01_data")

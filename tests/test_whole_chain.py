@@ -1,0 +1,284 @@
+"""The whole chain as a user runs it: every artifact, both reports, also in a real browser."""
+
+import csv
+import functools
+import json
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from browser import CHROMIUM, inspect
+from PIL import Image
+from pypdf import PdfReader
+
+import run_all
+from cxr_helpers.phantoms import rendering
+from cxr_helpers.pipeline import graph
+from cxr_helpers.pipeline.runs import Run
+
+pytestmark = pytest.mark.slow
+
+ROWS = graph.default().rows
+NO_VALIDATION = ("--set", "validation_fraction=0", "--set", "contiguous_fraction=0")
+HOSTILE = "<img src=x onerror=alert(1)> $x$.txt"
+
+
+def run_into(build, *arguments):
+    """Run the command line with results in ``build``; return its exit code."""
+    before, run_all.BUILD = run_all.BUILD, build
+    preset = [] if "--weights-from" in arguments else ["--preset", "quick"]
+    try:
+        return run_all.main([*preset, *arguments])
+    finally:
+        run_all.BUILD = before
+
+
+@pytest.fixture(scope="module")
+def on_phantoms(tmp_path_factory):
+    build = tmp_path_factory.mktemp("ein Ordner mit ü")
+    assert run_into(build, "--author", "A. Student", "--course", "Course 101") == 0
+    return Run(build / "phantom-quick")
+
+
+@pytest.fixture(scope="module")
+def folder_of_images(tmp_path_factory):
+    """Return a folder of JPEGs in Kaggle's layout, and a file with markup in its name."""
+    root = tmp_path_factory.mktemp("data") / "chest_xray"
+    phantoms = rendering.render(n=90, size=64)
+    cause = {"bacterial": "bacteria", "viral": "virus"}
+    for i, (image, row) in enumerate(
+        zip(phantoms.images, phantoms.index.itertuples(), strict=True)
+    ):
+        normal = row.class_name == "normal"
+        folder = root / row.split / ("NORMAL" if normal else "PNEUMONIA")
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"IM-{i:04d}-0001" if normal else f"person{i}_{cause[row.class_name]}_{i}"
+        Image.fromarray(image[: 64 - i % 9]).save(folder / f"{name}.jpeg")
+    (folder / HOSTILE).write_text("no image")
+    return root.parent
+
+
+@pytest.fixture(scope="module")
+def on_images(folder_of_images, tmp_path_factory):
+    """Return a run on the folder without validation, as published."""
+    build = tmp_path_factory.mktemp("build")
+    assert run_into(build, "--data", str(folder_of_images), *NO_VALIDATION) == 0
+    return Run(build / "chest_xray-quick")
+
+
+@pytest.fixture(params=["on_phantoms", "on_images"])
+def run(request):
+    return request.getfixturevalue(request.param)
+
+
+@functools.cache
+def pdf_text(folder):
+    pages = (page.extract_text() for page in PdfReader(folder / "report.pdf").pages)
+    return re.sub(r"\s+", " ", " ".join(pages))
+
+
+def html_of(run):
+    return (run.folder / "report.html").read_text(encoding="utf-8")
+
+
+def executed(run):
+    """Return the executed notebooks by stage."""
+    return {stage: json.loads(run.executed(stage).read_text("utf-8")) for stage in run.graph}
+
+
+def published_in(run, *kinds):
+    """Return stage and id of the figures or tables that the notebooks publish."""
+    return [
+        (stage, metadata["id"])
+        for stage, notebook in executed(run).items()
+        for cell in notebook["cells"]
+        for output in cell.get("outputs", [])
+        if (metadata := output.get("metadata", {}).get("cxr", {})).get("kind") in kinds
+    ]
+
+
+def test_every_stage_declares_its_artifacts_and_leaves_no_partial_files(run):
+    for stage in run.graph:
+        assert run.declared(stage)["outputs"]
+        assert run.damaged_output(stage) is None
+        assert run.executed(stage).is_file()
+    partial = [p for p in run.folder.rglob("*") if p.name.startswith((".partial", ".running"))]
+    assert partial == []
+
+
+def test_results_have_one_line_per_row_split_and_metric(run):
+    with open(run.folder / "results.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    columns = ["row", "split", "metric", "value", "low", "high", "published", "n"]
+    assert list(lines[0]) == columns
+    accuracies = {
+        line["row"]: line
+        for line in lines
+        if (line["split"], line["metric"]) == ("test", "accuracy")
+    }
+    assert set(accuracies) == {row.id for row in ROWS}
+    published = {name: float(a["published"]) for name, a in accuracies.items() if a["published"]}
+    assert len(published) == 6 and published["autoencoder"] == 0.33
+    keys = [(line["row"], line["split"], line["metric"]) for line in lines]
+    assert len(keys) == len(set(keys))
+    assert all(0 <= float(line["value"]) <= 1 for line in lines if line["value"])
+
+
+def test_accuracy_can_be_recomputed_from_the_artifacts(on_phantoms):
+    index = pd.read_csv(on_phantoms.stage("01_data") / "index.csv")
+    y_prob = np.load(on_phantoms.stage("02_binary") / "probabilities.npy")
+    test = (index["split"] == "test").to_numpy()
+    correct = (y_prob[test] >= 0.5) == (index["class_name"][test] != "normal")
+    table = pd.read_csv(on_phantoms.folder / "results.csv").set_index(["row", "split", "metric"])
+    assert table.loc[("binary_cnn", "test", "accuracy"), "value"] == pytest.approx(correct.mean())
+
+
+def test_no_patient_group_is_in_two_splits(run):
+    index = pd.read_csv(run.stage("01_data") / "index.csv")
+    assert index.groupby("group")["split"].nunique().max() == 1
+
+
+def test_training_the_categorical_network_leaves_the_binary_one_unchanged(run):
+    assert run.declared("03_categorical")["facts"]["binary_unchanged"] is True
+
+
+def test_pdf_contains_titles_rows_and_every_figure(run):
+    text = pdf_text(run.folder)
+    assert "Not for clinical use" in text
+    for row in ROWS:
+        assert row.label in text
+    numbers = set(map(int, re.findall(r"Figure (\d+)\.", text)))
+    figures = published_in(run, "figure")
+    assert numbers == set(range(1, len(figures) + 1))
+    assert {stage for stage, _ in figures} == set(run.graph)
+    outline = PdfReader(run.folder / "report.pdf").outline
+    headings = [item.title for item in outline if "title" in dir(item)]
+    for notebook in executed(run).values():
+        title = "".join(notebook["cells"][0]["source"]).splitlines()[0].removeprefix("# ")
+        assert any(title in heading for heading in headings)
+
+
+def test_phantoms_are_labelled_synthetic_on_title_page_and_in_every_caption(on_phantoms):
+    text = pdf_text(on_phantoms.folder)
+    assert "A. Student" in text and "Course 101" in text
+    title_page = PdfReader(on_phantoms.folder / "report.pdf").pages[0].extract_text()
+    assert "SYNTHETIC PHANTOMS" in title_page
+    html = html_of(on_phantoms)
+    captions = re.findall(r"<(?:fig)?caption[^>]*>(.*?)</(?:fig)?caption>", html, re.S)
+    assert len(captions) > len(published_in(on_phantoms, "figure", "table"))  # and the results'
+    for caption in captions:
+        plain = re.sub(r"<[^>]+>", "", caption)
+        assert "SYNTHETIC PHANTOMS" in plain, plain
+
+
+def test_images_from_a_folder_are_not_labelled_synthetic(on_images):
+    assert "SYNTHETIC" not in pdf_text(on_images.folder)
+    assert "SYNTHETIC" not in html_of(on_images)
+
+
+def test_markup_in_a_file_name_is_escaped(on_images):
+    html = html_of(on_images)
+    assert "&lt;img src=x onerror=alert(1)&gt;" in html and "<img src=x" not in html
+    assert HOSTILE in pdf_text(on_images.folder)
+
+
+def test_reports_contain_no_paths_of_the_machine(run):
+    html = html_of(run)
+    assert str(run.folder.parent) not in html and str(run_all.ROOT) not in html
+    assert str(run_all.ROOT) not in pdf_text(run.folder)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_html_loads_in_a_browser_without_requests_errors_or_overflow(run, width):
+    pytest.importorskip("playwright", reason="playwright is not installed")
+    inspection = inspect(run.folder / "report.html", width=width)
+    assert inspection.requests == [] and inspection.errors == []
+    assert inspection.broken_images == [] and inspection.overflow == 0
+    assert inspection.images == len(published_in(run, "figure"))
+
+
+def test_rerun_without_changes_executes_no_notebook(on_phantoms, capsys, monkeypatch):
+    monkeypatch.setattr("cxr_helpers.pipeline.notebooks.execute", None)
+    assert run_into(on_phantoms.folder.parent, "--no-pdf") == 0
+    assert "never finished" not in capsys.readouterr().err
+
+
+def test_rerun_of_a_stage_reproduces_its_artifacts(on_phantoms, tmp_path):
+    copy = Run(tmp_path / "copy")
+    shutil.copytree(on_phantoms.folder, copy.folder)
+    for stage in ("01_data", "02_binary"):
+        before = copy.declared(stage)["outputs"]
+        assert run_into(tmp_path, "--run", "copy", "--only", stage, "--force", "--no-pdf") == 0
+        assert copy.declared(stage)["outputs"] == before
+
+
+def test_failing_notebook_stops_the_run_and_retires_the_old_report(
+    on_phantoms, tmp_path, capsys, monkeypatch
+):
+    shutil.copytree(on_phantoms.folder, tmp_path / "copy")
+    shutil.copytree(run_all.NOTEBOOKS, tmp_path / "notebooks")
+    failing = tmp_path / "notebooks" / "06_tsne.ipynb"
+    notebook = json.loads(failing.read_text(encoding="utf-8"))
+    notebook["cells"][-1] = {
+        "cell_type": "code",
+        "id": "failing",
+        "metadata": {},
+        "source": "raise RuntimeError('planted')",
+        "outputs": [],
+        "execution_count": None,
+    }
+    failing.write_text(json.dumps(notebook), encoding="utf-8")
+    monkeypatch.setattr(run_all, "NOTEBOOKS", failing.parent)
+    assert run_into(tmp_path, "--run", "copy") == 4
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "06_tsne.ipynb, cell" in message and "planted" in message
+    assert not (tmp_path / "copy" / "report.html").exists()
+    assert (tmp_path / "copy" / "previous" / "report.html").exists()
+    assert (tmp_path / "copy" / "notebooks" / "06_tsne.failed.ipynb").exists()
+
+
+def test_weights_from_scores_other_images_without_training(on_phantoms, folder_of_images, capfd):
+    """The weights are those of the earlier run, byte for byte; only the test split is new."""
+    build, name = on_phantoms.folder.parent, on_phantoms.name
+    earlier_results = (on_phantoms.folder / "results.csv").read_bytes()
+    assert run_into(build, "--weights-from", name, "--data", str(folder_of_images)) == 0
+    progress = capfd.readouterr().err
+    assert "epoch" not in progress and "optimizer study" not in progress
+    run = Run(build / "chest_xray-by-phantom-quick")
+    weights = sorted(on_phantoms.folder.glob("stages/*/*.weights.h5"))
+    assert len(weights) == 6  # two border networks, three published ones, ours
+    for path in weights:
+        copy = run.folder / path.relative_to(on_phantoms.folder)
+        assert copy.read_bytes() == path.read_bytes()
+    indexes = [pd.read_csv(r.stage("01_data") / "index.csv") for r in (on_phantoms, run)]
+    trained, copied = (i[i["split"] != "test"].reset_index(drop=True) for i in indexes)
+    assert copied["file"].equals(trained["file"]) and copied["split"].equals(trained["split"])
+    test = indexes[1][indexes[1]["split"] == "test"]
+    assert test["file"].str.endswith(".jpeg").all() and len(test)
+    scores = pd.read_csv(run.folder / "results.csv")
+    accuracy = scores.query("split == 'test' and metric == 'accuracy'")
+    assert set(accuracy["row"]) == {row.id for row in ROWS}
+    assert accuracy.loc[accuracy["row"] == "binary_cnn", "n"].item() == len(test)
+    for text in (re.sub(r"<[^>]+>|\s+", " ", html_of(run)), pdf_text(run.folder)):
+        assert "chest_xray, scored by the models of phantoms" in text
+        assert f"{run.name} trains no model" in re.sub(" +", " ", text)
+        assert f"those of the run {name}" in re.sub(" +", " ", text)
+    assert (on_phantoms.folder / "results.csv").read_bytes() == earlier_results
+    assert run_into(build, "--weights-from", name, "--data", str(folder_of_images)) == 0
+    assert "never finished" not in capfd.readouterr().err
+
+
+def test_weights_from_refuses_test_images_that_were_used_for_training(
+    on_images, folder_of_images, tmp_path, capsys
+):
+    """The test folder is a copy of the training images."""
+    train = folder_of_images / "chest_xray" / "train"
+    for split in ("train", "test"):
+        shutil.copytree(train, tmp_path / "copy" / split)
+    arguments = ["--weights-from", on_images.name, "--data", str(tmp_path / "copy")]
+    assert run_into(on_images.folder.parent, *arguments) == 3
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "01_data.ipynb" in message and "no test image is left" in message
