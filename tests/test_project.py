@@ -1,5 +1,6 @@
-"""What would let the set-up drift, or the house fall into disorder."""
+"""Dependencies are listed alike everywhere, and every module has its place and its tests."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -10,17 +11,31 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PACKAGE = ROOT / "cxr_helpers"
+MODULES = sorted(
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+    for path in PACKAGE.glob("*/**/*.py")
+)
+ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 NEED_TENSORFLOW = {
-    "anomaly",
-    "augmentation",
-    "checkpoints",
-    "frame",
-    "embeddings",
-    "gradcam",
-    "models",
-    "training",
+    "anomaly.reconstruction",
+    "explain.gradcam",
+    "models.architectures",
+    "models.augmentation",
+    "models.checkpoints",
+    "models.embeddings",
+    "models.training",
+    "shortcuts.border",
 }
-MODULES = sorted(p.stem for p in (ROOT / "cxr_helpers").glob("[a-z]*.py"))
+# Modules without a test file of their own: where they are tested instead.
+TESTED_BY = dict.fromkeys(
+    ["phantoms.anatomy", "phantoms.vessels", "phantoms.lesions", "phantoms.acquisition"],
+    "phantoms/test_rendering.py",
+) | {
+    "figures.xrays": "figures/test_charts.py",
+    "pipeline.command_line": "test_run_all.py",
+    "pipeline.display": "test_run_all.py",
+}
 SOURCES = [
     p
     for folder in ("cxr_helpers", "report", "notebooks")
@@ -29,14 +44,14 @@ SOURCES = [
 ] + [ROOT / "run_all.py"]
 
 
-def test_environment_yml_lists_what_pyproject_lists():
+def test_environment_yml_has_the_dependencies_of_pyproject():
     lines = (ROOT / "environment.yml").read_text().splitlines()
     pip = [line.strip()[2:] for line in lines if line.startswith("      - ")]
     assert pip == [*PROJECT["project"]["dependencies"], "-e ."]
     assert f"  - python{PROJECT['project']['requires-python']}" in lines
 
 
-def test_the_two_lists_of_exact_versions_are_one():
+def test_constraints_are_the_same_in_both_files():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
     assert pins == PROJECT["tool"]["uv"]["constraint-dependencies"]
@@ -48,8 +63,8 @@ def test_every_dependency_is_pinned():
         return re.split(r"[<>=]", name)[0].lower().replace("_", "-")
 
     pinned = {plain(p) for p in PROJECT["tool"]["uv"]["constraint-dependencies"]}
-    wanted = PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"]
-    assert {plain(p) for p in wanted} <= pinned
+    direct = PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"]
+    assert {plain(p) for p in direct} <= pinned
 
 
 def test_no_file_records_a_download_address():
@@ -64,8 +79,12 @@ def test_no_file_records_a_download_address():
     assert "uv.lock" not in listed.stdout
 
 
-def test_modules_that_need_no_tensorflow_never_import_it():
-    plain = [name for name in MODULES if name not in NEED_TENSORFLOW and name != "execution"]
+def test_modules_that_need_no_tensorflow_do_not_import_it():
+    plain = [
+        name
+        for name in MODULES
+        if not any(name == needs or name.startswith(f"{needs}.") for needs in NEED_TENSORFLOW)
+    ]
     code = f"import sys\nfor name in {plain}: __import__('cxr_helpers.' + name)\n"
     code += "import report.contents\n"
     code += (
@@ -75,19 +94,26 @@ def test_modules_that_need_no_tensorflow_never_import_it():
     assert done.returncode == 0, done.stderr
 
 
-def test_every_module_has_its_tests():
-    tested = {p.stem.removeprefix("test_") for p in (ROOT / "tests").glob("test_*.py")}
-    through = dict.fromkeys(["anatomy", "strokes", "lesions", "exposure"], "phantoms")
-    through |= {"images": "plots", "commands": "run_all"}
-    assert {through.get(name, name) for name in MODULES} <= tested
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in ROOMS])
+def test_module_has_its_tests(name):
+    *folders, module = name.split(".")
+    place = TESTED_BY.get(name, "/".join([*folders, f"test_{module}.py"]))
+    assert (ROOT / "tests" / place).is_file()
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_room_says_in_two_sentences_what_it_is_for_and_what_it_may_import(room):
+    text = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text("utf-8")))
+    assert len(re.findall(r"\.(?=\s|$)", text)) == 2 and "import" in text
 
 
 @pytest.mark.parametrize(
     "banned", [r"\bpickle\b", r"joblib\.load", r"allow_pickle=True", r"\bload_model\b", r"\bexec\("]
 )
-def test_nothing_is_loaded_that_could_run_code(banned):
+def test_no_file_is_loaded_that_could_run_code(banned):
     assert not [p.name for p in SOURCES if re.search(banned, p.read_text(encoding="utf-8"))]
 
 
-def test_no_module_is_a_drawer():
-    assert {"utils", "common", "helpers", "misc"}.isdisjoint(MODULES)
+def test_no_module_has_a_name_that_says_nothing():
+    names = {part for name in MODULES for part in name.split(".")}
+    assert {"utils", "common", "helpers", "misc"}.isdisjoint(names)
