@@ -263,7 +263,7 @@ def test_heat_in_the_outer_sixth_is_measured_on_real_images(monkeypatch):
     black, _, cam = published.sentences[-1].split(" For ")
     assert "100% of the heat lies in the outer sixth of each side" in black
     assert "covers 56% of the image" in black
-    assert cam.startswith("Grad-CAM, conv4, 0% of the heat")
+    assert cam.startswith("Grad-CAM (conv4), 0% of the heat")
 
 
 class RandomEmbeddings(SimpleNamespace):

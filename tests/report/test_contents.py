@@ -79,7 +79,7 @@ def test_uninformative_border_is_explained_and_has_no_worst_group(prose_of):
     explanation = shortcut_groups.note({"test": BORDER_AUROC}, [])
     assert "(AUROC: test 0.479 [0.42, 0.54])" in explanation
     assert explanation in discussion and "sampled more often" not in abstract
-    assert "not an upper bound on what style gives" in discussion
+    assert "not an upper bound on what style gives away" in discussion
     table = table_one(made_up_scores())
     assert explanation in table.caption and "Worst group" not in table.caption
     assert "Worst group" not in [column["label"] for column in table.columns]
