@@ -211,7 +211,7 @@ def typeset(options, values, run, log) -> int:
     display.show_log(log, title="done")
     data = files.read_json(run.stage("01_data") / "dataset.json")
     title = publishing.labelled("Table 1", synthetic=data["synthetic"])
-    display.show_results(tables.table_one(scores, run.graph.rows), title=title)
+    display.show_results(tables.table_one(scores, results.rows(run)), title=title)
     for warning in warnings:
         terminal.write_line(f"warning: {warning}")
     for path in paths:

@@ -76,7 +76,7 @@ def compose(
         "opening": [
             Prose(_prose("abstract.md", lookup)),
             Prose("# Results"),
-            *_tables(scores, data, run.graph.rows),
+            *_tables(scores, data, results.rows(run)),
         ],
         "closing": [Prose(_prose("discussion.md", lookup)), Prose(_prose("references.md", {}))],
         "appendix": _appendix(run, values=values, data=data),

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -129,8 +130,13 @@ class Graph(Mapping[str, StageSpec]):
 
     @property
     def rows(self) -> list[Row]:
-        """All rows of Table 1, in its order."""
+        """All rows of Table 1 that notebooks declare, in its order."""
+        return self.rows_with(())
+
+    def rows_with(self, further: Iterable[Row]) -> list[Row]:
+        """Return all rows of Table 1, in its order, with some further ones after those of ours."""
         entries = [entry for spec in self._specs.values() for entry in spec.rows]
+        entries += [(GROUPS[1], math.inf, row) for row in further]
         return [row for _, _, row in sorted(entries, key=lambda e: (GROUPS.index(e[0]), e[1]))]
 
     @property

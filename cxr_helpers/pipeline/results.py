@@ -9,11 +9,18 @@ from pathlib import Path
 import pandas as pd
 
 from cxr_helpers.evaluation import bootstrap, metrics
+from cxr_helpers.models.networks import registered
+from cxr_helpers.pipeline.graph import Row
 from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.system import files
 
 COLUMNS = ["row", "split", "metric", "value", "low", "high", "published", "n"]
 SPREAD = ["seeds", "seeds_mean", "seeds_sd"]
+
+
+def rows(run: Run) -> list[Row]:
+    """Return the rows of Table 1 in its order: those of the notebooks and of added networks."""
+    return run.graph.rows_with(Row(*row) for network in registered() for row in network.rows)
 
 
 def collect(run: Run, *, seeds: Iterable[int] = ()) -> pd.DataFrame:
@@ -35,15 +42,15 @@ def collect(run: Run, *, seeds: Iterable[int] = ()) -> pd.DataFrame:
         again), ``seeds_mean`` and ``seeds_sd``.
     """
     table = pd.concat(_scores(run, run.graph), ignore_index=True)
-    seeds, rows = list(seeds), run.graph.rows
+    seeds, declared = list(seeds), rows(run)
     if seeds:
-        keys, fixed = ["row", "split", "metric"], [row.id for row in rows if not row.retrained]
+        keys, fixed = ["row", "split", "metric"], [row.id for row in declared if not row.retrained]
         again = [lines for s in seeds for lines in _scores(run.seed(s), run.graph.retrained)]
         spread = pd.concat([table, *(lines[~lines["row"].isin(fixed)] for lines in again)])
         spread = spread.groupby(keys)["value"].agg(["count", "mean", "std"])
         spread = spread.rename(columns={"count": "seeds", "mean": "seeds_mean", "std": "seeds_sd"})
         table = table.merge(spread.reset_index(), on=keys, how="left", validate="one_to_one")
-    published = {row.id: row.published for row in rows if row.published is not None}
+    published = {row.id: row.published for row in declared if row.published is not None}
     comparable = (table["metric"] == "accuracy") & (table["split"] == "test")
     table["published"] = table["row"].map(published).where(comparable)
     return table.reindex(columns=[*COLUMNS, *SPREAD] if seeds else COLUMNS)

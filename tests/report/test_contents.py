@@ -194,3 +194,14 @@ def test_published_test_split_is_recognised_by_its_counts_with_and_without_subty
         index = pd.DataFrame({"split": "test", "class_name": names_of_test})
         lookup = contents._lookup(run, scores=scores, data=data, index=index)
         assert conclusion in " ".join(contents._prose("discussion.md", lookup).split())
+
+
+def test_discussion_links_published_counts_only_where_chapter_1_has_them(scored_run):
+    """Chapter 1 leaves the table out where an earlier run's models are only scored."""
+    _, run, data, index = scored_run
+    scores = results.collect(run)
+    lookup = contents._lookup(run, scores=scores, data=data, index=index)
+    for scored_only in (False, True):
+        lookup |= {"synthetic": False, "published_test_split": False, "scored_only": scored_only}
+        discussion = contents._prose("discussion.md", lookup)
+        assert ("#tab-published-counts" in discussion) is not scored_only
