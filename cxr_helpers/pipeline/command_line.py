@@ -35,7 +35,7 @@ def parse(
     line = partial(parser.add_argument, type=_line)
     text(
         "--data", default="phantom", metavar="SOURCE",
-        help="phantom (default), kaggle, mendeley, or a folder, .zip, .tar, .tar.gz or MedMNIST .npz of images",
+        help="phantom (default), kaggle, mendeley, or a folder, archive (.zip, .tar, .tar.gz) or .npz of images",
     )  # fmt: skip
     text("--preset", choices=presets, help="set of parameters (default: standard)")
     text(
