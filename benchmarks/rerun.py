@@ -1,17 +1,16 @@
-"""Time a run again after changes that decide no result, beside the first run.
+"""Time a run that is repeated after changes that decide no result, beside the first run.
 
     uv run benchmarks/rerun.py                       # the default report, on phantoms
     uv run benchmarks/rerun.py --preset quick        # any options of run_all.py
 
 In a copy of the project the report is made once, from nothing. Then a Markdown cell, a caption, a
-colour of the figures' style and a module that draws are changed, and the same command is run
-again: no training may be repeated, and every artifact that a stage declares must come out as it
-was, by SHA-256.
+colour of the figures' style and a module that draws figures are changed, and the same command is
+run again: no training may be repeated, and every artifact that a stage declares must be equal, by
+SHA-256.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -19,26 +18,27 @@ import tempfile
 import time
 from pathlib import Path
 
-from cxr_helpers.pipeline import stages
+from cxr_helpers.pipeline import graph
+from cxr_helpers.pipeline.runs import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
-    """Run, change, run again; print seconds by stage; exit with 1 if a result was made anew."""
+    """Run, change, run again; print seconds by stage; exit with 1 if a result was made again."""
     with tempfile.TemporaryDirectory(prefix="cxr-rerun-") as folder:
         project = Path(folder) / "project"
         left_out = shutil.ignore_patterns(".git", ".venv", "build", "__pycache__")
         shutil.copytree(ROOT, project, ignore=left_out)
         first, _, before = run(project)
         change(project)
-        again, said, after = run(project)
-    trained = [line for line in said.splitlines() if "· epoch " in line]
+        again, text, after = run(project)
+    trained = [line for line in text.splitlines() if "· epoch " in line]
     differs = [
         name for name in before["outputs"] if after["outputs"][name] != before["outputs"][name]
     ]
     print(f"{'':20}{'first':>10}{'again':>10}  seconds")
-    for stage in stages.STAGES:
+    for stage in graph.default():
         print(f"{stage:20}{before['seconds'][stage]:10.1f}{after['seconds'][stage]:10.1f}")
     print(f"{'whole command':20}{first:10.1f}{again:10.1f}  ratio {first / again:.1f}")
     print(
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def run(project: Path) -> tuple[float, str, dict]:
-    """Run the whole chain; return its seconds, its words, and what its stages declared."""
+    """Run all stages; return the seconds, the output, and what each stage declared and took."""
     start = time.monotonic()
     command = [sys.executable, "run_all.py", *sys.argv[1:]]
     done = subprocess.run(command, cwd=project, stderr=subprocess.PIPE, text=True)
@@ -56,20 +56,19 @@ def run(project: Path) -> tuple[float, str, dict]:
         sys.exit(f"the run ended with exit code {done.returncode}:\n{done.stderr}")
     seconds = time.monotonic() - start
     (table,) = (project / "report" / "build").glob("*/results.csv")
-    found = {name: stages.declared(table.parent, name) for name in stages.STAGES}
-    manifests = {name: stages.stage_folder(table.parent, name) / "manifest.json" for name in found}
-    took = {name: json.loads(path.read_text())["seconds"] for name, path in manifests.items()}
-    outputs = {name: one["outputs"] for name, one in found.items()}
+    made = Run(table.parent)
+    outputs = {name: made.declared(name)["outputs"] for name in made.graph}
+    took = {name: made.manifest(name)["seconds"] for name in made.graph}
     return seconds, done.stderr, {"outputs": outputs, "seconds": took}
 
 
 def change(project: Path) -> None:
-    """Change a Markdown cell, a caption, a colour and a module that draws."""
+    """Change a Markdown cell, a caption, a colour and a module that draws figures."""
     for name, old, new in (
         ("notebooks/02_binary.ipynb", "Not for clinical use", "Never for clinical use"),
         ("notebooks/04_autoencoder.ipynb", 'caption=f\\"', 'caption=f\\"(Changed.) '),
-        ("cxr_helpers/report.mplstyle", "grid.color: dddddd", "grid.color: cccccc"),
-        ("cxr_helpers/plots.py", '"""', '"""Changed. '),
+        ("cxr_helpers/figures/report.mplstyle", "grid.color: dddddd", "grid.color: cccccc"),
+        ("cxr_helpers/figures/charts.py", '"""', '"""Changed. '),
     ):
         text = (project / name).read_text(encoding="utf-8")
         if old not in text:

@@ -1,6 +1,6 @@
-"""Whole runs of the tiny project, really stopped, starved and tampered with.
+"""Whole runs of the tiny project that are stopped, run out of resources, or find files changed.
 
-The names in brackets are those of the list of faults that the project is tested against.
+In brackets: the names of the faults in the list that the project is tested against.
 """
 
 import json
@@ -13,17 +13,18 @@ import subprocess
 import pytest
 import tiny
 from machine import powerless
-from tiny import HOLD, ended, family, is_gone, kill, wait_for
+from tiny import HOLD, descendants, ended, is_gone, kill, wait_for
 
-from cxr_helpers.pipeline import graph
+from cxr_helpers.pipeline import graph, runs
 from cxr_helpers.pipeline.runs import Run
+from cxr_helpers.system import files
 
 AGAIN = "the same command goes on from here"
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 
 
 def reports(project):
-    """Return the files of the report as they are now."""
+    """Return the present content of the report's files."""
     return {p.name: p.read_bytes() for p in project.run_dir.glob("re*.*") if p.is_file()}
 
 
@@ -32,27 +33,27 @@ def reports(project):
 
 @posix
 def test_kill_9_leaves_no_process_and_the_next_run_goes_on(finished):
-    """[PRC-01, PRC-04] The driver is killed while a cell writes and has a child process."""
+    """[PRC-01, PRC-04] The runner is killed while a cell is writing and has a child process."""
     run = finished.start("--only", "02", planted={"02_binary": HOLD})
-    processes = [finished.held(), *family(run)]
+    processes = [finished.held(), *descendants(run)]
     kill(run)
     wait_for(lambda: all(map(is_gone, processes)), within=20)
     assert any(name.endswith("half.txt") for name in finished.partial())
     left = {path.name for path in finished.run_dir.glob("notebooks/.partial-*/*.json")}
-    assert left == {"connection.json", "fault.json"}  # the kernel's, nowhere else
+    assert left == {"connection.json", "fault.json"}  # of the kernel, nowhere else
     assert not (finished.stage("02_binary") / "half.txt").exists()
     finished.take_log()
     again = finished.run("--only", "02")
-    assert again.code == 0 and "02_binary: never finished" in again.said
+    assert again.code == 0 and "02_binary: never finished" in again.text
     assert finished.take_log() == ["02_binary"] and finished.partial() == []
 
 
 @posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_in_a_cell_ends_everything(finished, number):
+def test_signal_in_a_cell_ends_every_process(finished, number):
     """[PRC-02, PRC-03]"""
     run = finished.start("--only", "02", planted={"02_binary": HOLD})
-    processes = [finished.held(), *family(run)]
+    processes = [finished.held(), *descendants(run)]
     run.send_signal(number)
     done = ended(run)
     assert done.code == 128 + number
@@ -64,16 +65,16 @@ def test_a_signal_in_a_cell_ends_everything(finished, number):
 
 
 @posix
-def test_a_second_ctrl_c_ends_it_at_once_and_leaves_no_process(finished):
-    """[PRC-03] Planted: a clean-up that ends nothing and hangs."""
+def test_second_ctrl_c_ends_the_run_at_once_and_leaves_no_process(finished):
+    """[PRC-03] Planted: a clean-up that hangs."""
     hang = """
 import pathlib, run_all, sys, time
-from cxr_helpers import execution
-execution._end_group = lambda _: (pathlib.Path("cleaning").touch(), time.sleep(1000))
+from cxr_helpers.pipeline import kernels
+kernels.end_group = lambda _: (pathlib.Path("cleaning").touch(), time.sleep(1000))
 sys.exit(run_all.main())
 """
     run = finished.start("--only", "02", planted={"02_binary": HOLD}, code=hang)
-    processes = [finished.held(), *family(run)]
+    processes = [finished.held(), *descendants(run)]
     run.send_signal(signal.SIGINT)
     wait_for((finished.root / "cleaning").exists)
     run.send_signal(signal.SIGINT)
@@ -83,7 +84,7 @@ sys.exit(run_all.main())
 
 @posix
 @pytest.mark.skipif(shutil.which("nohup") is None, reason="no nohup here")
-def test_under_nohup_the_end_of_the_terminal_is_ignored(finished):
+def test_sighup_is_ignored_under_nohup(finished):
     """[PRC-02]"""
     run = finished.start(
         "--only",
@@ -100,11 +101,11 @@ def test_under_nohup_the_end_of_the_terminal_is_ignored(finished):
 
 
 @posix
-def test_a_terminal_that_is_closed_ends_the_run(finished):
-    """[PRC-02] The system sends SIGHUP, and nothing can be written any more."""
+def test_closed_terminal_ends_the_run(finished):
+    """[PRC-02] The system sends SIGHUP, and the terminal cannot be written to."""
     import pty
 
-    driver, terminal = pty.openpty()
+    controller, terminal = pty.openpty()
     run = finished.start(
         "--only",
         "02",
@@ -114,34 +115,35 @@ def test_a_terminal_that_is_closed_ends_the_run(finished):
         stdin=terminal,
         start_new_session=True,
     )
-    processes = [finished.held(), *family(run)]
+    processes = [finished.held(), *descendants(run)]
     os.close(terminal)
-    os.close(driver)
+    os.close(controller)
     assert ended(run).code == 129
     wait_for(lambda: all(map(is_gone, processes)), within=20)
 
 
 @posix
-def test_ctrl_c_between_two_notebooks(project):
-    """[PRC-03] The stage that has finished stays finished."""
+def test_ctrl_c_between_two_notebooks_keeps_finished_stages(project):
+    """[PRC-03]"""
     stop = "; ".join(
         [
             "import os, run_all, sys",
-            "write = run_all.manifests.write",
-            "run_all.manifests.write = lambda *a, **k: (write(*a, **k), os.kill(os.getpid(), 2))",
+            "write = run_all.Run.write_manifest",
+            "end = lambda *a, **k: (write(*a, **k), os.kill(os.getpid(), 2))",
+            "run_all.Run.write_manifest = end",
             "sys.exit(run_all.main())",
         ]
     )
     done = project.run(code=stop)
     assert done.code == 130 and done.last.endswith(AGAIN)
     assert project.take_log() == ["01_data"]
-    plan = project.run("--dry-run").said
-    assert "│ 01_data           │ current" in plan and "never finished" in plan
+    plan = project.run("--dry-run").text
+    assert "│ 01_data           │ up to date" in plan and "never finished" in plan
 
 
 @posix
-def test_ctrl_c_while_the_report_is_typeset_leaves_the_old_one(finished):
-    """[PRC-03] Never a new page beside an old PDF."""
+def test_ctrl_c_during_typesetting_leaves_the_old_report(finished):
+    """[PRC-03] There is never a new page beside an old PDF."""
     before = reports(finished)
     assert set(before) >= {"report.html", "report.pdf"}
     stop = (
@@ -155,8 +157,8 @@ def test_ctrl_c_while_the_report_is_typeset_leaves_the_old_one(finished):
 
 
 @posix
-def test_two_runs_on_one_folder(finished):
-    """[PRC-04] The second is refused and disturbs nothing."""
+def test_second_run_in_a_folder_is_refused(finished):
+    """[PRC-04] It does not disturb the first."""
     first = finished.start("--only", "02", planted={"02_binary": HOLD})
     finished.held()
     second = finished.run("--only", "06")
@@ -166,23 +168,23 @@ def test_two_runs_on_one_folder(finished):
     kill(first)
 
 
-# --- starved ---
+# --- out of resources ---
 
 
 @posix
-def test_a_folder_without_write_permission_is_refused_before_any_notebook(project):
+def test_folder_without_write_permission_is_refused_before_any_notebook(project):
     """[OUT-01]"""
     (project.root / "report" / "build").mkdir()
     (project.root / "report" / "build").chmod(stat.S_IRUSR | stat.S_IXUSR)
     done = project.run(prefix=powerless())
     assert done.code == 6
     assert "cannot be written to (Permission denied)" in done.last
-    assert project.take_log() == [] and "01_data" not in done.said
+    assert project.take_log() == [] and "01_data" not in done.text
 
 
 @posix
-def test_a_limit_on_file_sizes_ends_with_words_and_old_artifacts(finished):
-    """[OUT-02] The kernel inherits the limit; the file that could not be written stays as it was."""
+def test_limit_on_file_sizes_is_reported_and_leaves_old_artifacts(finished):
+    """[OUT-02] The kernel inherits the limit; the old file stays unchanged."""
     before = (finished.stage("02_binary") / "value.txt").read_bytes()
     large = 'stage.save("value.txt", lambda path: path.write_bytes(bytes(2_000_000)))'
     done = finished.run(
@@ -194,14 +196,14 @@ def test_a_limit_on_file_sizes_ends_with_words_and_old_artifacts(finished):
     )
     assert done.code == 6
     assert "02_binary.ipynb, cell" in done.last and "File too large" in done.last
-    assert "raise the limit" in done.last and "Traceback" not in done.said
+    assert "raise the limit" in done.last and "Traceback" not in done.text
     assert (finished.stage("02_binary") / "value.txt").read_bytes() == before
     assert finished.partial() == []
 
 
 @posix
-def test_the_conductor_itself_out_of_disk_ends_with_words(finished):
-    """[OUT-02] It is the runner that writes what a notebook has shown."""
+def test_runner_out_of_disk_is_reported(finished):
+    """[OUT-02] The runner writes the outputs of a notebook."""
     done = finished.run(
         "--only",
         "02",
@@ -216,71 +218,71 @@ def test_the_conductor_itself_out_of_disk_ends_with_words(finished):
 # --- changed ---
 
 
-def test_an_unchanged_rerun_runs_and_typesets_nothing(finished):
-    """[OUT-06] Not even where every source was touched."""
+def test_unchanged_rerun_runs_and_typesets_nothing(finished):
+    """[OUT-06] Not even if every source was touched."""
     for path in [*finished.root.rglob("*.py"), *finished.root.glob("notebooks/*.ipynb")]:
         os.utime(path)
     before = {p: p.stat().st_mtime_ns for p in finished.run_dir.glob("re*.*")}
     done = finished.run()
     assert done.code == 0 and finished.take_log() == []
-    assert "│ report            │ current" in done.said
-    assert "SYNTHETIC PHANTOMS. Table 1" in done.said
+    assert "│ report            │ up to date" in done.text
+    assert "SYNTHETIC PHANTOMS. Table 1" in done.text
     assert {p: p.stat().st_mtime_ns for p in finished.run_dir.glob("re*.*")} == before
 
 
-def test_a_changed_notebook_and_a_changed_helper_count_from_their_stage_on(finished):
-    """[OUT-06] Then what the stage wrote decides about those that read it."""
+def test_changed_notebook_and_helper_rerun_their_stages(finished):
+    """[OUT-06] Stages that read them run again if the artifacts have changed."""
     more = "\nstage.save('more.txt', Path.write_text, 'more')"
     tiny.write_notebook(finished.root / "notebooks" / "05_knn.ipynb", more=more)
-    helper = finished.root / "cxr_helpers" / "interrupts.py"  # of 07 alone
+    helper = finished.root / "cxr_helpers" / "system" / "signals.py"  # only 07 imports it
     helper.write_text(helper.read_text() + "\n# changed\n")
     done = finished.run()
     assert done.code == 0
     assert finished.take_log() == ["05_knn", "06_tsne", "07_explainability"]
-    assert "05_knn: code of the notebook changed" in done.said
-    assert "06_tsne: input changed: 05_knn" in done.said
-    assert "07_explainability: helper changed: interrupts" in done.said
+    assert "05_knn: code of the notebook changed" in done.text
+    assert "06_tsne: input changed: 05_knn" in done.text
+    assert "07_explainability: helper changed: system.signals" in done.text
 
 
-def test_changed_markdown_is_in_the_report_and_no_notebook_has_run(finished):
-    """Nor does a colour or the like train again: see test_store and test_checkpoints."""
+def test_changed_markdown_is_in_the_report_without_a_run(finished):
+    """A changed colour or caption does not train again: see test_store and test_checkpoints."""
     book = finished.root / "notebooks" / "05_knn.ipynb"
     book.write_text(book.read_text().replace("# Stage 05_knn", "# Neighbours, with a comma"))
     plan = finished.run("--dry-run")
-    assert "│ 05_knn            │ text changed" in plan.said and "only if" not in plan.said
+    assert "│ 05_knn            │ text changed" in plan.text and "only if" not in plan.text
     done = finished.run()
     assert done.code == 0 and finished.take_log() == []
     assert "Neighbours, with a comma" in (finished.run_dir / "report.html").read_text()
-    assert "│ report            │ current" in finished.run().said
+    assert "│ report            │ up to date" in finished.run().text
 
 
-def test_changed_markdown_of_a_stage_that_was_not_chosen_leaves_no_report(finished):
+def test_changed_markdown_of_a_skipped_stage_leaves_no_report(finished):
     book = finished.root / "notebooks" / "05_knn.ipynb"
     book.write_text(book.read_text().replace("# Stage 05_knn", "# Neighbours"))
     done = finished.run("--from", "06")
     assert done.code == 0 and finished.take_log() == []
-    assert "05_knn            │ left: text changed" in done.said
-    assert "no report: 05_knn not current" in done.said
+    assert "05_knn            │ skipped: text changed" in done.text
+    assert "no report: 05_knn not up to date" in done.text
 
 
-def test_a_changed_parameter_reruns_its_stage_and_its_dependents(finished):
+def test_changed_parameter_reruns_its_stage_and_those_that_read_it(finished):
     """[OUT-04]"""
     done = finished.run("--set", "05_knn.number=2", "--no-pdf")
     assert done.code == 0 and finished.take_log() == ["05_knn", "06_tsne"]
-    assert "05_knn: parameter changed: number 1 → 2" in done.said
+    assert "05_knn: parameter changed: number 1 → 2" in done.text
 
 
-def test_a_stage_on_what_is_not_current_is_refused(finished):
+def test_stage_that_reads_a_stale_one_is_refused(finished):
     """[OUT-04] Only 07 after a change upstream."""
     before = finished.contents()
     done = finished.run("--set", "02_binary.number=2", "--only", "07")
     assert done.code == 2 and finished.take_log() == []
-    assert "02_binary is not current (parameter changed: number 1 → 2)" in done.last
+    assert "02_binary is not up to date (parameter changed: number 1 → 2)" in done.last
     assert finished.contents() == before
 
 
-def test_what_was_damaged_is_made_again(finished):
-    """[OUT-05] An artifact edited, one deleted, a manifest overwritten, an executed copy gone."""
+def test_damaged_stages_run_again(finished):
+    """[OUT-05] A manifest overwritten, an artifact edited, one deleted, an executed copy deleted."""
     before = finished.contents()
     (finished.stage("03_categorical") / "manifest.json").write_bytes(b"\xff{}")
     (finished.stage("04_autoencoder") / "value.txt").write_text("edited")
@@ -290,49 +292,51 @@ def test_what_was_damaged_is_made_again(finished):
     assert done.code == 0
     ran = ["03_categorical", "04_autoencoder", "06_tsne", "07_explainability"]
     assert finished.take_log() == ran
-    assert "03_categorical: never finished" in done.said
-    assert "04_autoencoder: artifact changed or missing: value.txt" in done.said
-    assert "06_tsne: artifact changed or missing: value.txt" in done.said
-    assert "07_explainability: executed notebook changed or missing" in done.said
+    assert "03_categorical: never finished" in done.text
+    assert "04_autoencoder: artifact changed or missing: value.txt" in done.text
+    assert "06_tsne: artifact changed or missing: value.txt" in done.text
+    assert "07_explainability: executed notebook changed or missing" in done.text
     after = finished.contents()
     assert {n: c for n, c in after.items() if n.endswith("value.txt")} == {
         n: c for n, c in before.items() if n.endswith("value.txt")
     }
 
 
-def test_an_input_that_changes_while_a_stage_runs_is_noticed(finished):
-    """[OUT-08] Even where the input is then made again as it was."""
+def test_input_that_changes_while_a_stage_runs_is_reported(finished):
+    """[OUT-08]"""
     edit = '(stage.run_dir / "stages" / "01_data" / "value.txt").write_text("edited")'
     done = finished.run("--only", "02", planted={"02_binary": edit})
     assert done.code == 4
-    assert "02_binary: 01_data/value.txt changed while it ran" in done.last
+    assert "02_binary: its input 01_data/value.txt changed while it ran" in done.last
     finished.take_log()
-    plan = finished.run("--dry-run").said
+    plan = finished.run("--dry-run").text
     assert "artifact changed or missing: value.txt" in plan and "never finished" in plan
 
 
-def test_code_that_changes_while_a_stage_runs_is_noticed_by_the_next_run(finished):
+def test_code_that_changes_while_a_stage_runs_makes_it_stale(finished):
     """[OUT-08] The recipe is taken before the notebook starts."""
     book = finished.root / "notebooks" / "06_tsne.ipynb"
-    edit = 'p = Path("06_tsne.ipynb"); p.write_text(p.read_text().replace("STAGES", "STAGES "))'
+    edit = (
+        'p = Path("06_tsne.ipynb"); p.write_text(p.read_text().replace("inputs = ", "inputs =  "))'
+    )
     assert finished.run("--only", "06", planted={"06_tsne": edit}).code == 0
     assert json.loads(book.read_text())["cells"]
-    assert "code of the notebook changed" in finished.run("--dry-run").said
+    assert "code of the notebook changed" in finished.run("--dry-run").text
 
 
-def test_a_report_that_was_edited_is_made_anew(finished):
+def test_edited_report_is_written_again(finished):
     before = reports(finished)
     (finished.run_dir / "report.html").write_text("edited")
     (finished.run_dir / "report.pdf").unlink()
     done = finished.run()
     assert done.code == 0 and finished.take_log() == []
-    assert "│ report            │ ran" in done.said
+    assert "│ report            │ ran" in done.text
     again = reports(finished)
     assert again["report.html"] == before["report.html"]
     assert again["report.pdf"] == before["report.pdf"]
 
 
-def test_without_the_pdf_tool_there_is_a_page_and_one_warning(finished):
+def test_without_typst_there_is_a_page_and_one_warning(finished):
     """[PDF-01]"""
     (finished.run_dir / "report.html").unlink()
     absent = "import sys; sys.modules['typst'] = None; import run_all; sys.exit(run_all.main())"
@@ -340,18 +344,36 @@ def test_without_the_pdf_tool_there_is_a_page_and_one_warning(finished):
     assert done.code == 0
     assert (finished.run_dir / "report.html").exists()
     assert not (finished.run_dir / "report.pdf").exists()
-    (warning,) = [line for line in done.said.splitlines() if line.startswith("warning: ")]
+    (warning,) = [line for line in done.text.splitlines() if line.startswith("warning: ")]
     assert warning == "warning: there will be no PDF: typst is not installed (pip install typst)"
 
 
-def test_other_seeds_train_again_on_the_same_data_and_are_kept(project):
-    """The tiny stages have no seed: what counts is which run, where, and what the report reads."""
+def test_other_seeds_train_on_the_same_data_and_are_kept(project):
+    """The tiny stages use no seed: tested is which run, where, and what the report reads."""
     assert project.run("--seeds", "0-1").code == 0
     ran = project.take_log()
-    assert ran == [*graph.default(), *tiny.results.ROWS_FROM]
-    again = project.run_dir / tiny.results.SEEDS / "1" / "stages"
+    assert ran == [*graph.default(), *graph.default().retrained]
+    again = project.run_dir / runs.SEEDS / "1" / "stages"
     assert (again / "01_data" / "value.txt").samefile(project.stage("01_data") / "value.txt")
     assert "seeds_mean" in (project.run_dir / "results.csv").read_text()
     assert project.run("--seeds", "0-1").code == 0 and project.take_log() == []
     assert project.run().code == 0 and project.take_log() == []
     assert "seeds_mean" not in (project.run_dir / "results.csv").read_text()
+
+
+def test_run_of_another_version_is_made_again(finished):
+    """Planted: declarations without a format, as before the renaming."""
+    for stage in graph.default():
+        path = finished.stage(stage) / runs.DECLARED
+        content = files.read_json(path)
+        del content["format"]
+        files.write_json(path, content)
+    plan = finished.run("--dry-run").text
+    assert plan.count("made by another version of this project") == len(graph.default())
+    scored = finished.run("--weights-from", "phantom-standard", "--run", "new")
+    assert scored.code == 2 and scored.last == (
+        "error: --weights-from 'phantom-standard' was made by another version of this project: run "
+        "it again first"
+    )
+    assert finished.run("--no-pdf").code == 0
+    assert finished.take_log() == list(graph.default())

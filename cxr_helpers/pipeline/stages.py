@@ -234,7 +234,7 @@ def _check_version(run: Run, stage: str) -> None:
     if not run.is_readable(stage):
         raise MissingArtifact(
             f"{stage} of the run {run.name} was made by another version of this project: "
-            f"run `run_all.py --run {run.name}` again"
+            f"run `run_all.py --run {run.name}` again with its options"
         )
 
 

@@ -214,7 +214,7 @@ def test_run_of_another_version_is_refused(tmp_path, by_hand):
         patch.setenv(stages.RUNNER, str(tmp_path / "store"))
         other_version(tmp_path / "old")
     message = "01_data of the run old was made by another version of this project: "
-    message += "run `run_all.py --run old` again"
+    message += "run `run_all.py --run old` again with its options"
     with pytest.raises(MissingArtifact) as error:
         Stage("02_binary", run_dir=tmp_path / "old")
     assert str(error.value) == message
