@@ -18,7 +18,7 @@ from cxr_helpers.phantoms import rendering
 from cxr_helpers.pipeline import graph
 from cxr_helpers.pipeline.runs import Run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]  # a fixture is a whole run
 
 ROWS = graph.default().rows
 NO_VALIDATION = ("--set", "validation_fraction=0", "--set", "contiguous_fraction=0")
