@@ -141,7 +141,9 @@ def temperature(logits: np.ndarray, y_true: np.ndarray) -> float:
     return float(np.exp(best.x))
 
 
-def prior_shift(probabilities: np.ndarray, *, trained: np.ndarray, wanted: np.ndarray):
+def prior_shift(
+    y_prob: np.ndarray, *, trained: np.ndarray | float, target: np.ndarray | float
+) -> np.ndarray:
     """Adjust probabilities from the class shares of training to those of other images.
 
     Saerens et al. 2002, equation 4, with both shares known. It assumes that the distribution of
@@ -149,33 +151,33 @@ def prior_shift(probabilities: np.ndarray, *, trained: np.ndarray, wanted: np.nd
 
     Parameters
     ----------
-    probabilities : array of float, shape (n, k), or (n,) for the probability of pneumonia
+    y_prob : array of float, shape (n, k), or (n,) for the probability of pneumonia
         Rows sum to 1.
-    trained, wanted : array of float, shape (k,), or float for the share of pneumonia
+    trained, target : array of float, shape (k,), or float for the share of pneumonia
         Class shares at training and those to adjust to; each above 0, together 1.
 
     Returns
     -------
-    ndarray of float64, the shape of ``probabilities``
+    ndarray of float64, the shape of ``y_prob``
 
     Raises
     ------
     ValueError
         If there are not as many shares as classes, or they are out of range.
     """
-    y_prob = metrics.check_probability(probabilities)
+    y_prob = metrics.check_probability(y_prob)
     if y_prob.ndim == 1:
         both = np.column_stack([1 - y_prob, y_prob])
-        shares = {"trained": [1 - trained, trained], "wanted": [1 - wanted, wanted]}
+        shares = {"trained": [1 - trained, trained], "target": [1 - target, target]}
         return prior_shift(both, **shares)[:, 1]
-    trained, wanted = np.asarray(trained, dtype=float), np.asarray(wanted, dtype=float)
-    for shares in (trained, wanted):
+    trained, target = np.asarray(trained, dtype=float), np.asarray(target, dtype=float)
+    for shares in (trained, target):
         valid = shares.shape == y_prob.shape[1:] and (shares > 0).all()
         if not valid or not np.isclose(shares.sum(), 1):
             raise ValueError(
                 f"shares {shares.tolist()}: expected {y_prob.shape[1]} above 0 that sum to 1"
             )
-    adjusted = y_prob * (wanted / trained)
+    adjusted = y_prob * (target / trained)
     return adjusted / adjusted.sum(axis=1, keepdims=True)
 
 

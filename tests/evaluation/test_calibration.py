@@ -107,9 +107,9 @@ def test_temperature_refuses_invalid_arguments():
 
 def test_prior_shift_by_hand():
     # odds 1 : 1 at 3/4 pneumonia are odds 1 : 3 at one half
-    found = calibration.prior_shift([0.5], trained=0.75, wanted=0.5)
+    found = calibration.prior_shift([0.5], trained=0.75, target=0.5)
     assert found == pytest.approx([0.25])
-    two = calibration.prior_shift([[0.5, 0.5]], trained=[0.25, 0.75], wanted=[0.5, 0.5])
+    two = calibration.prior_shift([[0.5, 0.5]], trained=[0.25, 0.75], target=[0.5, 0.5])
     assert two == pytest.approx(np.array([[0.75, 0.25]]))
 
 
@@ -120,13 +120,13 @@ def test_prior_shift_agrees_with_bayes_rule():
     before, expected = (
         likelihood * s / (likelihood * s).sum(axis=1, keepdims=True) for s in (old, new)
     )
-    assert calibration.prior_shift(before, trained=old, wanted=new) == pytest.approx(expected)
+    assert calibration.prior_shift(before, trained=old, target=new) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("shares", [[0.5, 0.6], [0.0, 1.0], [0.2, 0.3, 0.5]])
 def test_prior_shift_refuses_invalid_shares(shares):
     with pytest.raises(ValueError, match=str(shares[1])):
-        calibration.prior_shift([[0.5, 0.5]], trained=[0.5, 0.5], wanted=shares)
+        calibration.prior_shift([[0.5, 0.5]], trained=[0.5, 0.5], target=shares)
 
 
 def test_reliability_by_hand():
