@@ -33,6 +33,7 @@ TESTED_BY = dict.fromkeys(
     "phantoms/test_rendering.py",
 ) | {
     "figures.xrays": "figures/test_charts.py",
+    "models.networks": "models/test_new_network.py",
     "pipeline.command_line": "test_run_all.py",
     "pipeline.display": "test_run_all.py",
 }

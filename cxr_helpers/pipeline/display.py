@@ -17,10 +17,10 @@ COLUMNS = ("Row", "Classes", "Published", "Accuracy", "AUROC", "Accuracy over se
 def show_log(log: Iterable[tuple[str, str, float]], *, title: str) -> None:
     """Show what was done with each stage and the seconds it took."""
     table = Table(title=title, title_justify="left")
-    for name in ("stage", "what", "seconds"):
+    for name in ("stage", "status", "seconds"):
         table.add_column(name, justify="right" if name == "seconds" else "left")
-    for stage, what, seconds in log:
-        table.add_row(stage, what, f"{seconds:.1f}" if seconds else "")
+    for stage, status, seconds in log:
+        table.add_row(stage, status, f"{seconds:.1f}" if seconds else "")
     terminal.console.print(table, markup=False)
 
 

@@ -41,7 +41,7 @@ def execute(
     parameters: Mapping[str, object],
     log: Callable[[str], None],
     store: Path | None = None,
-    anew: bool = False,
+    recompute: bool = False,
     timeout: int | None = None,
 ) -> Path:
     """Execute a stage's notebook in a fresh kernel of this interpreter.
@@ -58,7 +58,7 @@ def execute(
         Called with each line of progress that the notebook prints.
     store : Path, optional
         Folder of the cached results; beside the runs by default.
-    anew : bool
+    recompute : bool
         Whether cached results are computed again.
     timeout : int, optional
         Seconds that a single cell may take.
@@ -84,7 +84,7 @@ def execute(
         environment = {
             stages.RUNNER: str(store or run.folder.parent / stages.STORE),
             stages.RUNNING: stage,
-        } | ({stages.ANEW: "1"} if anew else {})
+        } | ({stages.RECOMPUTE: "1"} if recompute else {})
         stderr = folder / f"{stage}.log"
         kernel = kernels.this_interpreter(folder, log=stderr, environment=environment)
         with kernel as (manager, record), _progress(log):

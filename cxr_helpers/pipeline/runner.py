@@ -12,7 +12,7 @@ from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.system import terminal
 from cxr_helpers.system.errors import Refused
 
-Log = list[tuple[str, str, float]]  # stage, what was done with it, seconds
+Log = list[tuple[str, str, float]]  # stage, status, seconds
 # What is logged of a stage that does not run.
 UP_TO_DATE, TEXT, TEXT_SKIPPED = "up to date", "text changed", "skipped: text changed"
 
@@ -44,7 +44,7 @@ def update(
 
     Returns
     -------
-    log : list of (stage, what, seconds)
+    log : list of (stage, status, seconds)
     stale : list of str
         Stages that are not up to date and were not chosen.
 
@@ -60,7 +60,7 @@ def update(
         recipe = currency.recipe(run, stage, parameters=values[stage], data_fingerprint=fingerprint)
         reason = currency.why_stale(run, stage, recipe)
         if options.dry_run and reason is None:
-            runs = {s for s, what, _ in log if what not in (UP_TO_DATE, TEXT, TEXT_SKIPPED)}
+            runs = {s for s, status, _ in log if status not in (UP_TO_DATE, TEXT, TEXT_SKIPPED)}
             waiting = [s for s in spec.reads if s in runs]
             reason = f"only if {' or '.join(waiting)} changes" if waiting else None
         if reason is None and stage in chosen and (options.force or options.only):
@@ -90,7 +90,7 @@ def update(
                 values[stage],
                 recipe,
                 store=store,
-                anew=options.force,
+                recompute=options.force,
                 timeout=options.timeout,
             )
             log.append((stage, "ran", seconds))
@@ -118,7 +118,7 @@ def retrain(
 
     Returns
     -------
-    list of (stage, what, seconds)
+    list of (stage, status, seconds)
         The stages that ran.
     """
     again, first = run.seed(seed), next(iter(run.graph))
@@ -133,7 +133,7 @@ def retrain(
     }
     terminal.write_line(f"seed {seed}")
     log, _ = update(again, values=changed, chosen=run.graph.retrained)
-    return [(f"{stage}, seed {seed}", what, seconds) for stage, what, seconds in log if seconds]
+    return [(f"{stage}, seed {seed}", status, seconds) for stage, status, seconds in log if seconds]
 
 
 def _update_markdown(run: Run, stage: str, recipe: Mapping) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 STORE = Path(".cache") / "store"  # beside the runs
 # Set by the runner in its kernels: the folder of the store, the stage, and, to compute cached
 # results again, any value.
-RUNNER, RUNNING, ANEW = "CXR_RUNNER_STORE", "CXR_RUNNING", "CXR_ANEW"
+RUNNER, RUNNING, RECOMPUTE = "CXR_RUNNER_STORE", "CXR_RUNNING", "CXR_RECOMPUTE"
 PROGRESS = "» "  # begins the lines of a notebook's output that the runner logs
 
 
@@ -77,7 +77,9 @@ class Stage:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / DECLARED).unlink(missing_ok=True)
         store = os.environ.get(RUNNER) or self.run_dir.parent / STORE
-        self.store = Store(Path(store), reuse=ANEW not in os.environ, record=self.folder / KEPT)
+        self.store = Store(
+            Path(store), reuse=RECOMPUTE not in os.environ, record=self.folder / KEPT
+        )
         self._outputs: dict[str, str] = {}
         self._start = time.monotonic()
         if self.by_hand:

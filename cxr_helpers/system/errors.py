@@ -1,4 +1,4 @@
-"""Errors by their cause, told from type and errno: the data, the machine, or a bug."""
+"""Errors by their cause, classified by type and errno: the data, the machine, or a bug."""
 
 from __future__ import annotations
 

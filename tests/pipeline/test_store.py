@@ -64,8 +64,8 @@ def test_other_version_of_a_library_is_computed_again(results, calls, monkeypatc
 
 def test_without_reuse_results_are_computed_and_stored_again(results, calls):
     positions_of(results)
-    anew = Store(results.folder, reuse=False)
-    positions_of(anew), positions_of(anew)
+    again = Store(results.folder, reuse=False)
+    positions_of(again), positions_of(again)
     assert calls == [6, 6] and len(list(results.folder.iterdir())) == 1
 
 
