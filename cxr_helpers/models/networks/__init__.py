@@ -15,7 +15,7 @@ and chapter 7 scores its Grad-CAM maps. A file ``small.py`` for instance::
 
 ``build`` takes the image size in pixels and the number of classes. It returns an untrained,
 flat Keras model, (n, image_size, image_size, 1) float in [0, 1] to (n, classes) probabilities by
-a last layer with a softmax, with one layer named ``"embedding"``.
+a last layer ``Dense(classes, activation="softmax")``, with one layer named ``"embedding"``.
 """
 
 from __future__ import annotations
