@@ -1,7 +1,7 @@
 """Draw the architecture from the code: ``uv run docs/architecture.py`` writes the picture and table.
 
 The rooms and their modules come from the tree, the imports from grimp, the order of the rooms from
-``.importlinter``, and the stages from their notebooks. The way of one image and of one number is
+``.importlinter``, and the stages from their notebooks. The path of one image and of one number is
 recorded while a few images pass through the package.
 """
 
@@ -65,7 +65,7 @@ class Room:
 
 @dataclass(frozen=True)
 class Step:
-    """One call on the way of an image or a number.
+    """One call on the path of an image or a number.
 
     Attributes
     ----------
