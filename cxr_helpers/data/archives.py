@@ -80,7 +80,7 @@ def stem(archive: Path) -> str:
 
 
 def place(archive: Path, *, cache_dir: str | Path) -> Path:
-    """Return the folder for the images of an archive; it exists once they were unpacked.
+    """Return the folder for the images of an archive; it exists once they are unpacked.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The classes of a run, and what is lost where kind of pneumonia or patient is not known."""
+"""The classes of a run, and what follows where subtype or patient is unknown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def distinguishable(index: pd.DataFrame) -> tuple[tuple[str, ...], str]:
     Parameters
     ----------
     index : pandas.DataFrame
-        A row an image: ``split`` (all but test are training images), ``class_name``, ``group``.
+        One row per image: ``split`` (all but test are training images), ``class_name``, ``group``.
 
     Returns
     -------
@@ -98,7 +98,7 @@ def describe_groups(index: pd.DataFrame) -> str:
 
 
 def notes(index: pd.DataFrame, reason: str) -> list[str]:
-    """Return what a reader must know about classes and patients, a sentence each.
+    """Return what a reader must know about classes and patients, as sentences.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def notes(index: pd.DataFrame, reason: str) -> list[str]:
     """
     sentences = []
     if reason:
-        sentences.append(f"Three classes are not distinguished on this data set: {reason}.")
+        sentences.append(f"Three classes are not distinguished on this dataset: {reason}.")
     if count := count_without_patient(index):
         sentences.append(
             f"{count:,} of {len(index):,} images have no patient number: they are split and resampled "

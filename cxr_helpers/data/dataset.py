@@ -47,7 +47,7 @@ def positions(class_names: pd.Series, classes: tuple[str, ...]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Images:
-    """Images with a row of an index each; labels of test images can be read in evaluation only."""
+    """Images with one index row each; labels of test images are readable in evaluation only."""
 
     images: np.ndarray
     _rows: pd.DataFrame
@@ -59,7 +59,7 @@ class _Images:
 
     @property
     def index(self) -> pd.DataFrame:
-        """A row an image, see ``Part``; in test without labels unless evaluation is declared."""
+        """One row per image, see ``Part``; no labels of test images unless evaluation is declared."""
         return self._evaluation.visible(self._rows)
 
     @property
@@ -82,7 +82,7 @@ class Part(_Images):
     images : ndarray of uint8, shape (n, size, size)
         A view on the memory-mapped file: read-only.
     index : pandas.DataFrame
-        A row an image: ``file``, ``split``, ``class_name``, ``group``, ``cluster`` (groups
+        One row per image: ``file``, ``split``, ``class_name``, ``group``, ``cluster`` (groups
         that share a duplicate, see ``splits.clusters``), ``width`` and ``height`` (in pixels, as
         stored), ``mode`` (Pillow's), ``border_<class>`` for each of ``classes`` (probabilities
         predicted from the border alone, 0 to 1) and, for phantoms, the box of the marker. Where
@@ -194,7 +194,7 @@ def save(
     images : ndarray of uint8, shape (n, size, size)
         In any order.
     index : pandas.DataFrame
-        A row an image, with the columns ``file``, ``split``, ``class_name``, ``group``.
+        One row per image, with the columns ``file``, ``split``, ``class_name``, ``group``.
     facts : dict
         ``name``, ``synthetic``, ``fingerprint``.
     truth : mapping of name to ndarray, shape (n, ...), optional
@@ -219,7 +219,7 @@ def save(
         if strange := set(index[column]) - set(known):
             raise ValueError(f"unknown {column} {sorted(strange)}; expected {', '.join(known)}")
     if not (index["split"] == "test").any():
-        raise DataError("no test image is left: all images that were given are training images")
+        raise DataError("no test image is left: the models were trained on all of these images")
     order = np.argsort(index["split"].map(SPLITS.index), kind="stable")
     test = (index["split"].iloc[order] == "test").to_numpy()
     # folders are sorted by class: position must not reveal it

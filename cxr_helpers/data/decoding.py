@@ -114,7 +114,7 @@ def digest_each(scan: Scan) -> pd.Series:
 
 
 def fingerprint(sha256: pd.Series) -> str:
-    """Return one digest of a set of images: SHA-256 of their sorted digests, one a line."""
+    """Return one digest of a set of images: SHA-256 of their sorted digests, one per line."""
     return hashlib.sha256("\n".join(sorted(sha256)).encode()).hexdigest()
 
 
@@ -136,7 +136,7 @@ def decode_all(
     framing : str
         As for ``decode``.
     cache_dir : path
-        Folder of the cache; created where it is missing.
+        Folder of the cache; created if it is missing.
 
     Returns
     -------

@@ -26,7 +26,7 @@ def find(images: np.ndarray, index: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        A row a pair: ``first`` < ``second`` (positions), ``kind`` (``"exact"``: same content, or
+        One row per pair: ``first`` < ``second`` (positions), ``kind`` (``"exact"``: same content, or
         ``"near"``), ``difference`` (mean absolute, in grey levels), ``across_splits`` and
         ``across_classes``.
     """

@@ -14,10 +14,10 @@ ZIP, TAR = "zip", "tar"
 _GZIP = b"\x1f\x8b"
 _BLOCK = 512  # bytes of a tar's header
 _ADVICE = "give a folder of images, or a .zip, .tar or .tar.gz of one"
-_CUT = "whose end is missing, as after an interrupted download: download it again"
+_TRUNCATED = "whose end is missing, as after an interrupted download: download it again"
 _UNPACK = "unpack it, and give the folder"
 _STARTS = {
-    b"PK\3\4": f"a zip archive {_CUT}",
+    b"PK\3\4": f"a zip archive {_TRUNCATED}",
     b"7z\xbc\xaf\x27\x1c": f"a 7z archive: {_UNPACK}",
     b"Rar!": f"a rar archive: {_UNPACK}",
     b"BZh": f"compressed by bzip2: {_UNPACK}",
@@ -53,9 +53,9 @@ def archive_kind(path: Path) -> str:
         if _is_tar(head):
             if _ends_as_tar(path):
                 return TAR
-            raise DataError(f"{path.name} is a tar archive {_CUT}")
+            raise DataError(f"{path.name} is a tar archive {_TRUNCATED}")
     except (EOFError, gzip.BadGzipFile, zlib.error):
-        raise DataError(f"{path.name} is a file compressed by gzip {_CUT}") from None
+        raise DataError(f"{path.name} is a file compressed by gzip {_TRUNCATED}") from None
     except PermissionError:
         raise DataError(f"{path.name} cannot be read: change its permissions") from None
     raise DataError(f"{path.name} is {_described(head)}")

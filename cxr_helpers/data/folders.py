@@ -16,7 +16,7 @@ SPLITS = ("train", "val", "test")
 CLASSES = {"normal": "normal", "pneumonia": None}
 CLASSES |= dict.fromkeys(("bacterial", "bacteria"), "bacterial")
 CLASSES |= dict.fromkeys(("viral", "virus"), "viral")
-MAXIMUM_FOLDERS = 1000  # that are searched for a data set
+MAXIMUM_FOLDERS = 1000  # that are searched for a dataset
 
 
 def entries(folder: Path) -> list[os.DirEntry]:
@@ -81,7 +81,7 @@ def class_folders(folder: Path, *, below: str = "", strict: bool = False) -> dic
 def levels_below(path: Path) -> Iterator[list[Path]]:
     """Yield the folders one level below a path, then those two levels below.
 
-    Folders named after a split or a class belong to a data set and are left out.
+    Folders named after a split or a class belong to a dataset and are left out.
 
     Raises
     ------

@@ -15,7 +15,7 @@ from cxr_helpers.data.scans import MINIMUM_PER_CLASS, Scan
 from cxr_helpers.system.errors import DataError
 
 SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
-WITHOUT_TEST = "a train folder alone is enough: without test, a part of it stands in"
+WITHOUT_TEST = "a train folder alone is enough: part of it is then used as the test split"
 
 _CAUSE = {"bacteria": "bacterial", "virus": "viral"}
 _NORMAL = re.compile(r"(?P<series>NORMAL2-)?IM-(?P<number>\d+)")
@@ -28,7 +28,7 @@ def scan(root: Path, class_folders: Mapping[str, Mapping[str, list[str]]]) -> Sc
     Parameters
     ----------
     root : Path
-        The folder of the data set.
+        The folder of the dataset.
     class_folders : mapping of split to mapping of class to list of str
         Paths of the class folders below ``root``, by split (train, val, test) and by their names
         in lower case, as ``folders.class_folders`` returns them.
@@ -63,7 +63,7 @@ def scan(root: Path, class_folders: Mapping[str, Mapping[str, list[str]]]) -> Sc
 
 
 def unfit(entry: os.DirEntry) -> str | None:
-    """Return why an entry of a folder is not an image of the data set, None where it may be one."""
+    """Return why an entry of a folder is not an image of the dataset, None where it may be one."""
     if folders.is_clutter(entry.name):
         return "system file"
     if any("\ud800" <= char <= "\udfff" for char in entry.name):

@@ -18,7 +18,7 @@ from cxr_helpers.system import digests
 from cxr_helpers.system.errors import DataError
 
 DECODED = "decoded"  # folder of the cache
-TEST_FRACTION = 0.25  # of a data set without test images
+TEST_FRACTION = 0.25  # of a dataset without test images
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ImageSet:
         SHA-256 of the contents.
     images : ndarray of uint8, shape (n, size, size)
     index : pandas.DataFrame
-        A row an image: ``file``, ``split`` (train or test), ``class_name``, ``group``,
+        One row per image: ``file``, ``split`` (train or test), ``class_name``, ``group``,
         ``width``, ``height``, ``mode``.
     ignored, unreadable : pandas.DataFrame
         Files that were not used: ``file``, ``reason``.
@@ -113,9 +113,7 @@ def read(
     """
     nothing = pd.DataFrame(columns=["file", "reason"])
     if data == PHANTOM:
-        from cxr_helpers.phantoms import (
-            rendering,
-        )  # imports SciPy: a second that other sources do not need
+        from cxr_helpers.phantoms import rendering  # imports SciPy, which takes a second
 
         draw = (
             rendering.render_arrays if cached is None else partial(cached, rendering.render_arrays)
@@ -145,13 +143,13 @@ def read(
 
 
 def preview(located: str, *, n_phantoms: int, seed: int) -> pd.DataFrame:
-    """Return an index of located images before one is decoded or drawn.
+    """Return an index of located images before any is decoded or drawn.
 
     Returns
     -------
     pandas.DataFrame
-        A row an image: ``split`` (train or test), ``class_name``, ``group``; without training images
-        whose group also occurs in test, which are never trained on.
+        One row per image: ``split`` (train or test), ``class_name``, ``group``; without training
+        images whose group also occurs in test, which are never trained on.
     """
     if located == PHANTOM:
         from cxr_helpers.phantoms import rendering
@@ -163,7 +161,7 @@ def preview(located: str, *, n_phantoms: int, seed: int) -> pd.DataFrame:
 
 
 def notes(located: str) -> list[str]:
-    """Return what a user must know about located images, a sentence each."""
+    """Return what a user must know about located images, as sentences."""
     if located == PHANTOM:
         return []
     files = layouts.scan(located).files
@@ -192,12 +190,12 @@ def _assigned(files: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
 
 
 def as_test(source: ImageSet, earlier: Dataset) -> ImageSet:
-    """Return images of which test is new and all others are those of an earlier run.
+    """Return new test images with the training and validation images of an earlier run.
 
     Parameters
     ----------
     source : ImageSet
-        Its test images are taken; where it had none, or is phantoms, all its images.
+        Its test images are used; where it had none, or is phantoms, all its images.
     earlier : Dataset
         Its images of train and both validation splits are kept, in their splits.
 

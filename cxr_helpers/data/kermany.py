@@ -36,7 +36,7 @@ def counts(folder: str, *, kinds: bool) -> dict[str, int]:
 
 
 def compare(files: pd.DataFrame) -> pd.DataFrame:
-    """Compare the counts of a data set with those of the published one.
+    """Compare the counts of a dataset with those of the published one.
 
     Parameters
     ----------

@@ -51,7 +51,7 @@ class Evaluation:
         Parameters
         ----------
         index : pandas.DataFrame
-            A row an image, with the column ``split``.
+            One row per image, with the column ``split``.
 
         Returns
         -------

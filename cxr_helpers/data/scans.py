@@ -1,4 +1,4 @@
-"""What a layout reports of a data set: which images it holds, and where their pixels are."""
+"""What a layout reports of a dataset: which images it holds, and where their pixels are."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Match:
     ----------
     rank : int
         0 for training and test images, 1 for training images alone, 2 for images without splits:
-        among several data sets below a folder, the lowest rank is taken, then the shallowest.
+        among several datasets below a folder, the lowest rank is taken, then the shallowest.
     missing : str
-        What an incomplete data set lacks, such as ``"train/NORMAL is missing"``; empty for a
+        What an incomplete dataset lacks, such as ``"train/NORMAL is missing"``; empty for a
         complete one.
     """
 
@@ -39,21 +39,21 @@ class Match:
 
 @dataclass(frozen=True)
 class Scan:
-    """The images of a data set, none of them decoded.
+    """The images of a dataset, none of them decoded.
 
     Attributes
     ----------
     root : Path
-        The folder, or the file, of the data set.
+        The folder, or the file, of the dataset.
     files : pandas.DataFrame
-        A row an image: ``file`` (a unique name; for an image file its path below ``root``, with
-        ``/``), ``folder`` (one of ``FOLDERS``), ``class_name`` (one of ``class_names.CLASSES``, or
+        One row per image: ``file`` (a unique name; for an image file its path below ``root``,
+        with ``/``), ``folder`` (one of ``FOLDERS``), ``class_name`` (one of ``class_names.CLASSES``, or
         ``class_names.UNKNOWN`` for pneumonia of unknown kind) and ``group`` (the images of a
         group stay in one split). A group is named after class and patient, such as ``"viral 12"``;
         an image without patient number forms a group whose name holds a ``/``, such as
         ``"viral train/a.png"``.
     ignored : pandas.DataFrame
-        Files that are not images of the data set: ``file``, ``reason``.
+        Files that are not images of the dataset: ``file``, ``reason``.
     pixels : mapping of str to ndarray of uint8, shape (height, width), optional
         For images that are not files of their own: grey levels 0 to 255 by ``file``.
     """

@@ -1,4 +1,4 @@
-"""A worked example: one module teaches the project another form of data set."""
+"""A worked example: one module adds another dataset layout."""
 
 import json
 import shutil

@@ -1,23 +1,23 @@
-"""Layouts of data sets: each module of this package finds and lists images in one form.
+"""Layouts of datasets: each module of this package finds and lists images in one form.
 
-To teach the project another form, write one module here; nothing else changes, and no list needs
-an entry. The module offers what ``Layout`` describes:
+To add a layout, write one module here; nothing else changes, and no list needs an entry. The
+module offers what ``Layout`` describes:
 
 ``EXPECTED``
-    what a user may give, for the refusal where nothing fits.
+    what a user may give, for the error message where no layout fits.
 ``recognise(path)``
-    a ``scans.Match`` where exactly this folder or file is a data set of this form, else None.
-    ``find`` itself searches two levels of folders, chooses among several data sets and words the
-    refusal, so a layout looks at one path only. It is called for many folders: read no image.
+    a ``scans.Match`` where exactly this folder or file is a dataset of this form, else None.
+    ``find`` itself searches two levels of folders, chooses among several datasets and writes the
+    error message, so a layout inspects one path only. It is called for many folders: read no image.
 ``scan(root)``
-    a ``scans.Scan``: a row an image with ``file``, ``folder`` (train, val or test), ``class_name``
-    (normal, bacterial, viral or ``class_names.UNKNOWN``) and ``group`` (a patient; images of a
+    a ``scans.Scan``: one row per image with ``file``, ``folder`` (train, val or test),
+    ``class_name`` (normal, bacterial, viral or ``class_names.UNKNOWN``) and ``group`` (a patient; images of a
     group stay in one split). Images that are files are decoded from ``root / file``; for all others
     the scan's ``pixels`` give the grey levels. Data that cannot be used raise ``DataError`` with one
     line that names file and remedy.
 
 Reading, digests, the cache of decoded images, splits and refusals of too few images then work as
-for any other data set. ``tests/data/test_new_layout.py`` adds such a module, flat images with a
+for any other dataset. ``tests/data/test_new_layout.py`` adds such a module, flat images with a
 table of labels, and reads it.
 """
 
@@ -44,7 +44,7 @@ class Layout(Protocol):
         """Return how well exactly this folder or file fits, None where it does not."""
 
     def scan(self, root: Path) -> Scan:
-        """Return the images of a data set that was recognised."""
+        """Return the images of a dataset that was recognised."""
 
 
 @cache
@@ -61,9 +61,9 @@ def recognise(path: Path) -> tuple[Match, Layout] | None:
 
 
 def find(path: str | Path) -> tuple[Path, Layout]:
-    """Return a data set and its layout: ``path`` itself, or the only one within two levels below.
+    """Return a dataset and its layout: ``path`` itself, or the only one within two levels below.
 
-    Below ``path``, a data set without test images is taken only where none has them, and one
+    Below ``path``, a dataset without test images is taken only where none has them, and one
     without splits only where there is no other. What cannot be read is skipped.
 
     Raises
@@ -91,7 +91,7 @@ def find(path: str | Path) -> tuple[Path, Layout]:
 
 
 def _chosen(path: Path, found: list[tuple[Path, Match, Layout]]) -> tuple[Path, Layout]:
-    """Return the best complete data set; raise DataError where there is none or more than one."""
+    """Return the best complete dataset; raise DataError where there is none or more than one."""
     complete = [
         ((match.rank, len(root.parts)), root, layout)
         for root, match, layout in found
@@ -112,12 +112,12 @@ def _chosen(path: Path, found: list[tuple[Path, Match, Layout]]) -> tuple[Path, 
 
 
 def scan(path: str | Path) -> Scan:
-    """Return the images of the data set at a path or just below it.
+    """Return the images of the dataset at a path or just below it.
 
     Raises
     ------
     DataError
-        If there is no usable data set.
+        If there is no usable dataset.
     """
     root, layout = find(path)
     return scans.check(layout.scan(root))

@@ -1,7 +1,7 @@
 """Class folders without train and test above them, such as ``NORMAL`` and ``PNEUMONIA``.
 
-All images are training images; a part of them stands in for test. File names may carry the kind
-of pneumonia and the patient number, as those of the published dataset do.
+All images are training images; part of them is used as the test split. File names may carry the
+kind of pneumonia and the patient number, as those of the published dataset do.
 """
 
 from __future__ import annotations

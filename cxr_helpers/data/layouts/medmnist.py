@@ -2,7 +2,7 @@
 
 Yang et al. (2023), MedMNIST v2, Scientific Data 10:41, doi:10.1038/s41597-022-01721-8. The images
 are those of the published dataset, cropped and resized to 28, 64, 128 or 224 pixels; neither
-patient numbers nor the kind of pneumonia came along. Its ``val`` joins ``train``, as Kaggle's does.
+patient numbers nor the kind of pneumonia are included. Its ``val`` joins ``train``, as Kaggle's does.
 """
 
 from __future__ import annotations
