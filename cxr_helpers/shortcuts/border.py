@@ -1,9 +1,9 @@
 """Border-only networks: how well the border of an image, with little of the lung, predicts its class.
 
 Image style (markers, stamps, exposure, collimation) is associated with the class in this dataset.
-The accuracy of a network that sees only the border is a lower bound on that association. Images
-whose border predicts another class than theirs are those on which a network that relies on style
-would fail (see ``evaluation.shortcut_groups``).
+The accuracy of a network that sees only the border is a lower bound on that association. On
+images whose border predicts a class other than their own, a network that relies on style would
+fail (see ``evaluation.shortcut_groups``).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the metadata of an image give away without a pixel: its stored size."""
+"""Baseline from metadata alone: the stored size of an image, without any pixel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 
 def size_features(index: pd.DataFrame) -> np.ndarray:
-    """Return what is known of an image without a pixel: log width, log height, aspect.
+    """Return features of the stored size: log width, log height, and aspect ratio.
 
     Parameters
     ----------
@@ -24,33 +24,35 @@ def size_features(index: pd.DataFrame) -> np.ndarray:
 
 
 def size_baseline(
-    train: pd.DataFrame, labels: np.ndarray, asked: pd.DataFrame, *, classes: int, seed: int
+    train: pd.DataFrame, labels: np.ndarray, queries: pd.DataFrame, *, classes: int, seed: int
 ) -> np.ndarray | None:
-    """Return what the stored size alone says of an image's class.
+    """Return class probabilities predicted from the stored size alone.
 
-    Gradient-boosted trees (scikit-learn), fitted on train.
+    The model is gradient-boosted trees (scikit-learn), fitted on the training images.
 
     Parameters
     ----------
-    train, asked : pandas.DataFrame
+    train : pandas.DataFrame, n rows
         ``width`` and ``height`` in pixels.
     labels : array of int, shape (n,)
         The classes of ``train``, 0 to ``classes`` - 1; some may not occur.
-    asked : pandas.DataFrame, m rows
-        The images to judge.
+    queries : pandas.DataFrame, m rows
+        The images to predict, with the same columns.
     classes, seed : int
 
     Returns
     -------
-    ndarray of float, shape (m, classes), rows sum to 1; column k is class k, 0 where train has no
-    image of it. None where all images of train have one size, so that size tells nothing.
+    ndarray of float, shape (m, classes), or None
+        Rows sum to 1; column k is class k, 0 where ``train`` has no image of it. None where all
+        training images have the same size, so that size is not informative.
     """
     features = size_features(train)
     if (features == features[0]).all():
         return None
     model = HistGradientBoostingClassifier(max_iter=50, max_leaf_nodes=8, random_state=seed)
     model.fit(features, labels)
-    found = np.zeros((len(asked), classes))
-    # of one class alone scikit-learn returns two columns
-    found[:, model.classes_] = model.predict_proba(size_features(asked))[:, : len(model.classes_)]
-    return found
+    predicted = model.predict_proba(size_features(queries))
+    probabilities = np.zeros((len(queries), classes))
+    # where train has a single class, scikit-learn returns two columns
+    probabilities[:, model.classes_] = predicted[:, : len(model.classes_)]
+    return probabilities
