@@ -8,7 +8,7 @@
     uv run run_all.py --weights-from RUN --data OTHER   # score a run's models on other images
 
 Results are written to report/build/<run>/. A stage is not run again while its code, parameters,
-inputs and library versions are unchanged; an interrupted training goes on after its last complete
+inputs and library versions are unchanged; an interrupted training resumes after its last complete
 epoch.
 
 Exit codes: 0 done, 1 a bug (with its traceback), 2 usage, 3 data, 4 a notebook failed, 5 the folder
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
         return command_line.fail(error.code, str(error), debug=options.debug)
     except Stopped as stop:
         return command_line.fail(
-            stop.code, f"stopped by {stop}; the same command goes on from here"
+            stop.code, f"stopped by {stop}; the same command continues from here"
         )
     except Exception as error:
         fault = errors.classify(error)

@@ -70,8 +70,8 @@ def test_mistake_is_reported_in_one_line_with_an_exit_code(build, capsys, argume
         (["--weights-from", "x", "--set", "epochs=3"], "omit --preset and --set"),
         (["--unknown"], "unrecognized arguments"),
         (["--seeds", "4-0"], "--seeds '4-0' counts down"),
-        (["--seeds", "0-1", "--seed", "3"], "--seeds excludes --seed"),
-        (["--only", "2", "--from", "3"], "--only and --from exclude each other"),
+        (["--seeds", "0-1", "--seed", "3"], "--seeds cannot be combined with --seed"),
+        (["--only", "2", "--from", "3"], "--only and --from cannot be combined"),
     ],
 )
 def test_invalid_option_is_refused(capsys, arguments, words):
@@ -129,8 +129,8 @@ def test_long_line_of_the_title_page_is_refused(build, capsys, option):
             'title = "x"\nauthor = "' + "x" * 301 + '"\ncourse = ""',
             "author: 301 characters are too long",
         ),
-        ('title = "x"\nauthor = ""\ncourse = 1', "course is not a text: write it in quotes"),
-        ('title = "x"\nauthor = ""', "course is not a text: write it in quotes"),
+        ('title = "x"\nauthor = ""\ncourse = 1', "course is not a string: write it in quotes"),
+        ('title = "x"\nauthor = ""', "course is not a string: write it in quotes"),
         ("title = x", "Invalid value (at line 1, column 9)"),
         (None, "No such file or directory: it holds the title page"),
         ('title = "x"\nauthor = ""\ncourse = "' + "x" * 300 + '"', ""),
@@ -175,7 +175,7 @@ def refused(arguments, capsys):
 def test_missing_notebook_is_named(notebooks, capsys):
     (notebooks / "03_categorical.ipynb").unlink()
     message = refused(["--dry-run"], capsys)
-    assert message == "05_knn.ipynb reads '03_categorical', which is no stage before it"
+    assert message == "05_knn.ipynb reads '03_categorical', which is not an earlier stage"
 
 
 def test_folder_without_notebooks_is_refused(notebooks, capsys):
@@ -515,7 +515,7 @@ def test_unknown_earlier_run_is_named_with_the_most_similar(earlier, capsys):
     assert run_all.main(["--weights-from", "phantom-quik"]) == 2
     last = capsys.readouterr().err.strip()
     assert last.startswith(
-        "error: --weights-from 'phantom-quik' is not a run: the runs are phantom-quick"
+        "error: --weights-from 'phantom-quik' is not a run; existing runs: phantom-quick"
     )
     assert last.endswith("did you mean 'phantom-quick'?")
 

@@ -19,7 +19,7 @@ from cxr_helpers.pipeline import graph, runs
 from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.system import files
 
-AGAIN = "the same command goes on from here"
+AGAIN = "the same command continues from here"
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 
 

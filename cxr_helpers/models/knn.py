@@ -32,6 +32,6 @@ def classifier(
     points, labels = np.asarray(points), np.asarray(labels)
     known = labels >= 0
     if k < 1 or not known.any():
-        raise ValueError(f"k = {k} among {known.sum()} images of known class: expected 1 of each")
+        raise ValueError(f"k = {k} among {known.sum()} images of known class: expected 1 or more")
     neighbours = KNeighborsClassifier(min(k, int(known.sum())), **options)
     return neighbours.fit(points[known], labels[known])

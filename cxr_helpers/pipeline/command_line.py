@@ -71,7 +71,7 @@ def parse(
     add("--debug", action="store_true", help="show tracebacks")
     options = parser.parse_args(arguments)
     if options.only and options.first:
-        parser.error("--only and --from exclude each other")
+        parser.error("--only and --from cannot be combined")
     if options.run and not RUN_NAME.fullmatch(options.run):
         parser.error(f"--run {options.run!r}: expected letters, digits, '.', '_' and '-' only")
     if options.timeout is not None and options.timeout < 1:
@@ -82,7 +82,7 @@ def parse(
         except ValueError as error:
             parser.error(f"--seeds {error}")
         if options.seed or options.weights_from or options.only or options.first:
-            parser.error("--seeds excludes --seed, --weights-from, --only and --from")
+            parser.error("--seeds cannot be combined with --seed, --weights-from, --only or --from")
         options.seed = str(options.seeds[0])
     if options.weights_from and (options.preset or options.settings):
         parser.error("--weights-from uses the parameters of that run: omit --preset and --set")
@@ -122,7 +122,7 @@ def title_page(options: argparse.Namespace, path: Path) -> None:
     ------
     Refused
         With exit code 2 where the file cannot be read or is not TOML, or a line in it is missing,
-        not a text, or too long.
+        not a string, or too long.
     """
     name = terminal.short_path(path)
     try:
@@ -134,7 +134,7 @@ def title_page(options: argparse.Namespace, path: Path) -> None:
     for key in TITLE_PAGE:
         line = lines.get(key)
         if not isinstance(line, str):
-            raise Refused(2, f'{name}: {key} is not a text: write it in quotes, or "" for none')
+            raise Refused(2, f'{name}: {key} is not a string: write it in quotes, or "" for none')
         if len(line) > MAX_LENGTH:
             raise Refused(2, f"{name}: {key}: {_too_long(line)}")
         setattr(options, key, getattr(options, key) or line)
@@ -158,7 +158,7 @@ def earlier_run(options: argparse.Namespace, build: Path, graph: Graph) -> Run |
         hint = did_you_mean(named, known)
         raise Refused(
             2,
-            f"--weights-from {named!r} is not a run: the runs are {', '.join(known) or 'none'}{hint}",
+            f"--weights-from {named!r} is not a run; existing runs: {', '.join(known) or 'none'}{hint}",
         )
     run = Run(folder, graph)
     for stage in graph:

@@ -1,7 +1,7 @@
 """Whether a stage is up to date: its recipe (code, parameters, inputs, versions) then and now.
 
-Whether a *training* is repeated is decided by a key of its own, see ``store``: a stage that runs
-again because a figure has changed reads the trainings and predictions it stored before.
+Whether a *training* is repeated depends on a separate key, see ``store``: a stage that runs again
+because a figure has changed reads the trainings and predictions that it stored before.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ UNTRACKED = ("run_dir", "cache_dir", "data", "weights_from")
 def recipe(
     run: Run, stage: str, *, parameters: Mapping[str, object], data_fingerprint: str
 ) -> dict:
-    """Return everything that decides what a stage writes.
+    """Return everything that determines what a stage writes.
 
     Parameters
     ----------

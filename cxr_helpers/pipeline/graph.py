@@ -104,13 +104,13 @@ class Graph(Mapping[str, StageSpec]):
                 if earlier not in self._specs or earlier >= spec.name:
                     hint = did_you_mean(earlier, [s for s in self._specs if s < spec.name])
                     raise ValueError(
-                        f"{spec.notebook.name} reads {earlier!r}, which is no stage before it{hint}"
+                        f"{spec.notebook.name} reads {earlier!r}, which is not an earlier stage{hint}"
                     )
             for _, _, row in spec.rows:
                 if row.id in seen:
                     raise ValueError(
                         f"{spec.notebook.name} declares the row {row.id!r} of Table 1, which "
-                        f"{seen[row.id]} declares too: give each row an id of its own"
+                        f"{seen[row.id]} also declares: give each row its own id"
                     )
                 seen[row.id] = spec.notebook.name
 

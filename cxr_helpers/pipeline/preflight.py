@@ -28,7 +28,7 @@ def check(folder: Path, *, n_images: int, image_size: int, pdf: bool) -> list[st
     Parameters
     ----------
     folder : Path
-        Where the run writes; made where it is missing.
+        Where the run writes; created if it is missing.
     n_images, image_size : int
         Their number, and height and width in pixels: they decide how much disk is needed.
     pdf : bool

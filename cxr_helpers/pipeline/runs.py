@@ -155,7 +155,7 @@ class Run:
                         shutil.copyfile(path, partial)
 
     def retire_report(self) -> None:
-        """Move the report to ``previous``, so that it is not taken for the one being made."""
+        """Move the report to ``previous``, so that it is not mistaken for that of the new run."""
         for name in REPORT_FILES:
             if (self.folder / name).exists():
                 (self.folder / "previous").mkdir(exist_ok=True)

@@ -39,7 +39,7 @@ class Stage:
     name : str
         Stem of the notebook, such as ``"02_binary"``.
     run_dir : path
-        The run's folder; made where it is missing.
+        The run's folder; created if it is missing.
     weights_from : path, optional
         Folder of an earlier run, whose models are scored instead of trained. ``earlier`` is then
         the folder of its artifacts of this stage, otherwise None.

@@ -1,4 +1,4 @@
-"""A store of cached results, each under a digest of everything that decides it.
+"""A store of cached results, each under a digest of everything that determines it.
 
 A notebook that is executed again because a caption or a colour has changed reads its trainings,
 predictions, embeddings, heat maps and t-SNE maps from here. ``joblib.Memory`` does the same with
@@ -37,7 +37,7 @@ class Store:
     Parameters
     ----------
     folder : Path
-        Made where it is missing.
+        Created if it is missing.
     reuse : bool
         Whether stored results are returned; otherwise they are computed and stored again.
     limit : int

@@ -59,7 +59,7 @@ def test_stage_that_reads_no_earlier_stage_is_refused(tmp_path, reads, hint):
     declare(tmp_path, **{"03_last": {}})
     with pytest.raises(ValueError) as error:
         load(tmp_path, {"reads": [reads]})
-    message = f"02_next.ipynb reads {reads!r}, which is no stage before it{hint}"
+    message = f"02_next.ipynb reads {reads!r}, which is not an earlier stage{hint}"
     assert str(error.value) == message
 
 
