@@ -198,7 +198,7 @@ class Scorecard:
     ) -> None:
         """Score predictions of normal or pneumonia, see ``score_binary``.
 
-        ``groups`` says whether the groups of ``shortcut_groups`` are scored too: not for the
+        ``groups``: whether the groups of ``shortcut_groups`` are scored too. They are not for the
         border networks' own rows, which are wrong on conflicting images by definition.
         """
         predictions = {"y_pred": y_pred, "y_score": y_score, "y_prob": y_prob}

@@ -22,7 +22,7 @@ def score_maps(maps: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        A row for each image: ``hit`` (the pointing game: 1 if the maximum lies inside the mask,
+        One row per image: ``hit`` (the pointing game: 1 if the maximum lies inside the mask,
         0 if outside or if the map is 0; the expected value if ties were broken at random),
         ``heat`` (fraction of the total heat inside, NaN if the map is 0) and ``area`` (fraction
         of the image inside: the expected value of both for an uninformative map).

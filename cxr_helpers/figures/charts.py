@@ -151,13 +151,13 @@ def roc_and_precision_recall(y_true: np.ndarray, scores: Mapping[str, np.ndarray
 def reliability(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw observed shares against predicted probabilities, one line per model; dotted: equal.
 
-    scikit-learn's ``CalibrationDisplay`` draws the same points, but not how many images they are
-    of.
+    scikit-learn's ``CalibrationDisplay`` draws the same points, but not the number of images
+    behind each.
 
     Parameters
     ----------
     curves : mapping of label to pandas.DataFrame
-        From ``calibration.reliability``. The area of a point grows with the number of images in its bin.
+        From ``calibration.reliability``. A point's area grows with the number of images in its bin.
     """
     fig, ax = plt.subplots(figsize=(3.4, 3.2))
     ax.plot([0, 1], [0, 1], ":", color="#999999", lw=1)

@@ -146,7 +146,7 @@ def fit(
     Returns
     -------
     pandas.DataFrame
-        A row for each epoch: ``epoch`` (from 1), ``loss``, the compiled metrics, the same with
+        One row per epoch: ``epoch`` (from 1), ``loss``, the compiled metrics, the same with
         the prefix ``val_``, and ``best`` (True for the epoch whose weights the model ends with).
 
     Raises

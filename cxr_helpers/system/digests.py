@@ -53,7 +53,7 @@ def cached(folder: Path, *, write: bool = True) -> Iterator[None]:
     Parameters
     ----------
     folder : Path
-        Holds ``digests.json``; made where it is missing.
+        Holds ``digests.json``; created if it is missing.
     write : bool
         Whether new digests are written for the next process.
     """

@@ -24,7 +24,7 @@ LIBRARIES = (
 
 
 def versions(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:
-    """Return the versions of Python and of libraries, by default of those that decide results."""
+    """Return the versions of Python and of libraries, by default of those that results depend on."""
     installed = {"python": platform.python_version()}
     for name in libraries:
         try:

@@ -1,4 +1,4 @@
-"""Messages on standard error; a run goes on where they cannot be written."""
+"""Messages on standard error; a run continues where they cannot be written."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Terminal(Console):
             self.quiet = True
 
     def on_broken_pipe(self) -> None:
-        """Go on where rich would end the program, as in ``run_all.py 2>&1 | head``."""
+        """Continue where rich would end the program, as in ``run_all.py 2>&1 | head``."""
         self.quiet = True
 
 

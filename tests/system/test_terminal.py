@@ -1,4 +1,4 @@
-"""A run goes on where its messages cannot be written."""
+"""A run continues where its messages cannot be written."""
 
 import os
 import subprocess

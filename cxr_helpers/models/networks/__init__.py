@@ -8,7 +8,7 @@ and chapter 7 scores its Grad-CAM maps. A file ``small.py`` for instance::
     from cxr_helpers.models.networks import Network
 
     def build(image_size, classes):
-        from cxr_helpers.models import architectures  # Keras: a second that --help should not wait
+        from cxr_helpers.models import architectures  # imports Keras, slowly: not for --help
         return architectures.residual_cnn(image_size, widths=(8, 16, 32), classes=classes)
 
     NETWORK = Network("small", "Small residual network", build, feature_map="block3", epochs=10)
@@ -81,7 +81,7 @@ def registered() -> list[Network]:
     Raises
     ------
     ValueError
-        If a module defines no ``NETWORK``, or two have one id.
+        If a module defines no ``NETWORK``, or two have the same id.
     """
     found = {}
     for module in pkgutil.iter_modules(__path__):
