@@ -103,7 +103,7 @@ def test_module_has_its_tests(name):
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_room_says_in_two_sentences_what_it_is_for_and_what_it_may_import(room):
+def test_room_docstring_states_purpose_and_allowed_imports(room):
     text = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text("utf-8")))
     assert len(re.findall(r"\.(?=\s|$)", text)) == 2 and "import" in text
 
@@ -115,6 +115,6 @@ def test_no_file_is_loaded_that_could_run_code(banned):
     assert not [p.name for p in SOURCES if re.search(banned, p.read_text(encoding="utf-8"))]
 
 
-def test_no_module_has_a_name_that_says_nothing():
+def test_no_module_has_an_uninformative_name():
     names = {part for name in MODULES for part in name.split(".")}
     assert {"utils", "common", "helpers", "misc"}.isdisjoint(names)
