@@ -215,7 +215,7 @@ def _walk(call: Callable, folder: Path) -> None:
             together=index["cluster"].iloc[train],
             validation=0.25,
             contiguous=0,
-            chooser="validation",
+            selection="validation",
             seed=0,
         )
         classes, reason = class_names.distinguishable(index)

@@ -9,7 +9,7 @@ import pandas as pd
 
 # Columns that do not reveal the class. All others are withheld: file names, patient groups and
 # severity do.
-_SHOWN = re.compile(r"split|width|height|mode|(frame|border|marker)_\w+")
+_SHOWN = re.compile(r"split|width|height|mode|(border|marker)_\w+")
 
 
 class LabelsWithheld(RuntimeError):

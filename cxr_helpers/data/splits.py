@@ -46,7 +46,7 @@ def validation_splits(
     together: np.ndarray | None = None,
     validation: float,
     contiguous: float,
-    chooser: str,
+    selection: str,
     seed: int,
 ) -> np.ndarray:
     """Assign training images to train and the two validation splits.
@@ -59,7 +59,7 @@ def validation_splits(
         From ``clusters``: images of one number stay in one split, whatever their groups.
     validation, contiguous : float
         Target shares, 0 to 0.5: contiguous of all images, validation of the remaining ones.
-    chooser : str
+    selection : str
         The split that weights are selected on, ``"validation"`` or ``"contiguous"``.
     seed : int
 
@@ -81,7 +81,7 @@ def validation_splits(
     rest = np.flatnonzero(split == "train")
     drawn = validation_mask(groups[rest], classes[rest], fraction=validation, seed=seed)
     split[rest[drawn]] = "validation"
-    for name in ("train", *({chooser} & set(split))):
+    for name in ("train", *({selection} & set(split))):
         rows = split == name
         _check(
             groups[rows], classes[rows], least=MINIMUM_GROUPS[name], where=f"{name} after splitting"

@@ -104,7 +104,7 @@ def check_images(located: str, parameters: Mapping[str, object]) -> None:
         train["class_name"],
         validation=parameters.get("validation_fraction", 0.0),
         contiguous=parameters.get("contiguous_fraction", 0.0),
-        chooser=splits.SELECTION[parameters.get("choose_by", "group")],
+        selection=splits.SELECTION[parameters.get("choose_by", "group")],
         seed=parameters["seed"],
     )
 

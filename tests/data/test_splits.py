@@ -71,7 +71,7 @@ def test_few_groups_still_give_normal_and_pneumonia_on_both_sides():
             assert "normal" in classes[side] and len(set(classes[side])) > 1
 
 
-OPTIONS = {"validation": 0.1, "contiguous": 0.1, "chooser": "validation", "seed": 0}
+OPTIONS = {"validation": 0.1, "contiguous": 0.1, "selection": "validation", "seed": 0}
 
 
 def test_splits_keep_groups_together_and_both_classes_in_train():
@@ -94,7 +94,7 @@ def test_selection_split_needs_normal_and_pneumonia():
     with pytest.raises(
         DataError, match="too few images of one kind of pneumonia: contiguous after splitting"
     ):
-        splits.validation_splits(groups, classes, **OPTIONS | {"chooser": "contiguous"})
+        splits.validation_splits(groups, classes, **OPTIONS | {"selection": "contiguous"})
 
 
 def series(n=40, per=3):
