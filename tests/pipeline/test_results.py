@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from cxr_helpers.evaluation import scorecard, tables
-from cxr_helpers.pipeline import graph, results
+from cxr_helpers.pipeline import results
 from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.pipeline.stages import Stage
 from cxr_helpers.system.files import write_json
@@ -66,18 +66,6 @@ def test_table_one_shows_the_test_scores(run):
     assert line["Accuracy"] == zero == line["AUROC"]
     assert majority["Accuracy"] == "0.500" and majority["AUROC"] == "–"
     assert np.isnan(majority["Published"])
-
-
-def test_published_rows_are_those_of_the_course_report():
-    rows = graph.default().rows
-    assert {row.id: row.published for row in rows if row.published is not None} == {
-        "binary_cnn": 0.85,
-        "categorical_cnn": 0.76,
-        "knn_binary": 0.78,
-        "knn_categorical": 0.70,
-        "autoencoder": 0.33,
-        "knn_autoencoder": 0.66,
-    }
 
 
 def test_result_files_hold_the_scores(run):
