@@ -23,6 +23,7 @@ from unittest.mock import patch
 
 import grimp
 import matplotlib as mpl
+import matplotlib.style
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
@@ -310,7 +311,7 @@ def picture(found: Mapping[str, Room], steps: Sequence[Step]) -> str:
     from cxr_helpers.pipeline import graph
 
     columns = _columns_entered(found, steps)
-    with mpl.rc_context(STYLE):
+    with mpl.style.context(["default", STYLE]):  # whatever style is in use
         figure = Figure(facecolor="none")
         axes = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH))
         axes.axis("off")
