@@ -197,7 +197,7 @@ def test_conflicting_images_are_sampled_more_often_only_where_the_border_is_info
         train=data["train"],
         classes=data.classes,
         size=8,
-        batch_size=32,
+        ours_batch_size=32,
         seed=0,
         **{"ours_epochs": 1, "ours_learning_rate": 0.1, "ours_weight_decay": 0.0},
         **{"ours_widths": [4], "ours_conflict_weight": 8.0},
@@ -281,7 +281,8 @@ class RandomEmbeddings(SimpleNamespace):
 def neighbours_of(data, *, k=5, neighbours=(1, 3, 5, 9), blocks=2):
     """Run the chapter on nearest neighbours on random embeddings; return its names."""
     rng = np.random.default_rng(1)
-    networks = dict.fromkeys(("binary", "categorical", "autoencoder", "ours"))
+    small = SimpleNamespace(input_shape=(None, 8, 8, 1))
+    networks = dict.fromkeys(("binary", "categorical", "autoencoder"), small)
     networks["ours"] = architectures.residual_cnn(32, widths=[4] * blocks)
     return cells.run(
         "05_knn",
@@ -387,6 +388,7 @@ def test_effect_of_averaging_over_mirror_images_is_reported(monkeypatch):
         stage=SimpleNamespace(save=lambda *_: None, cached=cached),
         ours=SimpleNamespace(count_params=lambda: 1),
         **{"ours_history": None, "recipe": {}, "seed": 0, "figure": published},
+        **{"ours_crop_size": 8, "ours_test_size": 8},
         **{"train": data["train"], "validation": data.selection},
     )
     assert np.array_equal(names["ours_probabilities"], (right + wrong) / 2)

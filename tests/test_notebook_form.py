@@ -158,7 +158,7 @@ def test_keras_progress_bars_are_off(code):
 def test_presets_are_valid_parameters():
     schema = {name: parameters.read(FOLDER / f"{name}.ipynb") for name in graph.default()}
     presets = graph.default().presets
-    assert sorted(presets) == ["published", "quick", "standard"]
+    assert sorted(presets) == ["demo", "published", "quick", "standard"]
     for preset in presets.values():
         settings.resolve(schema, preset=preset)
 

@@ -234,6 +234,15 @@ def test_dry_run_shows_what_would_run_and_why_and_writes_nothing(build, capsys):
     assert not build.exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "preset"),
+    [([], "demo"), (["--preset", "standard"], "standard"), (["--data", "kaggle"], "standard")],
+)
+def test_default_preset_is_a_first_look_on_phantoms_only(build, no_copy, capsys, arguments, preset):
+    assert run_all.main(["--dry-run", *arguments]) == 0
+    assert f", preset {preset} → " in capsys.readouterr().err
+
+
 def test_list_shows_parameters_as_settings(capsys):
     assert run_all.main(["--list"]) == 0
     out, err = capsys.readouterr()

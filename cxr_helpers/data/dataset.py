@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from cxr_helpers.data import splits
+from cxr_helpers.data import decoding, splits
 from cxr_helpers.data.class_names import CLASSES, NAMES
 from cxr_helpers.data.labels import Evaluation
 from cxr_helpers.system import files
@@ -52,10 +52,22 @@ class _Images:
     images: np.ndarray
     _rows: pd.DataFrame
     classes: tuple[str, ...] = field(default=CLASSES, kw_only=True)
+    _detail: np.ndarray | None = field(default=None, kw_only=True)
     _evaluation: Evaluation = field(default_factory=Evaluation, kw_only=True)
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def detail(self) -> np.ndarray:
+        """The images at the largest size there is: ndarray of uint8, shape (n, larger, larger)."""
+        return self.images if self._detail is None else self._detail
+
+    def at(self, size: int) -> np.ndarray:
+        """Return the images at another size: ndarray of uint8, shape (n, size, size)."""
+        if self.images.shape[1] == size:
+            return self.images
+        return decoding.resize(self.detail, size)
 
     @property
     def index(self) -> pd.DataFrame:
@@ -93,7 +105,13 @@ class Part(_Images):
         """Return a copy of the images where ``mask``, of shape (n,), is True."""
         mask = np.asarray(mask, dtype=bool)
         rows = self._rows[mask].reset_index(drop=True)
-        return Part(self.images[mask], rows, classes=self.classes, _evaluation=self._evaluation)
+        return Part(
+            self.images[mask],
+            rows,
+            classes=self.classes,
+            _detail=None if self._detail is None else self._detail[mask],
+            _evaluation=self._evaluation,
+        )
 
 
 @dataclass(frozen=True)
@@ -134,6 +152,7 @@ class Dataset(_Images):
             self.images[low:high],
             self._rows.iloc[low:high].reset_index(drop=True),
             classes=self.classes,
+            _detail=None if self._detail is None else self._detail[low:high],
             _evaluation=self._evaluation,
         )
 
@@ -184,6 +203,7 @@ def save(
     facts: dict,
     *,
     truth: Mapping[str, np.ndarray] | None = None,
+    detail: np.ndarray | None = None,
 ) -> Dataset:
     """Write the data for the later stages: ``images.npy``, ``index.csv``, ``dataset.json``.
 
@@ -200,6 +220,8 @@ def save(
     truth : mapping of name to ndarray, shape (n, ...), optional
         Ground truth of phantoms, such as lesion masks; written as ``<name>.npy`` in the order of
         the images.
+    detail : ndarray of uint8, shape (n, larger, larger), optional
+        The images at a larger size, to take crops of; written as ``detail.npy``.
 
     Returns
     -------
@@ -225,10 +247,14 @@ def save(
     # folders are sorted by class: position must not reveal it
     order[test] = np.random.default_rng(0).permutation(order[test])
     stage.save("images.npy", np.save, np.ascontiguousarray(images[order]))
+    if detail is not None:
+        stage.save("detail.npy", np.save, np.ascontiguousarray(detail[order]))
     for name, array in (truth or {}).items():
         stage.save(f"{name}.npy", np.save, array[order])
     stage.save("index.csv", index.iloc[order].to_csv, index=False)
-    stage.save("dataset.json", files.write_json, facts | {"image_size": int(images.shape[1])})
+    sizes = {"image_size": int(images.shape[1])}
+    sizes["detail_size"] = 0 if detail is None else int(detail.shape[1])
+    stage.save("dataset.json", files.write_json, facts | sizes)
     return read(stage.folder)
 
 
@@ -242,7 +268,14 @@ def read(folder: Path) -> Dataset:
     facts = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     index = pd.read_csv(folder / "index.csv", keep_default_na=False)
     classes = tuple(facts.get("classes", CLASSES))
-    return Dataset(np.load(folder / "images.npy", mmap_mode="r"), index, facts, classes=classes)
+    larger = folder / "detail.npy"
+    return Dataset(
+        np.load(folder / "images.npy", mmap_mode="r"),
+        index,
+        facts,
+        classes=classes,
+        _detail=np.load(larger, mmap_mode="r") if facts.get("detail_size") else None,
+    )
 
 
 def counts(index: pd.DataFrame) -> pd.DataFrame:

@@ -46,6 +46,8 @@ class ImageSet:
         patient groups, was assigned to test; the assignment does not depend on the seed.
     decoded : str
         Name of the entry below ``DECODED`` in the cache that holds the images; empty for phantoms.
+    detail : ndarray of uint8, shape (n, larger, larger), or None
+        The same images at a larger size, to take crops of; None where there is none.
     """
 
     name: str
@@ -58,6 +60,7 @@ class ImageSet:
     truth: Mapping[str, np.ndarray] = field(default_factory=dict)
     test_from_train: bool = False
     decoded: str = ""
+    detail: np.ndarray | None = None
 
 
 def identify(source: Source) -> tuple[str, int | None]:
@@ -85,6 +88,7 @@ def read(
     size: int,
     framing: str,
     cache_dir: str | Path,
+    detail_size: int = 0,
     phantom_options: Mapping[str, object],
     cached: Callable | None = None,
 ) -> ImageSet:
@@ -100,6 +104,8 @@ def read(
         How an image is made square, see ``decoding.decode``.
     cache_dir : path
         Where decoded images are kept between runs.
+    detail_size : int
+        Height and width of ``detail``; phantoms, and sizes up to ``size``, have none.
     phantom_options : mapping
         Passed to ``rendering.render`` where phantoms are drawn.
     cached : callable, optional
@@ -125,9 +131,11 @@ def read(
         return ImageSet("phantoms", True, _digest(pixels), pixels, index, nothing, nothing, truth)
     scan = layouts.scan(sources.fetch(data, cache_dir=cache_dir).located)
     with digests.cached(Path(cache_dir)):
-        pixels, table, unreadable = decoding.decode_all(
-            scan, size, framing=framing, cache_dir=Path(cache_dir) / DECODED
+        decoded, table, unreadable = decoding.decode_all(
+            scan, max(size, detail_size), framing=framing, cache_dir=Path(cache_dir) / DECODED
         )
+    detail = decoded if detail_size > size else None
+    pixels = decoded if detail is None else decoding.resize(decoded, size)
     index, test_from_train = _assigned(table)
     return ImageSet(
         scan.root.name,
@@ -138,7 +146,8 @@ def read(
         scan.ignored,
         unreadable,
         test_from_train=test_from_train,
-        decoded=Path(pixels.filename).parent.name,
+        decoded=Path(decoded.filename).parent.name,
+        detail=detail,
     )
 
 
@@ -212,13 +221,19 @@ def as_test(source: ImageSet, earlier: Dataset) -> ImageSet:
     new = np.full(len(source.index), True)
     if not (source.test_from_train or source.synthetic):
         new = (source.index["split"] == "test").to_numpy()
+    detail = None
     kept = [earlier[name] for name in SPLITS if name != "test" and len(earlier[name])]
     index = pd.concat([*(part.index for part in kept), source.index[new].assign(split="test")])
+    if size := earlier.facts.get("detail_size"):
+        larger = (source.images if source.detail is None else source.detail)[new]
+        larger = larger if larger.shape[1] == size else decoding.resize(larger, size)
+        detail = np.concatenate([*(part.detail for part in kept), larger])
     return replace(
         source,
         name=f"{source.name}, scored by the models of {earlier.facts['name']}",
         synthetic=source.synthetic or earlier.synthetic,
         images=np.concatenate([*(part.images for part in kept), source.images[new]]),
+        detail=detail,
         index=index.reset_index(drop=True),
         truth={},
         test_from_train=False,

@@ -137,7 +137,7 @@ def autoencoder(image_size: int) -> keras.Sequential:
 
 
 def residual_cnn(
-    image_size: int, *, widths: Sequence[int] = (32, 64, 128, 256), classes: int = 3
+    image_size: int | None, *, widths: Sequence[int] = (32, 64, 128, 256), classes: int = 3
 ) -> keras.Model:
     """Return an untrained residual network with batch normalisation.
 
@@ -149,8 +149,9 @@ def residual_cnn(
 
     Parameters
     ----------
-    image_size : int
-        Height and width of the input in pixels, at least 2 ** len(widths).
+    image_size : int or None
+        Height and width of the input in pixels, at least 2 ** len(widths); None leaves them open,
+        for training and prediction at different sizes.
     widths : sequence of int
         Channels of each block.
     classes : int
@@ -177,17 +178,16 @@ def residual_cnn(
     return keras.Model(images, x, name="residual_cnn")
 
 
-def trained_residual_cnn(image_size: int, options: Path, weights: Path) -> keras.Model:
+def trained_residual_cnn(options: Path, weights: Path) -> keras.Model:
     """Return the trained residual network of a run, built from its options and its weights.
 
     Parameters
     ----------
-    image_size : int
-        Height and width of the input in pixels.
     options, weights : Path
-        ``ours.json`` and ``ours.weights.h5`` of ``03_categorical``.
+        ``ours.json`` and ``ours.weights.h5`` of ``03_categorical``; the options hold the size at
+        which it predicts.
     """
-    model = residual_cnn(image_size, **json.loads(options.read_text(encoding="utf-8")))
+    model = residual_cnn(**json.loads(options.read_text(encoding="utf-8")))
     model.load_weights(weights)
     return model
 

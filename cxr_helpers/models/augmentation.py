@@ -148,3 +148,69 @@ class StrongAugmentation:
             fill_mode="CONSTANT",
             fill_value=0.0,
         )
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop:
+    """Random crops, resized to one size, mirrored and varied in tone.
+
+    Szegedy et al. (2015), *Going Deeper with Convolutions*, CVPR. Most crops lose the image border
+    with its markers and stamps, and scale stops being informative: what is left is lung texture.
+    Crops enlarge what they show, so whole images are to be predicted at a somewhat larger size
+    than that of the crops (Touvron et al. 2019, *Fixing the train-test resolution discrepancy*,
+    NeurIPS).
+
+    Attributes
+    ----------
+    size : int
+        Height and width of the result in pixels.
+    area : float
+        Smallest crop, as a share of the image's area, above 0 to 1; the largest is 1.
+    aspect : float
+        Largest ratio of the sides of a crop, at least 1.
+    tone : float
+        Largest natural logarithm of the exponent, the contrast and the brightness.
+    """
+
+    size: int
+    area: float = 0.1
+    aspect: float = 4 / 3
+    tone: float = 0.35
+
+    def draw(self, seed: int) -> Callable:
+        """Return a function that draws crops of batches, different ones at each call.
+
+        It takes (n, height, width, 1) floats in [0, 1] and targets, and returns (n, size, size, 1)
+        floats in [0, 1] and the targets unchanged.
+        """
+        calls = iter(range(2**31))
+        crop = tf.function(self._crop, reduce_retracing=True)
+
+        def both(images: np.ndarray, targets: np.ndarray) -> tuple:
+            return crop(tf.constant(images), tf.constant([seed % 2**31, next(calls) * 64])), targets
+
+        return both
+
+    def _crop(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        n = tf.shape(images)[0]
+
+        def uniform(k: int, low: float, high: float) -> tf.Tensor:
+            return tf.random.stateless_uniform([n], seed + tf.constant([0, k]), low, high)
+
+        area = uniform(1, self.area, 1.0)
+        ratio = tf.exp(uniform(2, -math.log(self.aspect), math.log(self.aspect)))
+        height, width = (
+            tf.minimum(tf.sqrt(area / ratio), 1.0),
+            tf.minimum(tf.sqrt(area * ratio), 1.0),
+        )
+        top, left = uniform(3, 0.0, 1.0) * (1 - height), uniform(4, 0.0, 1.0) * (1 - width)
+        mirrored = uniform(5, -1.0, 1.0) > 0
+        first = tf.where(mirrored, left + width, left)
+        last = tf.where(mirrored, left, left + width)
+        boxes = tf.stack([top, first, top + height, last], axis=1)
+        crops = tf.image.crop_and_resize(images, boxes, tf.range(n), [self.size, self.size])
+        exponent, contrast, brightness = (
+            tf.exp(uniform(k, -self.tone, self.tone))[:, None, None, None] for k in (6, 7, 8)
+        )
+        crops = tf.pow(tf.clip_by_value(crops, 1e-4, 1.0), exponent)
+        return tf.clip_by_value(((crops - 0.5) * contrast + 0.5) * brightness, 0.0, 1.0)

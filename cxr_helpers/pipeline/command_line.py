@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from cxr_helpers.data.sources import PHANTOM
 from cxr_helpers.pipeline import settings
-from cxr_helpers.pipeline.graph import Graph
+from cxr_helpers.pipeline.graph import DEMO, STANDARD, Graph
 from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.system import terminal
 from cxr_helpers.system.errors import Refused, did_you_mean
@@ -37,7 +38,11 @@ def parse(
         "--data", default="phantom", metavar="SOURCE",
         help="phantom (default), kaggle, mendeley, or a folder, archive (.zip, .tar, .tar.gz) or .npz of images",
     )  # fmt: skip
-    text("--preset", choices=presets, help="set of parameters (default: standard)")
+    text(
+        "--preset",
+        choices=presets,
+        help="set of parameters (default: demo on phantoms, standard on images)",
+    )
     text(
         "--weights-from", metavar="RUN",
         help="train no model: score those of this earlier run on the images of --data",
@@ -86,8 +91,13 @@ def parse(
         options.seed = str(options.seeds[0])
     if options.weights_from and (options.preset or options.settings):
         parser.error("--weights-from uses the parameters of that run: omit --preset and --set")
-    options.preset = options.preset or "standard"
+    options.preset = options.preset or default_preset(options.data, presets)
     return options
+
+
+def default_preset(data: str, presets: Sequence[str]) -> str:
+    """Return the preset of a run without ``--preset``: a first look on phantoms, else standard."""
+    return DEMO if data == PHANTOM and DEMO in presets else STANDARD
 
 
 def _text(value: str) -> str:

@@ -31,6 +31,7 @@ from cxr_helpers.system.errors import did_you_mean
 
 STAGE = re.compile(r"[0-9]{2}_[A-Za-z0-9_]+")  # stem of a notebook that is a stage
 STANDARD = "standard"  # the preset that changes nothing
+DEMO = "demo"  # a first look on phantoms
 GROUPS = ("published", "ours", "baseline", "anomaly")  # of rows, in the order of Table 1
 KEYS = {"reads": list, "rows": list, "presets": dict}  # of a declaration, with their types
 

@@ -147,3 +147,20 @@ def test_object_arrays_are_not_unpickled(stage, tmp_path):
     with pytest.raises(ValueError, match="objects"):
         dataset.read(stage.folder)
     assert not (tmp_path / "PWNED").exists()
+
+
+def test_detail_follows_the_order_of_the_images_through_splits_and_masks(stage):
+    images, index = make_images()
+    detail = np.repeat(np.repeat(images, 2, axis=1), 2, axis=2)
+    saved = dataset.save(stage, images, index, {"synthetic": True}, detail=detail)
+    for part in (saved, saved["validation"], saved["train"].where(np.arange(30) % 2 == 0)):
+        assert np.array_equal(part.detail[:, ::2, ::2], part.images)
+        assert part.at(8) is part.images and part.at(12).shape == (len(part), 12, 12)
+    assert saved.facts["detail_size"] == 16
+
+
+def test_without_detail_the_images_are_the_largest_there_are(stage):
+    images, index = make_images()
+    saved = dataset.save(stage, images, index, {"synthetic": True})
+    assert saved.detail is saved.images and saved.facts["detail_size"] == 0
+    assert saved["test"].at(4).shape == (30, 4, 4)

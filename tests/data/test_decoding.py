@@ -280,3 +280,11 @@ def test_full_disk_raises_os_error(tmp_path):
         left = list(disk.iterdir())
     assert done.returncode == 1 and "No space left on device" in done.stderr
     assert left == []
+
+
+def test_resize_keeps_grey_levels_and_suppresses_aliasing():
+    stripes = np.tile(np.array([0, 255], np.uint8), (3, 32, 16))
+    small = decoding.resize(stripes, 8)
+    assert small.shape == (3, 8, 8) and small.dtype == np.uint8
+    assert np.abs(small.astype(int) - 127).max() < 12
+    assert (decoding.resize(np.full((2, 10, 10), 77, np.uint8), 15) == 77).all()

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from cxr_helpers.data import dataset, ingestion
 from cxr_helpers.pipeline.stages import Stage
@@ -53,3 +54,32 @@ def test_all_images_become_test_images_without_a_published_test_set(earlier, cha
 def test_images_of_another_size_are_refused(earlier):
     with pytest.raises(DataError, match="16 pixels cannot be scored by models of 8"):
         ingestion.as_test(new("test", size=16), earlier)
+
+
+def test_detail_is_kept_at_the_size_of_the_earlier_run(tmp_path):
+    index = pd.DataFrame({"split": np.repeat(dataset.SPLITS, 2), "class_name": "normal"})
+    index["file"], index["group"] = [f"old {i}" for i in range(len(index))], "normal 1"
+    images, facts = np.ones((8, 8, 8), np.uint8), {"name": "old images", "synthetic": False}
+    stage = Stage("01_data", run_dir=tmp_path)
+    detail = np.ones((8, 12, 12), np.uint8)
+    earlier = dataset.save(stage, images, index, facts, detail=detail)
+    larger = np.full((2, 20, 20), 2, np.uint8)
+    for source in (new("test", "test"), new("test", "test", detail=larger)):
+        combined = ingestion.as_test(source, earlier)
+        assert combined.detail.shape == (8, 12, 12)
+        assert combined.detail[:, 0, 0].tolist() == [1] * 6 + [2, 2]
+
+
+def test_images_are_decoded_once_for_both_sizes(tmp_path):
+    for place, level in (("NORMAL", 60), ("PNEUMONIA", 200)):
+        for split in ("train", "test"):
+            folder = tmp_path / "d" / split / place
+            folder.mkdir(parents=True)
+            for i in range(2):
+                Image.fromarray(np.full((40, 40), level + i, np.uint8)).save(folder / f"{i}.png")
+    options = {"framing": "squeeze", "cache_dir": tmp_path / "c", "phantom_options": {}}
+    read = ingestion.read(str(tmp_path / "d"), size=16, detail_size=24, **options)
+    assert read.images.shape == (8, 16, 16) and read.detail.shape == (8, 24, 24)
+    assert np.array_equal(read.images[:, 0, 0], read.detail[:, 0, 0])
+    assert len(list((tmp_path / "c" / ingestion.DECODED).iterdir())) == 1
+    assert ingestion.read(str(tmp_path / "d"), size=16, detail_size=16, **options).detail is None

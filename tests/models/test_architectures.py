@@ -129,9 +129,16 @@ def test_residual_cnn_has_one_block_per_width_and_halves_sides():
 def test_trained_residual_cnn_restores_options_and_weights(tmp_path):
     model = architectures.residual_cnn(32, widths=(4, 8))
     model.save_weights(tmp_path / "ours.weights.h5")
-    (tmp_path / "ours.json").write_text('{"widths": [4, 8]}')
+    (tmp_path / "ours.json").write_text('{"widths": [4, 8], "image_size": 40}')
     restored = architectures.trained_residual_cnn(
-        32, tmp_path / "ours.json", tmp_path / "ours.weights.h5"
+        tmp_path / "ours.json", tmp_path / "ours.weights.h5"
     )
+    assert restored.input_shape == (None, 40, 40, 1)  # the weights fit any size
     for expected, weights in zip(model.get_weights(), restored.get_weights(), strict=True):
         assert np.array_equal(expected, weights)
+
+
+def test_residual_cnn_of_open_size_predicts_at_any_size():
+    model = architectures.residual_cnn(None, widths=(4, 8))
+    for size in (16, 24):
+        assert model.predict_on_batch(np.zeros((2, size, size, 1), np.float32)).shape == (2, 3)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cxr_helpers.models.augmentation import Augmentation, StrongAugmentation
+from cxr_helpers.models.augmentation import Augmentation, RandomResizedCrop, StrongAugmentation
 
 OFF = dict.fromkeys(("rotation", "zoom", "aspect", "shift", "gamma", "contrast", "noise"), 0.0)
 
@@ -91,3 +91,56 @@ def test_exposure_changes_preserve_order_and_range_of_greys():
     steps = np.diff(changed[:, 8, :, 0], axis=1)
     assert ((steps >= -1e-6).all(axis=1) | (steps <= 1e-6).all(axis=1)).all()
     assert changed.min() >= 0 and changed.max() <= 1
+
+
+def crops(images, seed=0, **options):
+    """Return random resized crops of (n, side, side) floats in [0, 1]."""
+    changed, targets = RandomResizedCrop(**({"tone": 0.0} | options)).draw(seed)(
+        images[..., None].astype(np.float32), np.arange(len(images))
+    )
+    assert np.array_equal(targets, np.arange(len(images)))
+    return np.asarray(changed)[..., 0]
+
+
+def test_crop_of_the_whole_area_is_the_image_or_its_mirror_image():
+    ramp = np.tile(np.linspace(0.1, 0.9, 16), (40, 16, 1))
+    found = crops(ramp, size=16, area=1.0, aspect=1.0)
+    same = np.isclose(found, ramp, atol=1e-5).all(axis=(1, 2))
+    mirrored = np.isclose(found, ramp[:, :, ::-1], atol=1e-5).all(axis=(1, 2))
+    assert (same | mirrored).all() and same.any() and mirrored.any()
+
+
+def test_crop_shows_between_the_smallest_area_and_all_of_the_image():
+    """On a ramp across, the range of grey levels of a crop is its width."""
+    ramp = np.tile(np.linspace(0, 1, 101), (400, 101, 1))
+    found = crops(ramp, size=32, area=0.25, aspect=1.0)
+    width = found.max(axis=(1, 2)) - found.min(axis=(1, 2))
+    assert 0.48 < width.min() < 0.56 and 0.95 < width.max() <= 1.0
+    assert (width**2).mean() == pytest.approx(0.625, abs=0.04)  # the area is uniform
+    assert found.min() >= 0 and found.max() <= 1
+
+
+def test_crop_keeps_its_aspect_within_bounds():
+    across = np.tile(np.linspace(0, 1, 101), (300, 101, 1))
+    down = across.transpose(0, 2, 1)
+    options = {"size": 32, "area": 0.1, "aspect": 4 / 3}
+    widths, heights = (np.ptp(crops(x, **options), axis=(1, 2)) for x in (across, down))
+    small = (widths < 0.9) & (heights < 0.9)  # none was clipped at the image's edge
+    ratio = widths[small] / heights[small]
+    assert 0.7 < ratio.min() < 0.85 and 1.2 < ratio.max() < 1.4
+
+
+def test_crop_tone_changes_grey_levels_only():
+    flat = np.full((60, 8, 8), 0.5)
+    found = crops(flat, size=8, tone=0.35)
+    assert np.ptp(found, axis=(1, 2)).max() < 1e-6  # a flat image stays flat
+    levels = found[:, 0, 0]
+    assert levels.std() > 0.03 and levels.min() > 0.1 and levels.max() < 1
+
+
+def test_crops_depend_on_the_seed_and_on_the_call():
+    images = np.random.default_rng(0).random((6, 20, 20))
+    change = RandomResizedCrop(size=12).draw(3)
+    first, second = (np.asarray(change(images[..., None].astype("f4"), None)[0]) for _ in "ab")
+    again = np.asarray(RandomResizedCrop(size=12).draw(3)(images[..., None].astype("f4"), None)[0])
+    assert np.array_equal(first, again) and not np.allclose(first, second)
