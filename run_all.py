@@ -163,15 +163,18 @@ def examine(source, options, first, run) -> str:
             f"such as --run {name}",
         )
     if not options.dry_run:
-        prepare(options, first, run, images=images or first["n_phantoms"])
+        detail_size = first.get("detail_size", 0) if images else 0  # phantoms have no detail
+        n_images = images or first["n_phantoms"]
+        prepare(options, first, run, images=n_images, detail_size=detail_size)
         digests.write_cache(BUILD / ".cache")  # for the kernels of the stages
     return fingerprint
 
 
-def prepare(options, first, run, *, images) -> None:
+def prepare(options, first, run, *, images, detail_size=0) -> None:
     """Check the machine, and create the folder of the run."""
+    size = max(first["image_size"], detail_size)
     for warning in preflight.check(
-        run.folder, n_images=images, image_size=first["image_size"], pdf=not options.no_pdf
+        run.folder, n_images=images, image_size=size, pdf=not options.no_pdf
     ):
         terminal.write_line(f"warning: {warning}")
         options.no_pdf = True

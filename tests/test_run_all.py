@@ -341,6 +341,25 @@ def test_dry_run_unpacks_nothing(build, tmp_path, capsys):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
+@pytest.mark.parametrize(
+    ("settings", "size"), [([], 192), (["detail_size=0"], 128), (["image_size=256"], 256)]
+)
+def test_disk_is_checked_for_the_largest_images_that_are_kept(
+    build, tmp_path, monkeypatch, settings, size
+):
+    seen = []
+
+    def check(folder, *, n_images, image_size, pdf):
+        seen.append((n_images, image_size))
+        raise OSError(errno.ENOSPC, "stop here")
+
+    monkeypatch.setattr(run_all.preflight, "check", check)
+    make(tmp_path / "images", ENOUGH)
+    arguments = [word for setting in settings for word in ("--set", setting)]
+    assert run_all.main(["--data", str(tmp_path / "images"), *arguments]) == 6
+    assert seen == [(sum(map(len, ENOUGH.values())), size)]
+
+
 @pytest.mark.parametrize("data", ["kaggle", "mendeley"])
 def test_disk_without_room_for_a_download_is_refused_before_it(
     build, no_copy, monkeypatch, capsys, data

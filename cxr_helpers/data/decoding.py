@@ -230,15 +230,16 @@ def _reserve(path: Path) -> None:
 
 def shrink(images: np.ndarray, size: int) -> np.ndarray:
     """Return images reduced by averaging: ndarray of uint8, shape (n, size, size)."""
-    small = np.empty((len(images), size, size), np.uint8)
-    for number, image in enumerate(images):
-        small[number] = Image.fromarray(image).resize((size, size), Image.Resampling.BOX)
-    return small
+    return _resampled(images, size, Image.Resampling.BOX)
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
     """Return images resized with antialiasing (bicubic): ndarray of uint8, shape (n, size, size)."""
-    resized = np.empty((len(images), size, size), np.uint8)
+    return _resampled(images, size, Image.Resampling.BICUBIC)
+
+
+def _resampled(images: np.ndarray, size: int, kind: Image.Resampling) -> np.ndarray:
+    resampled = np.empty((len(images), size, size), np.uint8)
     for number, image in enumerate(images):
-        resized[number] = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)
-    return resized
+        resampled[number] = Image.fromarray(image).resize((size, size), kind)
+    return resampled

@@ -17,7 +17,7 @@ from report import contents
 ROWS = graph.default().rows
 FACTS = {
     "direction": "above",
-    "conflicting_train_images": 0,
+    "oversampled_train_images": 0,
     "held_out_auroc": 0.5,
     "held_out_interval": [0.4, 0.6],
     "ours_without_mirror": {"binary_accuracy": 0.5},
@@ -87,7 +87,7 @@ def test_uninformative_border_is_explained_and_has_no_worst_group(prose_of):
 
 def test_worst_group_accuracy_has_interval_and_number_of_images(prose_of):
     scores = with_worst_group(made_up_scores())
-    abstract, discussion = prose_of(scores, conflicting_train_images=3)
+    abstract, discussion = prose_of(scores, oversampled_train_images=3)
     assert "25.0% (95% interval 10.0 to 45.0) with the published" in discussion
     assert "(n = 12)" in discussion and "sampled more often" in abstract
     table = table_one(scores)

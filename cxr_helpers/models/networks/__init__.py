@@ -104,7 +104,9 @@ def fit(
     log: Callable[[str], None] | None = None,
     checkpoint: Callable[[str], Path] | None = None,
 ) -> tuple[keras.Model, pd.DataFrame]:
-    """Train a network as chapter 3 trains ours: classes drawn equally often, smoothed labels.
+    """Train a network on whole, strongly augmented images; classes are drawn equally often.
+
+    The labels are smoothed, and the network gets the moving average of its weights at the end.
 
     Parameters
     ----------
