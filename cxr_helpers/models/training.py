@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,7 +96,7 @@ def fit(
     epochs: int,
     batch_size: int,
     seed: int,
-    augmentation: Augmentation | StrongAugmentation | None = None,
+    augmentation: Augmentation | StrongAugmentation | Sequence | None = None,
     sampling_weights: np.ndarray | None = None,
     average: float = 0.0,
     validation: tuple[np.ndarray, np.ndarray | None] | None = None,
@@ -122,7 +122,7 @@ def fit(
         At least 1.
     seed : int
         Seed of the order and the augmentation.
-    augmentation : Augmentation or StrongAugmentation, optional
+    augmentation : object of ``models.augmentation``, or one for each epoch, optional
         By default the images are not augmented.
     sampling_weights : ndarray of float, shape (n,), optional
         Relative frequency with which each image is drawn. An epoch is n draws by systematic
@@ -187,12 +187,13 @@ def fit(
     start, first = time.monotonic(), len(progress.rows)
     for epoch in range(first, epochs):
         seeds = np.random.SeedSequence([seed, epoch]).generate_state(2)
+        change = augmentation[epoch] if isinstance(augmentation, Sequence) else augmentation
         feed = batches(
             images,
             targets,
             batch_size=batch_size,
             order=_order(len(images), sampling_weights, rng=np.random.default_rng(seeds[0])),
-            augment=augmentation.draw(int(seeds[1] >> 2)) if augmentation else None,
+            augment=change.draw(int(seeds[1] >> 2)) if change else None,
         )
         row = {"epoch": epoch + 1} | _pass(model, train_step, feed, after=averaged)
         if validation is not None:

@@ -1,0 +1,246 @@
+"""Search for a training recipe with the style-robustness score, not with the test images.
+
+    uv run run_all.py --data path/to/chest_xray --run search --only 01_data
+    uv run benchmarks/search.py report/build/search                    # every recipe
+    uv run benchmarks/search.py report/build/search --only published progressive
+
+Each line of ``RECIPES`` is trained on the run's ``train`` split and predicts its validation images
+(random groups and contiguous blocks), as they are and after each change of ``shortcuts.style``. The
+scores are written to ``docs/decisions/search.csv`` (one recipe a line) and ``search-changes.csv``
+(one change a line). Nothing is chosen by the labels of test images; the columns ``test_*`` are for
+the record, and come from the test split of the folder that was given. Trained weights are kept in
+``<run>/search/``: a recipe that is there is scored again, not trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from cxr_helpers.data import dataset, decoding
+from cxr_helpers.evaluation import metrics, shortcut_groups
+from cxr_helpers.models import architectures, augmentation, recipes, sampling, training
+from cxr_helpers.shortcuts import style
+
+DECISIONS = Path(__file__).resolve().parent.parent / "docs" / "decisions"
+AS_IS = "as is"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One recipe: what is trained, and how it predicts."""
+
+    name: str
+    network: str = "ours"  # or published
+    sizes: tuple[int, ...] = (96,)  # of the crops, or of whole images
+    whole: bool = False  # trained on whole images with StrongAugmentation
+    epochs: int = 30
+    batch_size: int = 48
+    learning_rate: float = 0.0025
+    weight_decay: float = 0.03
+    area: float = 0.1  # smallest crop
+    conflict_weight: float = 1.0
+    equalised: bool = False  # contrast-equalised images, in training and prediction
+    test_size: int = 112
+    views: str = "mirror"  # averaged: one, mirror or crops (five of 0.8 of the side, mirrored)
+    members: tuple[str, ...] = ()  # or the mean of other lines' predictions
+
+    def training(self) -> Line:
+        """Return the line without what is about prediction: equal for equal weights."""
+        return replace(self, name="", test_size=0, views="", members=())
+
+
+OLD = {"whole": True, "sizes": (128,), "epochs": 20, "batch_size": 32, "learning_rate": 0.002}
+SMALL_FIRST = {"sizes": (64, 80, 96)}
+RECIPES = (
+    Line("published", "published", (128,), epochs=12, batch_size=32, test_size=128, views="one"),
+    Line("crops, 96 at 96", test_size=96),
+    Line("crops, 96 at 112"),
+    Line("crops, 96 at 128", test_size=128),
+    Line("crops, 96, ten crops", test_size=96, views="crops"),
+    Line("ours of 2026-11-23", **OLD, weight_decay=0.02, conflict_weight=8, test_size=128),
+    Line("small crops first at 112", **SMALL_FIRST),
+    Line("small crops first at 128", **SMALL_FIRST, test_size=128),
+    Line("members", members=("crops, 96 at 112", "small crops first at 112")),
+)
+
+
+def main() -> None:
+    """Train and score the recipes that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("run", type=Path, help="folder of a run whose 01_data is complete")
+    parser.add_argument("--only", nargs="+", default=[line.name for line in RECIPES])
+    options = parser.parse_args()
+    lines = {line.name: line for line in RECIPES}
+    if unknown := set(options.only) - set(lines):
+        parser.error(f"--only {sorted(unknown)}: expected some of {', '.join(lines)}")
+    if not (options.run / "01_data" / "dataset.json").is_file():
+        parser.error(f"{options.run} has no 01_data: run run_all.py --only 01_data first")
+    tf.config.experimental.enable_op_determinism()
+    radiographs = dataset.read(options.run / "01_data")
+    folder = options.run / "search"
+    folder.mkdir(exist_ok=True)
+    for name in options.only:
+        print(name, flush=True)
+        scores = score(lines, lines[name], radiographs, folder)
+        write(lines[name], scores)
+
+
+def train(line: Line, radiographs: dataset.Dataset, folder: Path) -> keras.Model:
+    """Return the trained network of a line, from its file where there is one."""
+    keras.utils.set_random_seed(0)
+    part = radiographs["train"]
+    part = part.where(part.category >= 0)
+    published = line.network == "published"
+    model = (
+        architectures.binary_cnn(line.sizes[0]) if published else architectures.residual_cnn(None)
+    )
+    stem = hashlib.sha256(repr(line.training()).encode()).hexdigest()[:16]
+    weights = folder / f"{stem}.weights.h5"
+    if weights.is_file():
+        model.load_weights(weights)
+        return model
+    start = time.monotonic()
+    common = {
+        "seed": 0,
+        "log": lambda text: print(f"{time.monotonic() - start:6.0f} s {text}", flush=True),
+        "checkpoint": lambda key: folder / f"{key[:16]}.npz",
+    }
+    images = part.at(line.sizes[0]) if published or line.whole else part.detail
+    if line.equalised:
+        images = style.equalised(images)
+    if published:
+        model.compile(keras.optimizers.Adam(0.001), "binary_crossentropy")
+        y_true = part.pneumonia[:, None].astype("float32")
+        change = augmentation.Augmentation()
+        sizes = {"epochs": line.epochs, "batch_size": line.batch_size}
+        training.fit(model, images, y_true, augmentation=change, **sizes, **common)
+    else:
+        conflicting = shortcut_groups.alignment(part.index, seed=0) < 0
+        recipe = recipes.Recipe(
+            epochs=line.epochs,
+            batch_size=line.batch_size,
+            learning_rate=line.learning_rate,
+            weight_decay=line.weight_decay,
+            crop_sizes=line.sizes,
+            crop_area=line.area,
+        )
+        recipes.fit(
+            model,
+            images,
+            keras.utils.to_categorical(part.category, len(radiographs.classes)),
+            recipe,
+            sampling_weights=sampling.balanced(
+                part.category, np.where(conflicting, line.conflict_weight, 1)
+            ),
+            augmentation=augmentation.StrongAugmentation() if line.whole else None,
+            **common,
+        )
+    model.save_weights(weights)
+    return model
+
+
+def predict(lines: dict, line: Line, radiographs, folder: Path, images: np.ndarray) -> np.ndarray:
+    """Return a line's probabilities for images at the largest size, (n, 3) or (n, 1)."""
+    if line.members:
+        each = (predict(lines, lines[m], radiographs, folder, images) for m in line.members)
+        return np.mean(list(each), axis=0)
+    model = train(line, radiographs, folder)
+    if line.equalised:
+        images = style.equalised(images)
+    if line.views == "one":
+        return training.predict(model, decoding.resize(images, line.test_size))
+    if line.views == "mirror":
+        return recipes.predict(model, decoding.resize(images, line.test_size))
+    side = images.shape[1]
+    part = round(0.8 * side)
+    corners = [(0, 0), (0, side - part), (side - part, 0), (side - part,) * 2]
+    corners.append(((side - part) // 2,) * 2)
+    crops = (images[:, y : y + part, x : x + part] for y, x in corners)
+    return np.mean(
+        [recipes.predict(model, decoding.resize(crop, line.test_size)) for crop in crops], axis=0
+    )
+
+
+def score(lines: dict, line: Line, radiographs: dataset.Dataset, folder: Path) -> pd.DataFrame:
+    """Return the scores of a line by split and change."""
+    rows = []
+    share = 2 / 3 if line.network != "published" else radiographs["train"].pneumonia.mean()
+    with radiographs.evaluation():
+        split = radiographs.index["split"].to_numpy()
+        for name, chosen in (
+            ("validation", np.isin(split, ["validation", "contiguous"])),
+            ("test", split == "test"),
+        ):
+            places = np.flatnonzero(chosen)
+            index, category = radiographs.index.iloc[places], radiographs.category[places]
+            images = np.asarray(radiographs.detail[places])
+            y_true = (index["class_name"] != "normal").to_numpy(dtype=int)
+            versions = style.versions(images, y_true, seed=0) if name == "validation" else ()
+            for change, changed in ((AS_IS, images), *versions):
+                y_prob = predict(lines, line, radiographs, folder, changed)
+                rows.append(
+                    {"split": name, "change": change} | scores_of(y_true, category, y_prob, share)
+                )
+                print(rows[-1], flush=True)
+    return pd.DataFrame(rows).assign(recipe=line.name)
+
+
+def scores_of(
+    y_true: np.ndarray, category: np.ndarray, y_prob: np.ndarray, share: float
+) -> dict[str, float]:
+    """Return AUROC, accuracy at 0.5 and at the share of pneumonia in training, three classes."""
+    three = y_prob.shape[1] > 1
+    p = 1 - y_prob[:, 0] if three else y_prob[:, 0]
+    known = category >= 0
+    right = (y_prob.argmax(axis=1) == category)[known].mean() if three else np.nan
+    return {
+        "auroc": float(metrics.auroc(y_true, p)),
+        "accuracy": ((p >= 0.5) == y_true).mean(),
+        "accuracy_equal_priors": ((p >= share) == y_true).mean(),
+        "three_classes": right,
+    }
+
+
+def write(line: Line, scores: pd.DataFrame) -> None:
+    """Add a line's scores to both files, in place of earlier ones."""
+    numbers = scores.columns.drop(["recipe", "split", "change"])
+    validation = scores[scores["split"] == "validation"].set_index("change")
+    changed = validation.drop(AS_IS)
+    test = scores[scores["split"] == "test"].iloc[0]
+    summary = asdict(line) | {
+        "robustness_auroc": changed["auroc"].mean(),
+        "worst_auroc": changed["auroc"].min(),
+        "worst_change": changed["auroc"].idxmin(),
+        "robustness_accuracy": changed["accuracy"].mean(),
+        **{f"validation_{name}": validation.loc[AS_IS, name] for name in numbers},
+        **{f"test_{name}": test[name] for name in numbers},
+    }
+    order = [line.name for line in RECIPES]
+    for file, table in (
+        ("search.csv", pd.DataFrame([summary]).rename(columns={"name": "recipe"})),
+        ("search-changes.csv", scores[["recipe", "split", "change", *numbers]]),
+    ):
+        path = DECISIONS / file
+        if path.is_file():
+            earlier = pd.read_csv(path)
+            table = pd.concat([earlier[earlier["recipe"] != line.name], table])
+        position = table["recipe"].map({name: n for n, name in enumerate(order)})
+        table = table.assign(position=position).dropna(subset=["position"])
+        table = table.sort_values("position", kind="stable").drop(columns="position")
+        table.to_csv(path, index=False, float_format="%.4f")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""How networks are trained on random crops, and how they predict whole images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+
+from cxr_helpers.models import training
+from cxr_helpers.models.augmentation import RandomResizedCrop
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a training on random resized crops.
+
+    Attributes
+    ----------
+    epochs, batch_size : int
+    learning_rate, weight_decay : float
+        Of AdamW, with a linear warm-up and a cosine decay of the rate.
+    crop_sizes : sequence of int
+        Side of the crops in pixels. Several sizes share the epochs equally, in this order: small
+        crops first make the early epochs faster (Tan and Le 2021, *EfficientNetV2*, ICML).
+    crop_area : float
+        Smallest crop, as a share of the image's area.
+    warmup : int
+        Epochs of warm-up.
+    label_smoothing : float
+    average : float
+        Decay per step of the moving average of the weights, which the network ends with.
+    """
+
+    epochs: int = 30
+    batch_size: int = 48
+    learning_rate: float = 0.0025
+    weight_decay: float = 0.03
+    crop_sizes: Sequence[int] = (96,)
+    crop_area: float = 0.1
+    warmup: int = 2
+    label_smoothing: float = 0.05
+    average: float = 0.998
+
+    def size(self, epoch: int) -> int:
+        """Return the side of the crops in an epoch, counted from 0."""
+        return self.crop_sizes[epoch * len(self.crop_sizes) // self.epochs]
+
+    def augmentation(self) -> list[RandomResizedCrop]:
+        """Return how the images of each epoch are augmented."""
+        sizes = (self.size(epoch) for epoch in range(self.epochs))
+        return [RandomResizedCrop(size, area=self.crop_area) for size in sizes]
+
+
+def fit(
+    model: keras.Model,
+    images: np.ndarray,
+    one_hot: np.ndarray,
+    recipe: Recipe,
+    *,
+    seed: int,
+    sampling_weights: np.ndarray | None = None,
+    validation: tuple[np.ndarray, np.ndarray] | None = None,
+    augmentation: object | None = None,
+    log: Callable[[str], None] | None = None,
+    checkpoint: Callable[[str], Path] | None = None,
+) -> pd.DataFrame:
+    """Compile and train a classifier of open input size; return its learning curves.
+
+    Parameters
+    ----------
+    model : keras.Model
+        (n, size, size, 1) float in [0, 1] to (n, classes) probabilities, for any size.
+    images : ndarray of uint8, shape (n, larger, larger)
+        Images to take crops of.
+    one_hot : ndarray of float, shape (n, classes)
+    recipe : Recipe
+    seed : int
+        Of the order and the crops.
+    sampling_weights, validation, log, checkpoint : optional
+        As for ``training.fit``.
+    augmentation : optional
+        Instead of the recipe's crops, as for ``training.fit``.
+    """
+    steps = -(-len(images) // recipe.batch_size)
+    model.compile(
+        training.adamw(
+            steps=recipe.epochs * steps,
+            warmup=recipe.warmup * steps,
+            learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+        ),
+        keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
+        metrics=["accuracy"],
+    )
+    return training.fit(
+        model,
+        images,
+        one_hot,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        seed=seed,
+        augmentation=augmentation or recipe.augmentation(),
+        sampling_weights=sampling_weights,
+        average=recipe.average,
+        validation=validation,
+        log=log,
+        checkpoint=checkpoint,
+    )
+
+
+def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Return the mean of the predictions for 8-bit images and for their mirror images."""
+    mirrored = training.predict(model, images[:, :, ::-1])
+    return (training.predict(model, images) + mirrored) / 2
