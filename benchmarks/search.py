@@ -45,7 +45,7 @@ class Line:
     network: str = "ours"  # or published
     sizes: tuple[int, ...] = (96,)  # of the crops, or of whole images
     whole: bool = False  # trained on whole images with StrongAugmentation
-    epochs: int = 30
+    epochs: int = 15
     batch_size: int = 48
     learning_rate: float = 0.0025
     weight_decay: float = 0.03
@@ -61,7 +61,7 @@ class Line:
         return replace(self, name="", test_size=0, views="", members=())
 
 
-OLD = {"whole": True, "sizes": (128,), "epochs": 20, "batch_size": 32, "learning_rate": 0.002}
+OLD = {"whole": True, "sizes": (128,), "epochs": 10, "batch_size": 32, "learning_rate": 0.002}
 SMALL_FIRST = {"sizes": (64, 80, 96)}
 RECIPES = (
     Line("published", "published", (128,), epochs=12, batch_size=32, test_size=128, views="one"),
@@ -85,10 +85,10 @@ def main() -> None:
     lines = {line.name: line for line in RECIPES}
     if unknown := set(options.only) - set(lines):
         parser.error(f"--only {sorted(unknown)}: expected some of {', '.join(lines)}")
-    if not (options.run / "01_data" / "dataset.json").is_file():
+    if not (options.run / "stages" / "01_data" / "dataset.json").is_file():
         parser.error(f"{options.run} has no 01_data: run run_all.py --only 01_data first")
     tf.config.experimental.enable_op_determinism()
-    radiographs = dataset.read(options.run / "01_data")
+    radiographs = dataset.read(options.run / "stages" / "01_data")
     folder = options.run / "search"
     folder.mkdir(exist_ok=True)
     for name in options.only:
@@ -206,7 +206,7 @@ def scores_of(
     known = category >= 0
     right = (y_prob.argmax(axis=1) == category)[known].mean() if three else np.nan
     return {
-        "auroc": float(metrics.auroc(y_true, p)),
+        "auroc": metrics.auroc(y_true, p, np.ones((1, len(p))))[0],
         "accuracy": ((p >= 0.5) == y_true).mean(),
         "accuracy_equal_priors": ((p >= share) == y_true).mean(),
         "three_classes": right,

@@ -200,7 +200,8 @@ def test_conflicting_images_are_sampled_more_often_only_where_the_border_is_info
         ours_batch_size=32,
         seed=0,
         **{"ours_epochs": 1, "ours_learning_rate": 0.1, "ours_weight_decay": 0.0},
-        **{"ours_widths": [4], "ours_conflict_weight": 8.0},
+        **{"ours_widths": [4], "ours_conflict_weight": 8.0, "ours_all_images": False},
+        **{"ours_crop_size": 8, "ours_crop_area": 0.1},
     )
     weights = names["sampling_weights"]
     ratio = weights[conflicting[:120]].mean() / weights[~conflicting[:120]].mean()
@@ -387,9 +388,9 @@ def test_effect_of_averaging_over_mirror_images_is_reported(monkeypatch):
         radiographs=data,
         stage=SimpleNamespace(save=lambda *_: None, cached=cached),
         ours=SimpleNamespace(count_params=lambda: 1),
-        **{"ours_history": None, "recipe": {}, "seed": 0, "figure": published},
+        **{"ours_history": {}, "options": {}, "seed": 0, "figure": published},
         **{"ours_crop_size": 8, "ours_test_size": 8},
-        **{"train": data["train"], "validation": data.selection},
+        **{"ours_train": data["train"], "validation": data.selection},
     )
     assert np.array_equal(names["ours_probabilities"], (right + wrong) / 2)
     sentence = published.sentences[-1]

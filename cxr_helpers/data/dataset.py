@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -146,7 +146,11 @@ class Dataset(_Images):
         """Return the images of a split, one of ``SPLITS``."""
         if split not in SPLITS:
             raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS)}")
-        rows = np.flatnonzero(self._rows["split"] == split)
+        return self._part([split])
+
+    def _part(self, names: Sequence[str]) -> Part:
+        """Return the images of neighbouring splits."""
+        rows = np.flatnonzero(self._rows["split"].isin(names))
         low, high = (rows[0], rows[-1] + 1) if len(rows) else (0, 0)
         return Part(
             self.images[low:high],
@@ -155,6 +159,11 @@ class Dataset(_Images):
             _detail=None if self._detail is None else self._detail[low:high],
             _evaluation=self._evaluation,
         )
+
+    @property
+    def trainable(self) -> Part:
+        """All images but those of test: what a network whose recipe is fixed may be trained on."""
+        return self._part(SPLITS[:-1])
 
     @property
     def selection(self) -> Part:

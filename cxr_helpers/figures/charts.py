@@ -201,6 +201,31 @@ def optimizer_study(study: pd.DataFrame) -> Figure:
     return fig
 
 
+def steps(table: pd.DataFrame) -> Figure:
+    """Draw a bar with its interval for each step of an ablation, in two conditions.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns ``step``, ``marker`` (the condition), ``value``, ``low``, ``high`` (AUROC).
+    """
+    order = list(dict.fromkeys(table["step"]))
+    conditions = list(dict.fromkeys(table["marker"]))
+    fig, ax = plt.subplots(figsize=(6.4, 0.5 + 0.5 * len(order)))
+    height = 0.8 / len(conditions)
+    for k, (condition, colour) in enumerate(zip(conditions, ("#999999", "#0072B2"), strict=True)):
+        rows = table[table["marker"] == condition].set_index("step").loc[order]
+        spread = np.abs(rows[["low", "high"]].to_numpy() - rows[["value"]].to_numpy()).T
+        places = np.arange(len(order)) + (k - (len(conditions) - 1) / 2) * height
+        ax.barh(places, rows["value"], height, color=colour, label=f"marker {condition}")
+        ax.errorbar(rows["value"], places, xerr=spread, fmt="none", ecolor="black", lw=1)
+    ax.axvline(0.5, color="black", ls=":", lw=1)
+    ax.set(yticks=range(len(order)), yticklabels=order, xlabel="AUROC", xlim=(0, 1.02))
+    ax.invert_yaxis()
+    fig.legend(*ax.get_legend_handles_labels(), ncols=2, loc="outside lower center")
+    return fig
+
+
 def error_histogram(
     errors: Mapping[str, np.ndarray], *, threshold: float, clip: float = 0.995
 ) -> Figure:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from cxr_helpers.data import decoding
 from cxr_helpers.models import training
 from cxr_helpers.models.augmentation import RandomResizedCrop
 
@@ -116,3 +117,26 @@ def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """Return the mean of the predictions for 8-bit images and for their mirror images."""
     mirrored = training.predict(model, images[:, :, ::-1])
     return (training.predict(model, images) + mirrored) / 2
+
+
+def pneumonia_probability(
+    model: keras.Model, images: np.ndarray, *, size: int, mirrored: bool = False
+) -> np.ndarray:
+    """Return a classifier's probability of pneumonia for images of any size.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Predicts one probability, of pneumonia, or one for each class, the first of which is normal.
+    images : ndarray of uint8, shape (n, side, side)
+    size : int
+        To which the images are resized.
+    mirrored : bool
+        Whether the predictions for the mirror images are averaged in.
+
+    Returns
+    -------
+    ndarray of float, shape (n,), range [0, 1]
+    """
+    y_prob = (predict if mirrored else training.predict)(model, decoding.resize(images, size))
+    return y_prob[:, 0] if y_prob.shape[1] == 1 else 1 - y_prob[:, 0]

@@ -1,0 +1,39 @@
+"""Training on crops and prediction of whole images."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from cxr_helpers.models import architectures, recipes, training
+
+
+def test_crop_sizes_share_the_epochs_equally_in_their_order():
+    recipe = recipes.Recipe(epochs=7, crop_sizes=(16, 24, 32), crop_area=0.3)
+    sizes = [crop.size for crop in recipe.augmentation()]
+    assert sizes == [16, 16, 16, 24, 24, 32, 32]
+    assert {crop.area for crop in recipe.augmentation()} == {0.3}
+
+
+def test_a_network_is_trained_on_crops_of_several_sizes():
+    images = np.random.default_rng(0).integers(0, 255, (12, 40, 40)).astype(np.uint8)
+    one_hot = keras.utils.to_categorical(np.arange(12) % 3)
+    model = architectures.residual_cnn(None, widths=(4, 4))
+    before = [weights.copy() for weights in model.get_weights()]
+    recipe = recipes.Recipe(epochs=2, batch_size=6, crop_sizes=(16, 24), warmup=0)
+    history = recipes.fit(model, images, one_hot, recipe, seed=0)
+    assert np.isfinite(history["loss"]).all() and len(history) == 2
+    assert any((a != b).any() for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_predictions_do_not_depend_on_the_side_and_name_pneumonia():
+    images = np.random.default_rng(1).integers(0, 255, (3, 24, 24)).astype(np.uint8)
+    model = architectures.residual_cnn(None, widths=(4, 4))
+    both = recipes.predict(model, images)
+    assert np.allclose(both, recipes.predict(model, images[:, :, ::-1]), atol=1e-6)
+    assert np.allclose(
+        recipes.pneumonia_probability(model, images, size=24, mirrored=True), 1 - both[:, 0]
+    )
+    binary = architectures.binary_cnn(24)
+    expected = training.predict(binary, images)[:, 0]
+    assert np.allclose(recipes.pneumonia_probability(binary, images, size=24), expected)
