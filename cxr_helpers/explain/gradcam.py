@@ -86,19 +86,23 @@ def cell_centres(model: keras.Model, layer: str) -> tuple[np.ndarray, np.ndarray
     -------
     rows, columns : ndarray of float64, shape (h,) and (w,)
         Centres of the receptive fields, in pixels; 0 is the centre of the first pixel. Centres of
-        cells that see padding may lie outside the image. Where branches merge, their mean.
+        cells that see padding may lie outside the image. Where branches merge, their mean;
+        squeeze-and-excitation factors, one for each channel, have no position and do not count.
 
     Raises
     ------
     ValueError
         If there is no such layer, an earlier layer is neither a convolution, nor a pooling, nor
-        one that keeps height and width, or a layer is itself a model.
+        a zero padding, nor one that keeps height and width, or a layer is itself a model.
     """
     target = _layer(model, layer)
     pixels = [np.arange(length, dtype=float) for length in model.inputs[0].shape[1:3]]
     centres: dict[int, list[np.ndarray] | None] = {id(model.inputs[0]): pixels}
     for step in model.layers:  # in topological order
-        branches = [centres.get(id(tensor)) for tensor in keras.tree.flatten(step.input)]
+        inputs = keras.tree.flatten(step.input)
+        if len(inputs) > 1:
+            inputs = [tensor for tensor in inputs if not _is_factor(tensor)] or inputs
+        branches = [centres.get(id(tensor)) for tensor in inputs]
         if branches and None not in branches:
             merged = [np.mean(axis, axis=0) for axis in zip(*branches, strict=True)]
             centres[id(step.output)] = _centres_after(step, merged)
@@ -108,8 +112,15 @@ def cell_centres(model: keras.Model, layer: str) -> tuple[np.ndarray, np.ndarray
     return rows, columns
 
 
+def _is_factor(tensor: keras.KerasTensor) -> bool:
+    """Return whether a tensor has one value for each channel, broadcast over the image."""
+    return tuple(tensor.shape[1:-1]) == (1, 1)
+
+
 def _centres_after(layer: keras.Layer, before: list[np.ndarray]) -> list[np.ndarray] | None:
     """Return the centres of a layer's cells, or None if its geometry is unknown."""
+    if isinstance(layer, keras.layers.ZeroPadding2D):
+        return [_extended(*axis) for axis in zip(before, layer.padding, strict=True)]
     window = getattr(layer, "kernel_size", getattr(layer, "pool_size", (1, 1)))
     strides = getattr(layer, "strides", (1, 1))
     dilation = getattr(layer, "dilation_rate", (1, 1))
@@ -119,11 +130,20 @@ def _centres_after(layer: keras.Layer, before: list[np.ndarray]) -> list[np.ndar
         reach, length = (size - 1) * spread, len(centres)
         pad = max(0, (-(-length // step) - 1) * step + reach + 1 - length) if padded else 0
         firsts = np.arange(0, length + pad - reach, step) - pad // 2
-        spacing = centres[1] - centres[0] if length > 1 else 1.0  # arbitrary for one cell
-        after.append(centres[0] + (firsts + reach / 2) * spacing)
+        after.append(centres[0] + (firsts + reach / 2) * _spacing(centres))
     shape = layer.output.shape
     known = len(shape) == 4 and tuple(shape[1:3]) == tuple(len(centres) for centres in after)
     return after if known else None
+
+
+def _extended(centres: np.ndarray, padding: tuple[int, int]) -> np.ndarray:
+    """Return the centres of cells and of those that a padding adds before and after them."""
+    cells = np.arange(-padding[0], len(centres) + padding[1])
+    return centres[0] + cells * _spacing(centres)
+
+
+def _spacing(centres: np.ndarray) -> float:
+    return centres[1] - centres[0] if len(centres) > 1 else 1.0  # arbitrary for one cell
 
 
 def _interpolation(centres: np.ndarray, length: int) -> np.ndarray:

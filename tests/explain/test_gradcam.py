@@ -131,6 +131,15 @@ def geometry(size, *body):
         ([layers.Conv2D(1, 3, padding="same", name="last")], [0, 1, 2, 3, 4, 5]),
         ([layers.Conv2D(1, 3, strides=2, padding="same", name="last")], [1, 3, 5]),
         ([layers.Conv2D(1, 3), layers.BatchNormalization(name="last")], [1, 2, 3, 4]),
+        ([layers.ZeroPadding2D(1), layers.Conv2D(1, 3, name="last")], [0, 1, 2, 3, 4, 5]),
+        (
+            [layers.ZeroPadding2D(((0, 1), (0, 1))), layers.Conv2D(1, 3, strides=2, name="last")],
+            [1, 3, 5],
+        ),  # equals padding="same"
+        (
+            [layers.Conv2D(1, 2, strides=2), layers.ZeroPadding2D(1, name="last")],
+            [-1.5, 0.5, 2.5, 4.5, 6.5],
+        ),
     ],
 )
 def test_cell_centres_are_receptive_field_centres(body, centres):
@@ -142,6 +151,17 @@ def test_merged_branches_have_mean_centres():
     rows, _ = gradcam.cell_centres(architectures.residual_cnn(32, widths=(4, 8)), "block2")
     # stem: 1, 3, 5 …; block 2: its convolutions from 3, its pooling from 2, in steps of 4
     assert rows.tolist() == [2.5 + 4 * i for i in range(8)]
+
+
+def test_channel_factors_do_not_move_centres():
+    images = keras.Input((6, 6, 1))
+    x = layers.Conv2D(2, 3)(images)
+    factors = layers.Dense(2)(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    x = layers.Multiply(name="last")([x, factors])
+    for layer in head(1):
+        x = layer(x)
+    rows, _ = gradcam.cell_centres(keras.Model(images, x), "last")
+    assert rows.tolist() == [1, 2, 3, 4]
 
 
 def test_layer_of_unknown_position_is_refused():
