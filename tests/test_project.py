@@ -24,6 +24,7 @@ NEED_TENSORFLOW = {
     "models.augmentation",
     "models.checkpoints",
     "models.embeddings",
+    "models.pretrained",
     "models.training",
     "shortcuts.border",
 }
