@@ -294,8 +294,20 @@ def neighbours_of(data, *, k=5, neighbours=(1, 3, 5, 9), blocks=2):
         stage=RandomEmbeddings(),
         k=k,
         neighbours=list(neighbours),
+        k_ours=9,
         seed=0,
     )
+
+
+def test_votes_in_our_embedding_are_corrected_for_the_share_of_pneumonia():
+    data = radiographs(train=60, validation=40, test=40)
+    names = neighbours_of(data)
+    vote, not_train = names["vote"], names["not_train"]
+    votes = vote.predict_proba(names["embedding"]["ours"][not_train])[:, 1]
+    share = data["train"].pneumonia.mean()
+    expected = votes / share / (votes / share + (1 - votes) / (1 - share))
+    assert vote.n_neighbors == names["k_ours"] == 9
+    assert np.allclose(names["cosine_prob"]["ours"][not_train], expected)
 
 
 def test_k_is_chosen_by_the_same_vote_that_is_scored():

@@ -25,7 +25,9 @@ NEED_TENSORFLOW = {
     "models.checkpoints",
     "models.embeddings",
     "models.pretrained",
+    "models.recipes",
     "models.training",
+    "shortcuts.ablation",
     "shortcuts.border",
 }
 # Modules without a test file of their own: where they are tested instead.
