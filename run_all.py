@@ -30,6 +30,7 @@ from cxr_helpers.pipeline import (
     command_line,
     currency,
     display,
+    forecast,
     graph,
     housekeeping,
     parameters,
@@ -40,7 +41,7 @@ from cxr_helpers.pipeline import (
     stages,
 )
 from cxr_helpers.pipeline.runs import REPORT_FILES, Run
-from cxr_helpers.system import digests, errors, files, terminal
+from cxr_helpers.system import digests, environment, errors, files, terminal
 from cxr_helpers.system.errors import Refused
 from cxr_helpers.system.signals import Stopped, stoppable
 
@@ -105,9 +106,9 @@ def run_stages(options, stages_of, schema) -> int:
         )
     models = f"models of {earlier.name}" if earlier else f"preset {options.preset}"
     terminal.write_line(f"{source.name}, {models} → {terminal.short_path(run.folder)}")
-    fingerprint = None
+    fingerprint, n_images = None, 0
     if source.located:
-        fingerprint = examine(source, options, values["01_data"], run)
+        fingerprint, n_images = examine(source, options, values["01_data"], run)
     elif not options.dry_run:
         if source.disk_space:
             preflight.check_disk(*source.disk_space, advice=f"free some disk to {source.pending}")
@@ -119,7 +120,7 @@ def run_stages(options, stages_of, schema) -> int:
         elif fingerprint is None:
             terminal.write_line(f"first: {source.pending}")
             source = sources.fetch(options.data, cache_dir=BUILD / ".cache")
-            fingerprint = examine(source, options, values["01_data"], run)
+            fingerprint, n_images = examine(source, options, values["01_data"], run)
         if not options.dry_run:
             run.record_source(source.location, fingerprint)
         paths = {
@@ -130,8 +131,17 @@ def run_stages(options, stages_of, schema) -> int:
         }
         for stage, own in values.items():
             own.update({name: path for name, path in paths.items() if name in schema[stage]})
+            if "precision" in own:  # recorded, and part of what a result depends on
+                own["precision"] = environment.precision(own["precision"])
+        seconds = {}
+        if not earlier:  # which trains nothing
+            seconds = forecast.declared(stages_of, preset=options.preset, n_images=n_images)
         update = partial(
-            runner.update, options=options, fingerprint=fingerprint, store=BUILD / stages.STORE
+            runner.update,
+            options=options,
+            fingerprint=fingerprint,
+            store=BUILD / stages.STORE,
+            forecast=forecast.Forecast(seconds),
         )
         log, stale = update(run, values=values, chosen=chosen)
         if options.dry_run or stale:
@@ -146,8 +156,8 @@ def run_stages(options, stages_of, schema) -> int:
         return typeset(options, values, run, log)
 
 
-def examine(source, options, first, run) -> str:
-    """Return the fingerprint of the images; refuse images and machines that cannot be used."""
+def examine(source, options, first, run) -> tuple[str, int]:
+    """Return the images' fingerprint and number; refuse images and machines that cannot be used."""
     fingerprint, images = ingestion.identify(source)
     if images:
         terminal.write_line(f"images: {source.path}")
@@ -162,12 +172,12 @@ def examine(source, options, first, run) -> str:
             f"{run.name} is a run of other images ({location}): give this one another name, "
             f"such as --run {name}",
         )
+    n_images = images or first["n_phantoms"]
     if not options.dry_run:
         detail_size = first.get("detail_size", 0) if images else 0  # phantoms have no detail
-        n_images = images or first["n_phantoms"]
         prepare(options, first, run, images=n_images, detail_size=detail_size)
         digests.write_cache(BUILD / ".cache")  # for the kernels of the stages
-    return fingerprint
+    return fingerprint, n_images
 
 
 def prepare(options, first, run, *, images, detail_size=0) -> None:

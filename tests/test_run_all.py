@@ -36,7 +36,7 @@ def build(tmp_path, monkeypatch):
         (["--set", "image_size=130"], 2, "in steps of 4"),
         (["--set", "data=images"], 2, "give the images with --data"),
         (["--set", "run_dir=/tmp"], 2, "'run_dir' is not changed by --set"),
-        (["--set", "precision=bfloat"], 2, "is not one of float32, mixed_bfloat16"),
+        (["--set", "precision=bfloat"], 2, "is not one of auto, float32, mixed_bfloat16"),
         (["--set", "serial_fraction=0.1"], 2, "serial_fraction is now contiguous_fraction"),
         (["--set", "choose_by=serial"], 2, "choose_by = 'serial' is now 'contiguous'"),
         (["--set", 'x=1;open("PWNED","w").close()'], 2, "no notebook has a parameter 'x'"),

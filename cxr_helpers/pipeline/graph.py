@@ -2,14 +2,15 @@
 
 A notebook ``NN_name.ipynb`` is a stage; the number is its place in the run and in the report, the
 name has letters, digits and underscores (so that Jupyter's ``01_data-Copy1.ipynb`` is no stage).
-Its metadata hold, under ``cxr``, what the stage reads, its rows of Table 1 and what each preset
-changes; all three may be left out::
+Its metadata hold, under ``cxr``, what the stage reads, its rows of Table 1, what each preset
+changes, and how long the stage takes; each may be left out::
 
     "cxr": {
      "reads": ["01_data"],
      "rows": [{"id": "binary_cnn", "label": "Binary CNN", "classes": 2, "published": 0.85,
                "group": "published", "place": 1}],
-     "presets": {"quick": {"epochs": 3}}
+     "presets": {"quick": {"epochs": 3}},
+     "seconds": {"standard": 60, "quick": 5}
     }
 
 The ``group`` of a row (see ``GROUPS``; ``ours`` by default) and its ``place`` in the group decide
@@ -33,7 +34,8 @@ STAGE = re.compile(r"[0-9]{2}_[A-Za-z0-9_]+")  # stem of a notebook that is a st
 STANDARD = "standard"  # the preset that changes nothing
 DEMO = "demo"  # a first look on phantoms
 GROUPS = ("published", "ours", "baseline", "anomaly")  # of rows, in the order of Table 1
-KEYS = {"reads": list, "rows": list, "presets": dict}  # of a declaration, with their types
+# Of a declaration, with their types.
+KEYS = {"reads": list, "rows": list, "presets": dict, "seconds": dict}
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class StageSpec:
     rows : tuple of (group, place, Row)
         Rows of Table 1 that it scores.
     presets : mapping of preset to parameter values
+    seconds : mapping of preset to float
+        How long it took where it was measured, see ``forecast``.
     """
 
     name: str
@@ -82,6 +86,7 @@ class StageSpec:
     reads: tuple[str, ...] = ()
     rows: tuple[tuple[str, int, Row], ...] = ()
     presets: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 class Graph(Mapping[str, StageSpec]):
@@ -204,12 +209,15 @@ def _spec(path: Path) -> StageSpec:
                 raise ValueError(f"{key!r} is not a {kind.__name__}")
         if not all(isinstance(values, dict) for values in declared.get("presets", {}).values()):
             raise ValueError("a preset is not a mapping of parameters to values")
+        if not all(isinstance(n, int | float) for n in declared.get("seconds", {}).values()):
+            raise ValueError("'seconds' is not a mapping of presets to numbers")
         return StageSpec(
             path.stem,
             path,
             reads=tuple(declared.get("reads", ())),
             rows=tuple(_row(row, place) for place, row in enumerate(declared.get("rows", ()))),
             presets=declared.get("presets", {}),
+            seconds=declared.get("seconds", {}),
         )
     except (ValueError, TypeError) as error:
         raise ValueError(

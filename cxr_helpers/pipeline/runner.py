@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cxr_helpers.pipeline import currency
+from cxr_helpers.pipeline.forecast import Forecast, as_text
 from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.system import terminal
 from cxr_helpers.system.errors import Refused
@@ -25,6 +26,7 @@ def update(
     chosen: Sequence[str],
     fingerprint: str,
     store: Path,
+    forecast: Forecast | None = None,
 ) -> tuple[Log, list[str]]:
     """Run the chosen stages that are stale; where only Markdown has changed, copy it.
 
@@ -41,6 +43,8 @@ def update(
         Of the images.
     store : Path
         Folder of the cached results; with ``force`` they are computed again.
+    forecast : Forecast, optional
+        Of the time that the stages take, for the terminal.
 
     Returns
     -------
@@ -83,7 +87,7 @@ def update(
         elif options.dry_run:
             log.append((stage, reason, 0.0))
         else:
-            terminal.write_line(f"{stage}: {reason}")
+            terminal.write_line(f"{stage}: {reason} · {_progress(run, stage, chosen, forecast)}")
             seconds = _execute(
                 run,
                 stage,
@@ -94,7 +98,25 @@ def update(
                 timeout=options.timeout,
             )
             log.append((stage, "ran", seconds))
+            if forecast:
+                forecast.ended(stage, seconds)
     return log, stale
+
+
+def _progress(run: Run, stage: str, chosen: Sequence[str], forecast: Forecast | None) -> str:
+    """Return which stage of how many this is and, if known, how long the run will still take."""
+    names = list(run.graph)
+    number = names.index(stage)
+    place = f"stage {number + 1} of {len(names)}"
+    if forecast is None:
+        return place
+    runs = [stage]
+    for name in names[number + 1 :]:
+        reads_new = run.graph.upstream([name]) & set(runs)
+        if name in chosen and (reads_new or not run.is_complete(name)):
+            runs.append(name)
+    left = as_text(forecast.left(runs))
+    return f"{place} · {left}" if left else place
 
 
 def retrain(

@@ -38,3 +38,21 @@ def test_peak_memory_is_in_bytes():
     """This process holds more than 10 MB and less than a terabyte."""
     peak = environment.peak_memory()
     assert peak is None or 1e7 < peak < 1e12
+
+
+@pytest.mark.parametrize(
+    ("requested", "flags", "expected"),
+    [
+        ("auto", "fpu avx2 avx512f avx512_bf16", "mixed_bfloat16"),
+        ("auto", "fpu amx_bf16", "mixed_bfloat16"),
+        ("auto", "fpu avx2 avx512f", "float32"),
+        ("auto", "", "float32"),
+        ("float32", "amx_bf16", "float32"),
+        ("mixed_bfloat16", "", "mixed_bfloat16"),
+    ],
+)
+def test_bfloat16_is_chosen_where_the_processor_has_its_instructions(
+    monkeypatch, requested, flags, expected
+):
+    monkeypatch.setattr(environment, "_cpuinfo", lambda field: flags if field == "flags" else "")
+    assert environment.precision(requested) == expected

@@ -1,0 +1,74 @@
+"""How long a run will take: the times of the notebooks' declarations, corrected as stages end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from cxr_helpers.pipeline.graph import STANDARD, Graph
+
+REFERENCE_IMAGES = 5856  # of the dataset for which the times of the standard preset are declared
+
+
+def declared(graph: Graph, *, preset: str, n_images: int) -> dict[str, float]:
+    """Return the seconds that each stage took where the project was measured.
+
+    Times of the standard preset are declared for the whole dataset and grow with the number of
+    images; those of the other presets are for the phantoms of the preset.
+
+    Parameters
+    ----------
+    graph : Graph
+    preset : str
+        Without times of its own, it takes as long as the standard preset.
+    n_images : int
+        Images of the run.
+
+    Returns
+    -------
+    dict of stage to float
+        Without the stages that declare no time.
+    """
+    seconds = {}
+    for name, spec in graph.items():
+        if preset != STANDARD and preset in spec.seconds:
+            seconds[name] = float(spec.seconds[preset])
+        elif STANDARD in spec.seconds:
+            seconds[name] = spec.seconds[STANDARD] * n_images / REFERENCE_IMAGES
+    return seconds
+
+
+class Forecast:
+    """Time left, from the pace of the stages that have ended.
+
+    Parameters
+    ----------
+    seconds : mapping of stage to float
+        Expected on the machine that was measured; this one may be slower or faster.
+    """
+
+    def __init__(self, seconds: Mapping[str, float]) -> None:
+        self.seconds = dict(seconds)
+        self._expected = self._taken = 0.0
+
+    def ended(self, stage: str, seconds: float) -> None:
+        """Record that a stage has run, and how many seconds it took."""
+        if stage in self.seconds:
+            self._expected += self.seconds[stage]
+            self._taken += seconds
+
+    def left(self, stages: Iterable[str]) -> float | None:
+        """Return the seconds that stages will take; None where one of them has no expected time."""
+        stages = list(stages)
+        if not all(stage in self.seconds for stage in stages):
+            return None
+        pace = self._taken / self._expected if self._expected else 1.0
+        return pace * sum(self.seconds[stage] for stage in stages)
+
+
+def as_text(seconds: float | None) -> str:
+    """Return a time as words: ``about 4 min left in all``; empty for None."""
+    if seconds is None:
+        return ""
+    if seconds < 45:
+        return "less than a minute left in all"
+    return f"about {round(seconds / 60) or 1} min left in all"

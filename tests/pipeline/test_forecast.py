@@ -1,0 +1,60 @@
+"""The expected time of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cxr_helpers.pipeline import forecast, graph
+from cxr_helpers.pipeline.graph import Graph, StageSpec
+
+SECONDS = {"01_a": {"quick": 5, "standard": 100}, "02_b": {"standard": 200}}
+
+
+@pytest.fixture
+def stages():
+    """Two stages with declared times."""
+    return Graph(StageSpec(n, Path(f"{n}.ipynb"), seconds=s) for n, s in SECONDS.items())
+
+
+def test_times_of_the_standard_preset_grow_with_the_number_of_images(stages):
+    half = forecast.declared(stages, preset="standard", n_images=forecast.REFERENCE_IMAGES // 2)
+    assert half == {"01_a": 50, "02_b": 100}
+
+
+def test_other_presets_have_times_of_their_own_or_those_of_standard(stages):
+    expected = {"01_a": 5, "02_b": 200}
+    n_images = forecast.REFERENCE_IMAGES
+    assert forecast.declared(stages, preset="quick", n_images=n_images) == expected
+
+
+def test_time_left_follows_the_pace_of_the_stages_that_ended():
+    left = forecast.Forecast({"01_a": 10, "02_b": 30, "03_c": 60})
+    assert left.left(["01_a", "02_b", "03_c"]) == 100
+    left.ended("01_a", 20)
+    assert left.left(["02_b", "03_c"]) == 180
+
+
+def test_no_time_is_given_where_a_stage_declares_none():
+    assert forecast.Forecast({"01_a": 10}).left(["01_a", "02_b"]) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, ""),
+        (10, "less than a minute left in all"),
+        (50, "about 1 min left in all"),
+        (610, "about 10 min left in all"),
+    ],
+)
+def test_times_as_text(seconds, text):
+    assert forecast.as_text(seconds) == text
+
+
+@pytest.mark.parametrize("preset", ["demo", "quick", "standard"])
+def test_every_notebook_declares_its_time(preset):
+    stages = graph.default()
+    assert set(forecast.declared(stages, preset=preset, n_images=5856)) == set(stages)
+    assert all(preset in spec.seconds for spec in stages.values())
