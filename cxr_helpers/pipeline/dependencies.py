@@ -1,9 +1,9 @@
-"""The modules of this package that a source imports, directly or through others."""
+"""The modules of this package, and the libraries, that a source imports, also through others."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -32,6 +32,19 @@ def modules_of(sources: Iterable[str]) -> list[str]:
         modules |= new
         new = set().union(*(_imported_by(name, *_state(name)) for name in new)) - modules
     return sorted(modules)
+
+
+def library_imports(sources: Iterable[str]) -> list[str]:
+    """Return the import statements for modules outside this package, without duplicates.
+
+    Those at the top level of the sources come first, then those of the modules of this package that
+    they import, directly or through others.
+    """
+    sources = list(sources)
+    files = filter(None, map(_file, modules_of(sources)))
+    own = (path.read_text(encoding="utf-8") for path in files)
+    found = (statement for text in [*sources, *own] for statement in _library_imports(text))
+    return list(dict.fromkeys(found))
 
 
 def digest_each(modules: Iterable[str]) -> dict[str, str]:
@@ -66,15 +79,33 @@ def _imported_by(name: str, size: int, modified: int) -> frozenset[str]:
 
 
 def _imported(source: str) -> frozenset[str]:
-    plain = "\n".join(line for line in source.splitlines() if not line.lstrip().startswith("%"))
     names: set[str] = set()
-    for node in ast.walk(ast.parse(plain)):
+    for node in ast.walk(_parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     inside = {name.removeprefix(f"{NAME}.") for name in names if name.startswith(f"{NAME}.")}
     return frozenset().union(*map(_modules, inside))
+
+
+def _library_imports(source: str) -> Iterator[str]:
+    """Yield the import statements at the top level of a source that import no module of ours."""
+    for node in _parse(source).body:
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module != "__future__":
+            modules = [node.module or NAME]  # a relative import is of this package
+        else:
+            continue
+        if not any(module.split(".")[0] == NAME for module in modules):
+            yield ast.unparse(node)
+
+
+def _parse(source: str) -> ast.Module:
+    """Parse a cell or a module, without IPython's magic commands."""
+    lines = (line for line in source.splitlines() if not line.lstrip().startswith("%"))
+    return ast.parse("\n".join(lines))
 
 
 def _modules(name: str) -> set[str]:

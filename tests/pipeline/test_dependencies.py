@@ -62,6 +62,19 @@ def test_package_in_a_room_counts_with_all_its_modules(package):
     assert set(dependencies.digest_each(modules)) == set(modules)
 
 
+def test_library_imports_are_those_at_the_top_level_of_sources_and_modules(package):
+    (package / "a.py").write_text(
+        "from __future__ import annotations\nimport json, numpy as np\nfrom cxr_helpers.room import b"
+    )
+    (package / "b.py").write_text("import ast\ndef f():\n    import keras")
+    cells = ["%matplotlib inline\nfrom scipy import special", "from cxr_helpers.room import a"]
+    assert dependencies.library_imports(cells) == [
+        "from scipy import special",
+        "import json, numpy as np",
+        "import ast",
+    ]
+
+
 def test_room_itself_is_not_a_module(package):
     (package / "__init__.py").write_text("")
     assert dependencies.modules_of(["from cxr_helpers import room"]) == []
