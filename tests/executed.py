@@ -27,7 +27,7 @@ def run_of(folder):
     return Run(folder / "run", Graph([StageSpec("01_data", folder / "01_data.ipynb")]))
 
 
-def execute(folder, *cells, timeout=None, kernel="python3"):
+def execute(folder, *cells, timeout=None, kernel="python3", fork_server=None):
     """Execute a notebook of these cells, after one that opens the stage.
 
     Returns
@@ -42,6 +42,11 @@ def execute(folder, *cells, timeout=None, kernel="python3"):
     run, lines = run_of(folder), []
     parameters = {"run_dir": str(run.folder)}
     executed = notebooks.execute(
-        run, "01_data", parameters=parameters, log=lines.append, timeout=timeout
+        run,
+        "01_data",
+        parameters=parameters,
+        log=lines.append,
+        timeout=timeout,
+        fork_server=fork_server,
     )
     return executed, lines, sorted(p.name for p in executed.parent.glob("*.ipynb"))

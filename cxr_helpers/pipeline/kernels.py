@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from traitlets import Unicode
 
+from cxr_helpers.pipeline.fork_server import ForkServer
 from cxr_helpers.system import errors, files
 
 NAME = "cxr-this-python"
@@ -23,7 +24,7 @@ _LAUNCH = """
 import os, sys
 log = os.open(os.environ["CXR_KERNEL_LOG"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
 os.dup2(log, 2)
-kernel, runner = os.getpid(), os.getppid()
+kernel, runner = os.getpid(), int(os.environ["CXR_KERNEL_RUNNER"])
 open(os.environ["CXR_KERNEL_PID"], "w").write(str(kernel))
 if hasattr(os, "fork") and os.fork() == 0:
     import signal, time
@@ -50,7 +51,12 @@ app.start()
 
 @contextmanager
 def this_interpreter(
-    parent: Path, *, log: Path, environment: Mapping[str, str]
+    parent: Path,
+    *,
+    log: Path,
+    environment: Mapping[str, str],
+    fork_server: ForkServer | None = None,
+    imports: Iterable[str] = (),
 ) -> Iterator[tuple[type, Path]]:
     """Offer a kernel that runs this interpreter, whichever kernels are installed.
 
@@ -62,6 +68,10 @@ def this_interpreter(
         File for the kernel's standard error.
     environment : mapping of str to str
         Variables added to those of this process.
+    fork_server : ForkServer, optional
+        The kernel is forked from it where that is possible, and is a new process otherwise.
+    imports : iterable of str
+        Import statements that the fork server executes before.
 
     Yields
     ------
@@ -81,17 +91,51 @@ def this_interpreter(
             "CXR_KERNEL_LOG": str(log),
             "CXR_KERNEL_PID": str(pid),
             "CXR_KERNEL_FAULT": str(record),
+            "CXR_KERNEL_RUNNER": str(os.getpid()),
+            # ipykernel's default, set before the fork server imports matplotlib
+            "MPLBACKEND": os.environ.get("MPLBACKEND")
+            or "module://matplotlib_inline.backend_inline",
             "PYTHONPATH": os.pathsep.join(paths),
             "TF_CPP_MIN_LOG_LEVEL": "2",
         }
         command = [sys.executable, "-c", _LAUNCH, "-f", "{connection_file}"]
         spec = KernelSpec(argv=command, display_name="Python 3", language="python", env=environment)
         connection = Unicode(str(folder / "connection.json"))
-        members = {"kernel_spec": spec, "connection_file": connection}
+        members = {
+            "kernel_spec": spec,
+            "connection_file": connection,
+            "fork_server": fork_server,
+            "imports": ["from ipykernel.kernelapp import IPKernelApp", *imports],
+        }
         try:
-            yield type("OwnKernelManager", (AsyncKernelManager,), members), record
+            yield type("OwnKernelManager", (_Manager,), members), record
         finally:
             end_group(pid)
+
+
+class _Manager(AsyncKernelManager):
+    """Forks the kernel from a fork server where that is possible."""
+
+    fork_server: ForkServer | None
+    imports: list[str]
+
+    async def _async_launch_kernel(self, kernel_cmd: list[str], **options) -> None:
+        forked = None
+        if self.fork_server is not None:
+            # ipykernel watches no parent, as it would be the server; the kernel's guard suffices
+            environment = options["env"] | {"JPY_PARENT_PID": "1"}
+            forked = self.fork_server.fork(
+                _LAUNCH,
+                kernel_cmd[3:],  # what follows the interpreter, -c and the program
+                imports=self.imports,
+                environment=environment,
+                folder=options.get("cwd") or os.getcwd(),
+            )
+        if forked is None:
+            await super()._async_launch_kernel(kernel_cmd, **options)
+        else:  # as LocalProvisioner.launch_kernel does
+            kernel = self.provisioner
+            kernel.process, kernel.pid, kernel.pgid = forked, forked.pid, forked.pid
 
 
 def end_group(pid_file: Path) -> None:

@@ -12,7 +12,8 @@ import nbformat
 import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-from cxr_helpers.pipeline import kernels, stages
+from cxr_helpers.pipeline import dependencies, kernels, stages
+from cxr_helpers.pipeline.fork_server import ForkServer
 from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.system import errors, files
 from cxr_helpers.system.errors import Fault, Refused
@@ -43,6 +44,7 @@ def execute(
     store: Path | None = None,
     recompute: bool = False,
     timeout: int | None = None,
+    fork_server: ForkServer | None = None,
 ) -> Path:
     """Execute a stage's notebook in a fresh kernel of this interpreter.
 
@@ -62,6 +64,8 @@ def execute(
         Whether cached results are computed again.
     timeout : int, optional
         Seconds that a single cell may take.
+    fork_server : ForkServer, optional
+        Saves the kernel the imports of other projects' libraries.
 
     Returns
     -------
@@ -86,7 +90,15 @@ def execute(
             stages.RUNNING: stage,
         } | ({stages.RECOMPUTE: "1"} if recompute else {})
         stderr = folder / f"{stage}.log"
-        kernel = kernels.this_interpreter(folder, log=stderr, environment=environment)
+        cells = nbformat.read(source, as_version=4).cells
+        code = [cell.source for cell in cells if cell.cell_type == "code"]
+        kernel = kernels.this_interpreter(
+            folder,
+            log=stderr,
+            environment=environment,
+            fork_server=fork_server,
+            imports=dependencies.library_imports(code) if fork_server else (),
+        )
         with kernel as (manager, record), _progress(log):
             try:
                 papermill.execute_notebook(
