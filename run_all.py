@@ -40,6 +40,7 @@ from cxr_helpers.pipeline import (
     settings,
     stages,
 )
+from cxr_helpers.pipeline.fork_server import ForkServer
 from cxr_helpers.pipeline.runs import REPORT_FILES, Run
 from cxr_helpers.system import digests, environment, errors, files, terminal
 from cxr_helpers.system.errors import Refused
@@ -113,7 +114,7 @@ def run_stages(options, stages_of, schema) -> int:
         if source.disk_space:
             preflight.check_disk(*source.disk_space, advice=f"free some disk to {source.pending}")
         prepare(options, values["01_data"], run, images=0)
-    with nullcontext() if options.dry_run else run.locked():
+    with nullcontext() if options.dry_run else run.locked(), ForkServer() as fork_server:
         if fingerprint is None and options.dry_run:
             terminal.write_line(f"would {source.pending} first; the plan below may depend on it")
             fingerprint = (run.source() or ("", ""))[1]
@@ -142,6 +143,7 @@ def run_stages(options, stages_of, schema) -> int:
             fingerprint=fingerprint,
             store=BUILD / stages.STORE,
             forecast=forecast.Forecast(seconds),
+            fork_server=fork_server,
         )
         log, stale = update(run, values=values, chosen=chosen)
         if options.dry_run or stale:

@@ -83,6 +83,23 @@ sys.exit(run_all.main())
 
 
 @posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_run_stopped_while_it_imports_libraries_leaves_no_process(finished, number):
+    """[PRC-01, PRC-03] Planted: a library whose import takes long, in the fork server on Linux."""
+    notebook = finished.root / "notebooks" / "02_binary.ipynb"
+    tiny.write_notebook(notebook, more="\nimport slow")
+    slow = "import time\nopen('importing', 'w')\ntime.sleep(1000)"
+    (finished.root / "notebooks" / "slow.py").write_text(slow)
+    run = finished.start("--only", "02")
+    wait_for((finished.root / "notebooks" / "importing").exists)
+    processes = descendants(run)
+    run.send_signal(number)
+    ended(run)
+    assert run.returncode == (130 if number == signal.SIGINT else -number)
+    wait_for(lambda: all(map(is_gone, processes)), within=20)
+
+
+@posix
 @pytest.mark.skipif(shutil.which("nohup") is None, reason="no nohup here")
 def test_sighup_is_ignored_under_nohup(finished):
     """[PRC-02]"""

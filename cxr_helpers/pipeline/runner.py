@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cxr_helpers.pipeline import currency
 from cxr_helpers.pipeline.forecast import Forecast, as_text
+from cxr_helpers.pipeline.fork_server import ForkServer
 from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.system import terminal
 from cxr_helpers.system.errors import Refused
@@ -27,6 +28,7 @@ def update(
     fingerprint: str,
     store: Path,
     forecast: Forecast | None = None,
+    fork_server: ForkServer | None = None,
 ) -> tuple[Log, list[str]]:
     """Run the chosen stages that are stale; where only Markdown has changed, copy it.
 
@@ -45,6 +47,8 @@ def update(
         Folder of the cached results; with ``force`` they are computed again.
     forecast : Forecast, optional
         Of the time that the stages take, for the terminal.
+    fork_server : ForkServer, optional
+        From which the kernels are forked.
 
     Returns
     -------
@@ -96,6 +100,7 @@ def update(
                 store=store,
                 recompute=options.force,
                 timeout=options.timeout,
+                fork_server=fork_server,
             )
             log.append((stage, "ran", seconds))
             if forecast:
