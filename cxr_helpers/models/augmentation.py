@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,19 +36,35 @@ class Augmentation:
         It takes (n, size, size, 1) floats and their targets, and returns both, the targets
         unchanged. Pixels from outside the image are black.
         """
-        black = {"fill_mode": "constant", "fill_value": 0.0, "dtype": "float32"}
-        steps: list[keras.Layer] = []
+        layers, change = self._compiled()
+        states: dict = {offset: (seed + offset, 0) for offset in layers}
+
+        def augment(images: np.ndarray, targets: np.ndarray | None = None) -> tuple:
+            for offset, layer in layers.items():
+                layer.generator.state.assign(states[offset])
+            changed = change(images)
+            for offset, layer in layers.items():
+                states[offset] = layer.generator.state.numpy()
+            return changed, targets
+
+        return augment
+
+    @functools.cache  # noqa: B019 - there are few settings, and every epoch draws
+    def _compiled(self) -> tuple[dict[int, keras.Layer], Callable]:
+        """Return layers by the distance of their seed from that of ``draw``, and their function."""
+        black = {"fill_mode": "constant", "fill_value": 0.0}
+        layers: dict[int, keras.Layer] = {}
         if self.flip:
-            steps.append(keras.layers.RandomFlip("horizontal", seed=seed, dtype="float32"))
+            layers[0] = keras.layers.RandomFlip("horizontal", seed=0, dtype="float32")
         if self.rotation:
-            steps.append(keras.layers.RandomRotation(self.rotation / 360, seed=seed + 1, **black))
+            share = self.rotation / 360
+            layers[1] = keras.layers.RandomRotation(share, seed=0, dtype="float32", **black)
         if self.shift:
-            steps.append(
-                keras.layers.RandomTranslation(self.shift, self.shift, seed=seed + 2, **black)
-            )
-        network = keras.Sequential(steps or [keras.layers.Identity()])
+            shift = (self.shift, self.shift)
+            layers[2] = keras.layers.RandomTranslation(*shift, seed=0, dtype="float32", **black)
+        network = keras.Sequential(list(layers.values()) or [keras.layers.Identity()])
         change = tf.function(lambda images: network(images, training=True), reduce_retracing=True)
-        return lambda images, targets=None: (change(images), targets)
+        return layers, change
 
 
 @dataclass(frozen=True)
@@ -91,7 +108,7 @@ class StrongAugmentation:
         may exceed the range.
         """
         calls = iter(range(2**31))
-        change = tf.function(self._change, reduce_retracing=True)
+        change = self._compiled()
 
         def augment(images: np.ndarray, targets: np.ndarray) -> tuple:
             call = next(calls)
@@ -106,6 +123,10 @@ class StrongAugmentation:
             return mixed, weight * targets + (1 - weight) * targets[other]
 
         return augment
+
+    @functools.cache  # noqa: B019 - as above
+    def _compiled(self) -> Callable:
+        return tf.function(self._change, reduce_retracing=True)
 
     def _change(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         n = tf.shape(images)[0]
@@ -184,12 +205,16 @@ class RandomResizedCrop:
         floats in [0, 1] and the targets unchanged.
         """
         calls = iter(range(2**31))
-        crop = tf.function(self._crop, reduce_retracing=True)
+        crop = self._compiled()
 
         def both(images: np.ndarray, targets: np.ndarray) -> tuple:
             return crop(tf.constant(images), tf.constant([seed % 2**31, next(calls) * 64])), targets
 
         return both
+
+    @functools.cache  # noqa: B019 - as above
+    def _compiled(self) -> Callable:
+        return tf.function(self._crop, reduce_retracing=True)
 
     def _crop(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         n = tf.shape(images)[0]

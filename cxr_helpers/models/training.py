@@ -162,10 +162,8 @@ def fit(
             "expected at least 1 of each"
         )
     model.optimizer.build(model.trainable_variables)
-    train_step, test_step = (
-        tf.function(lambda *batch, step=step: step(batch), reduce_retracing=True)
-        for step in (model.train_step, model.test_step)
-    )
+    _build_metrics(model, images, targets)
+    train_step, test_step = _compiled(model.train_step), _compiled(model.test_step)
     averaged = _Average(model, decay=average) if average else None
     progress = _Progress()
     if checkpoint is not None:
@@ -218,6 +216,29 @@ def fit(
     if checkpoint is not None:
         progress.finish(path, model, key=key)
     return progress.history(averaged=averaged is not None)
+
+
+def _build_metrics(model: keras.Model, images: np.ndarray, targets: np.ndarray | None) -> None:
+    """Create the variables of a model's metrics: TensorFlow compiles a step that does so twice."""
+    ((_, target),) = batches(images[:1], None if targets is None else targets[:1])
+    predicted = np.zeros([side or 1 for side in model.output_shape], np.float32)
+    model.compute_metrics(None, target, predicted)
+    model.reset_metrics()
+
+
+def _compiled(step: Callable) -> Callable:
+    """Compile a step of a model once for batches of any number of images.
+
+    The last batch of an epoch is smaller: TensorFlow would compile the step again for it, which
+    takes seconds.
+    """
+    function = tf.function(lambda *batch: step(batch))
+
+    def run(*batch: tf.Tensor) -> None:
+        open_ = (tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for tensor in batch)
+        function.get_concrete_function(*open_)(*batch)
+
+    return run
 
 
 def _order(n: int, sampling_weights: np.ndarray | None, *, rng: np.random.Generator) -> np.ndarray:

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from cxr_helpers.models.augmentation import Augmentation, RandomResizedCrop, StrongAugmentation
 
@@ -31,6 +32,28 @@ def test_shift_stays_within_bound():
     shifted = np.asarray(Augmentation(rotation=0, flip=False, shift=0.2).draw(0)(dot)[0])
     rows, columns = np.nonzero(shifted.max(axis=0)[..., 0])
     assert 5 <= rows.min() < 10 < rows.max() <= 15 and 5 <= columns.min() < 10 < columns.max() <= 15
+
+
+@pytest.mark.parametrize(
+    "kind", [Augmentation, StrongAugmentation, lambda: RandomResizedCrop(size=8)]
+)
+def test_draws_of_one_seed_are_equal_and_do_not_disturb_each_other(images, kind):
+    batch, targets = images[..., None] / np.float32(255), np.eye(40, dtype=np.float32)
+    one, two, other = kind().draw(5), kind().draw(5), kind().draw(6)
+    first = one(batch, targets)[0]
+    assert not np.array_equal(first, other(batch, targets)[0])
+    assert np.array_equal(first, two(batch, targets)[0])
+    assert np.array_equal(one(batch, targets)[0], two(batch, targets)[0])
+
+
+@pytest.mark.parametrize(
+    "kind", [Augmentation, StrongAugmentation, lambda: RandomResizedCrop(size=8)]
+)
+def test_augmentation_is_compiled_once_for_all_draws(images, kind, monkeypatch):
+    batch, targets = images[..., None] / np.float32(255), np.eye(40, dtype=np.float32)
+    kind().draw(0)(batch, targets)
+    monkeypatch.setattr(tf, "function", None)
+    kind().draw(1)(batch, targets)
 
 
 def strong(images, seed=0, **changes):

@@ -49,6 +49,17 @@ def test_batches_without_targets_yield_their_input(images):
     assert np.array_equal(batch, targets)
 
 
+def test_steps_are_compiled_once_although_the_last_batch_is_smaller(images, bright, monkeypatch):
+    """TensorFlow runs the Python code of a step while it compiles it."""
+    model, calls = network(), []
+    for name in ("train_step", "test_step"):
+        step = getattr(model, name)
+        count = lambda batch, name=name, step=step: (calls.append(name), step(batch))[1]  # noqa: E731
+        monkeypatch.setattr(model, name, count)
+    train(model, images[:13], bright[:13], validation=(images[:5], bright[:5]))
+    assert calls == ["train_step", "test_step"]
+
+
 def test_training_depends_only_on_seed(images, bright):
     augmentation = Augmentation()
     one, two, other = network(), network(), network()
