@@ -1,0 +1,95 @@
+"""The rows of a network from ImageNet in chapter 3, with weights of this test's own."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from types import SimpleNamespace
+
+import cells
+import keras
+import numpy as np
+import pytest
+from test_notebook_cells import Published, compute, radiographs
+
+from cxr_helpers.evaluation import scorecard
+from cxr_helpers.models import pretrained
+
+
+def rows_of(data, monkeypatch, *, name, weights="", earlier=None, saved=None):
+    """Run the cells that build, train and score the network; return their names and sentences."""
+    published = Published()
+    monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
+    one_epoch = dataclasses.replace(pretrained.RECIPE, epochs=1, crop_sizes=(32,), warmup=0)
+    monkeypatch.setattr(pretrained, "RECIPE", one_epoch)
+    names = cells.run(
+        "03_categorical",
+        *("6d90e3fa", "2e7fb0d9"),
+        radiographs=data,
+        stage=SimpleNamespace(
+            earlier=earlier,
+            copy_earlier=lambda _: saved,
+            save=lambda *_: None,
+            log=lambda _: None,
+            checkpoint=None,
+            cached=compute,
+        ),
+        classes=data.classes,
+        ours_train=data["train"],
+        one_hot=partial(keras.utils.to_categorical, num_classes=3),
+        card=scorecard.Scorecard(data),
+        table=published,
+        untouched=["test"],
+        sampling_weights=None,
+        ours_test_size=32,
+        seed=0,
+        **{"pretrained": name, "pretrained_weights": weights},
+    )
+    return names, published
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A file of random weights of the backbone."""
+    backbone = keras.applications.MobileNetV2(weights=None, include_top=False)
+    backbone.save_weights(tmp_path / "own.weights.h5")
+    return tmp_path / "own.weights.h5"
+
+
+@pytest.mark.slow
+def test_a_file_of_weights_gives_two_rows(monkeypatch, tmp_path, weights):
+    data = radiographs(train=12, test=9)
+    names, published = rows_of(data, monkeypatch, name="mobilenet_v2", weights=str(weights))
+    rows = set(names["results"]["row"])
+    assert rows == {"pretrained_binary", "pretrained_categorical"}
+    assert "1 epochs" in published.captions["tab-pretrained"]
+    transfer = names["transfer"]
+    before = pretrained.build("mobilenet_v2", classes=3, weights=str(weights)).get_weights()
+    unchanged = [
+        variable.path
+        for variable, initial in zip(transfer.weights, before, strict=True)
+        if np.array_equal(variable, initial)
+    ]
+    assert unchanged == [] and np.isfinite(names["y_prob"]).all()
+    # a run that scores this one's models trains nothing, and predicts the same
+    saved = tmp_path / "trained.weights.h5"
+    transfer.save_weights(saved)
+    again, _ = rows_of(data, monkeypatch, name="mobilenet_v2", earlier=tmp_path, saved=saved)
+    assert np.allclose(again["y_prob"], names["y_prob"], atol=1e-6)
+
+
+def test_without_a_connection_one_line_says_so_and_there_is_no_row(monkeypatch):
+    def offline(*_, **__):
+        raise pretrained.Unavailable("pretrained=mobilenet_v2: no connection; connect once")
+
+    monkeypatch.setattr(pretrained, "build", offline)
+    names, published = rows_of(radiographs(train=12, test=9), monkeypatch, name="mobilenet_v2")
+    assert published.sentences == [
+        "No row for a network from ImageNet: pretrained=mobilenet_v2: no connection; connect once."
+    ]
+    assert "results" not in names and not published.captions
+
+
+def test_no_network_is_built_by_default(monkeypatch):
+    names, published = rows_of(radiographs(train=12, test=9), monkeypatch, name="")
+    assert names["transfer"] is None and not published.sentences
