@@ -102,8 +102,10 @@ class Part(_Images):
     """
 
     def where(self, mask: np.ndarray) -> Part:
-        """Return a copy of the images where ``mask``, of shape (n,), is True."""
+        """Return a copy of the images where ``mask``, of shape (n,), is True; all: no copy."""
         mask = np.asarray(mask, dtype=bool)
+        if mask.all():
+            return self
         rows = self._rows[mask].reset_index(drop=True)
         return Part(
             self.images[mask],

@@ -164,3 +164,18 @@ def test_without_detail_the_images_are_the_largest_there_are(stage):
     saved = dataset.save(stage, images, index, {"synthetic": True})
     assert saved.detail is saved.images and saved.facts["detail_size"] == 0
     assert saved["test"].at(4).shape == (30, 4, 4)
+
+
+def test_trainable_images_are_all_but_those_of_test(stage):
+    images, index = make_images()
+    saved = dataset.save(stage, images, index, {"synthetic": True})
+    trainable = saved.trainable
+    assert set(trainable.index["split"]) == set(dataset.SPLITS) - {"test"}
+    assert len(trainable) == 90 and np.array_equal(trainable.images, saved.images[:90])
+
+
+def test_a_mask_that_keeps_all_images_copies_none(stage):
+    images, index = make_images()
+    train = dataset.save(stage, images, index, {"synthetic": True})["train"]
+    assert train.where(np.ones(30)) is train
+    assert len(train.where(np.arange(30) > 9)) == 20
