@@ -216,5 +216,25 @@ def test_mean_maps_have_a_colour_range_centred_at_zero():
     assert {ax.images[1].get_clim() for ax in axes_of(fig) if len(ax.images) == 2} == {(-1, 1)}
 
 
+def test_steps_are_drawn_from_top_to_bottom_with_their_intervals():
+    table = pd.DataFrame(
+        {
+            "step": ["first", "first", "second", "second"],
+            "marker": ["kept", "removed"] * 2,
+            "value": [0.9, 0.4, 0.8, 0.7],
+            "low": [0.8, 0.3, 0.7, 0.6],
+            "high": [1.0, 0.5, 0.9, 0.8],
+        }
+    )
+    ax = charts.steps(table).axes[0]
+    bars = [[bar.get_width() for bar in container] for container in ax.containers[::2]]
+    assert bars == [[0.9, 0.8], [0.4, 0.7]]  # one colour for each condition
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["first", "second"]
+    assert ax.yaxis_inverted()
+    lines = [c for c in ax.collections if len(c.get_segments()) == 2]
+    ends = np.sort([segment[:, 0] for line in lines for segment in line.get_segments()], axis=None)
+    assert np.allclose(ends, [0.3, 0.5, 0.6, 0.7, 0.8, 0.8, 0.9, 1.0])
+
+
 def test_class_colours_are_distinct():
     assert len(set(charts.COLOURS.values())) == len(charts.COLOURS)
