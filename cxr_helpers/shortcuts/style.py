@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from scipy import ndimage
 
-CENTRE = 0.68  # side of the part that a border swap leaves, as a share of the image's
+CENTRE = 0.86  # side of the part that a border swap leaves, as a share of the image's
 FEATHER = 0.04  # width of the seam, as a share of the image's side
 
 
@@ -130,11 +130,11 @@ CHANGES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = MappingProxyType(
         "steep tone curve": partial(tone_curve, slope=9.0),
         "equalised histogram": equalised,
         "blurred": partial(blurred, sigma=1.2),
-        "sharpened": partial(sharpened, sigma=1.5, amount=2.0),
+        "sharpened": partial(sharpened, sigma=1.5, amount=1.0),
         "noise": partial(noisy, deviation=12.0),
         "JPEG, quality 15": partial(compressed, quality=15),
         "collimated closely": partial(cropped, share=0.8),
-        "black margin": partial(padded, share=0.8),
+        "black margin": partial(padded, share=0.9),
         "border removed": without_border,
     }
 )
