@@ -7,15 +7,16 @@
 Both are copied to a temporary folder and get an environment of the versions that they ask for; this
 is not timed. Each is then run from nothing, and once more (``again``) with nothing changed. All is
 measured from outside, so that the earlier commit needs no code for it. Seconds are those of the
-table that ``run_all.py`` writes at its end. Memory is the proportional set size (Linux), in which a
-page that several processes share counts once: for a stage its kernel with all below it, and
-processes below the runner that belong to no stage; for the whole command the runner as well. Ratios
-are those of the earlier commit to this checkout.
+table that ``run_all.py`` writes at its end. Memory is the resident memory of the largest process and
+what each other one shares with none: for a stage of its kernel, all processes below it and those
+below the runner that belong to no stage; for the whole command of the runner as well. Ratios are
+those of the earlier commit to this checkout.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import re
 import shlex
@@ -24,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,7 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 INTERVAL = 0.2  # seconds between two samples of the memory
 RUNNER = "runner"
+Memory = tuple[float, float]  # resident, and shared with no other process, in MB (10⁶ bytes)
 DONE = re.compile(r"^│ (\S+(?:, seed \d+)?) +│ .* │ +([\d.]+) │$", re.MULTILINE)
 
 
@@ -121,9 +123,9 @@ def run(project: Path, arguments: Sequence[str]) -> Measured:
         )
         while command.poll() is None:
             now = memory(psutil.Process(command.pid))
-            peak = max(peak, sum(now.values()))
+            peak = max(peak, together(itertools.chain(*now.values())))
             for stage in now.keys() - {RUNNER, ""}:
-                peaks[stage] = max(peaks.get(stage, 0.0), now[stage] + now.get("", 0.0))
+                peaks[stage] = max(peaks.get(stage, 0.0), together(now[stage] + now.get("", [])))
             time.sleep(INTERVAL)
         seconds, after = time.monotonic() - start, os.times()
         log.seek(0)
@@ -135,34 +137,35 @@ def run(project: Path, arguments: Sequence[str]) -> Measured:
     return Measured(seconds, processor, stages, peak, peaks)
 
 
-def memory(runner: psutil.Process) -> dict[str, float]:
-    """Return the memory of the runner, of each stage and of processes of no stage (""), in MB.
+def memory(runner: psutil.Process) -> dict[str, list[Memory]]:
+    """Return the memory of the runner, of each stage's processes and of those of no stage ("").
 
     A kernel keeps the file ``<stage>.log`` open; the processes below it belong to the same stage.
     """
-    found, stage_of = {RUNNER: resident(runner)}, {}
+    found: dict[str, list[Memory]] = {}
+    stage_of: dict[int, str] = {runner.pid: RUNNER}
     try:
-        processes = runner.children(recursive=True)  # parents before their children
+        processes = [runner, *runner.children(recursive=True)]  # parents before their children
     except psutil.NoSuchProcess:
-        processes = []
+        return found
     for process in processes:
         try:
-            logs = [Path(f.path) for f in process.open_files() if f.path.endswith(".log")]
-            inherited = stage_of.get(process.ppid(), "")
+            logs = [Path(file.path) for file in process.open_files() if file.path.endswith(".log")]
+            parent, used = process.ppid(), process.memory_full_info()
         except psutil.Error:  # it has ended
             continue
-        stages = [log.stem for log in logs if log.parent.name == "notebooks"]
-        stage = stage_of[process.pid] = stages[0] if stages else inherited
-        found[stage] = found.get(stage, 0.0) + resident(process)
+        if process != runner:
+            stages = [log.stem for log in logs if log.parent.name == "notebooks"]
+            inherited = stage_of.get(parent, "")
+            stage_of[process.pid] = stages[0] if stages else inherited.removeprefix(RUNNER)
+        found.setdefault(stage_of[process.pid], []).append((used.rss / 1e6, used.uss / 1e6))
     return found
 
 
-def resident(process: psutil.Process) -> float:
-    """Return the proportional set size of a process in MB; 0 if it has ended."""
-    try:
-        return process.memory_full_info().pss / 1e6
-    except psutil.Error:
-        return 0.0
+def together(processes: Iterable[Memory]) -> float:
+    """Return the memory of processes that share pages, such as a fork and its parent, in MB."""
+    first, *others = sorted(processes, reverse=True) or [(0.0, 0.0)]
+    return first[0] + sum(unique for _, unique in others)
 
 
 def show(old: Measured, old_again: Measured, new: Measured, new_again: Measured, *, commit) -> None:
