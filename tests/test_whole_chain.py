@@ -21,16 +21,25 @@ from cxr_helpers.pipeline.runs import Run
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]  # a fixture is a whole run
 
 ROWS = graph.default().rows
-NO_VALIDATION = ("--set", "validation_fraction=0", "--set", "contiguous_fraction=0")
+SMALL = {
+    **{"n_phantoms": 100, "image_size": 32, "epochs": 2, "study_images": 16},
+    **{"ours_widths": "4,8", "ours_crop_size": 16, "ours_test_size": 24},
+    **{"max_images": 60, "images_per_row": 2, "images_per_mean": 2, "patch_share": 0.5},
+}
+NO_VALIDATION = {"validation_fraction": 0, "contiguous_fraction": 0}
 HOSTILE = "<img src=x onerror=alert(1)> $x$.txt"
 
 
-def run_into(build, *arguments):
+def run_into(build, *arguments, settings=SMALL):
     """Run the command line with results in ``build``; return its exit code."""
     before, run_all.BUILD = run_all.BUILD, build
-    preset = [] if "--weights-from" in arguments else ["--preset", "quick"]
+    options = ["--preset", "quick"]
+    for name, value in settings.items():
+        options += ["--set", f"{name}={value}"]
+    if "--weights-from" in arguments:  # with the parameters of that run
+        options = []
     try:
-        return run_all.main([*preset, *arguments])
+        return run_all.main([*options, *arguments])
     finally:
         run_all.BUILD = before
 
@@ -64,7 +73,8 @@ def folder_of_images(tmp_path_factory):
 def on_images(folder_of_images, tmp_path_factory):
     """Return a run on the folder without validation, as published."""
     build = tmp_path_factory.mktemp("build")
-    assert run_into(build, "--data", str(folder_of_images), *NO_VALIDATION) == 0
+    settings = SMALL | NO_VALIDATION | {"epochs": 1, "ours_epochs": 1, "study_rates": 0.001}
+    assert run_into(build, "--data", str(folder_of_images), settings=settings) == 0
     return Run(build / "chest_xray-quick")
 
 
@@ -207,12 +217,11 @@ def test_rerun_without_changes_executes_no_notebook(on_phantoms, capsys, monkeyp
 
 
 def test_rerun_of_a_stage_reproduces_its_artifacts(on_phantoms, tmp_path):
-    copy = Run(tmp_path / "copy")
+    copy, rerun = Run(tmp_path / "copy"), ("01_data", "02_binary")
     shutil.copytree(on_phantoms.folder, copy.folder)
-    for stage in ("01_data", "02_binary"):
-        before = copy.declared(stage)["outputs"]
-        assert run_into(tmp_path, "--run", "copy", "--only", stage, "--force", "--no-pdf") == 0
-        assert copy.declared(stage)["outputs"] == before
+    before = {stage: copy.declared(stage)["outputs"] for stage in rerun}
+    assert run_into(tmp_path, "--run", "copy", "--only", *rerun, "--force", "--no-pdf") == 0
+    assert {stage: copy.declared(stage)["outputs"] for stage in rerun} == before
 
 
 def test_failing_notebook_stops_the_run_and_retires_the_old_report(
