@@ -7,6 +7,13 @@ import tiny
 
 from cxr_helpers.pipeline import graph, stages
 
+LONGEST = ("test_whole_chain", "test_survival", "test_new_network", "test_checkpoints")
+
+
+def pytest_collection_modifyitems(items):
+    """Start with the files that take longest, so that no process waits for them at the end."""
+    items.sort(key=lambda item: LONGEST.index(n) if (n := item.path.stem) in LONGEST else 9)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _as_the_runner(tmp_path_factory):
