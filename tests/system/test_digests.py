@@ -42,7 +42,7 @@ def test_unchanged_file_is_read_once(tmp_path, monkeypatch):
     assert digests.sha256_of_file(path) == digests.sha256_of_file(path) and len(seen) == 1
 
 
-@pytest.mark.parametrize("modified", [OLD, OLD + 1])
+@pytest.mark.parametrize("modified", [OLD, OLD + 1], ids=["same time", "later"])
 def test_rewritten_file_is_read_again(tmp_path, modified):
     """Also with the old size and modification time, as after ``cp --preserve``."""
     path = write(tmp_path / "x", b"abc")
