@@ -2,11 +2,11 @@
 
     uv run run_all.py --data path/to/chest_xray --run search --only 01_data
     uv run benchmarks/search.py report/build/search                    # every recipe
-    uv run benchmarks/search.py report/build/search --only published progressive
+    uv run benchmarks/search.py report/build/search --only published "crops, 96 at 112"
 
 Each line of ``RECIPES`` is trained on the run's ``train`` split and predicts every other validation
-image (random groups and contiguous blocks), as they are and after each change of ``shortcuts.style``. The
-scores are written to ``docs/decisions/search.csv`` (one recipe a line) and ``search-changes.csv``
+image (random groups and contiguous blocks), unchanged and after each change of ``shortcuts.style``.
+The scores, with 95 % intervals over patient groups, are written to ``docs/decisions/search.csv`` (one recipe a line) and ``search-changes.csv``
 (one change a line). Nothing is chosen by the labels of test images; the columns ``test_*`` are for
 the record, and come from the test split of the folder that was given. Trained weights are kept in
 ``<run>/search/``: a recipe that is there is scored again, not trained.
@@ -29,12 +29,11 @@ import pandas as pd
 import tensorflow as tf
 
 from cxr_helpers.data import dataset, decoding
-from cxr_helpers.evaluation import metrics, shortcut_groups
+from cxr_helpers.evaluation import bootstrap, metrics, robustness, shortcut_groups
 from cxr_helpers.models import architectures, augmentation, recipes, sampling, training
 from cxr_helpers.shortcuts import style
 
 DECISIONS = Path(__file__).resolve().parent.parent / "docs" / "decisions"
-AS_IS = "as is"
 
 
 @dataclass(frozen=True)
@@ -61,10 +60,11 @@ class Line:
         return replace(self, name="", test_size=0, views="", members=())
 
 
+PUBLISHED = {"sizes": (128,), "whole": True, "batch_size": 32, "learning_rate": 0.001}
 OLD = {"whole": True, "sizes": (128,), "epochs": 8, "batch_size": 32, "learning_rate": 0.002}
 SMALL_FIRST = {"sizes": (64, 80, 96)}
 RECIPES = (
-    Line("published", "published", (128,), epochs=12, batch_size=32, test_size=128, views="one"),
+    Line("published", "published", **PUBLISHED, test_size=128, views="one"),
     Line("crops, 96 at 96", test_size=96),
     Line("crops, 96 at 112"),
     Line("crops, 96 at 128", test_size=128),
@@ -120,7 +120,7 @@ def train(line: Line, radiographs: dataset.Dataset, folder: Path) -> keras.Model
     if line.equalised:
         images = style.equalised(images)
     if published:
-        model.compile(keras.optimizers.Adam(0.001), "binary_crossentropy")
+        model.compile(keras.optimizers.Adam(line.learning_rate), "binary_crossentropy")
         y_true = part.pneumonia[:, None].astype("float32")
         change = augmentation.Augmentation()
         sizes = {"epochs": line.epochs, "batch_size": line.batch_size}
@@ -173,8 +173,8 @@ def predict(lines: dict, line: Line, radiographs, folder: Path, images: np.ndarr
 
 
 def score(lines: dict, line: Line, radiographs: dataset.Dataset, folder: Path) -> pd.DataFrame:
-    """Return the scores of a line by split and change."""
-    rows = []
+    """Return the scores of a line by split and change, with their intervals."""
+    tables = []
     share = 2 / 3 if line.network != "published" else radiographs["train"].pneumonia.mean()
     with radiographs.evaluation():
         split = radiographs.index["split"].to_numpy()
@@ -186,50 +186,56 @@ def score(lines: dict, line: Line, radiographs: dataset.Dataset, folder: Path) -
             index, category = radiographs.index.iloc[places], radiographs.category[places]
             images = np.asarray(radiographs.detail[places])
             y_true = (index["class_name"] != "normal").to_numpy(dtype=int)
+            weights = bootstrap.resamples(index["group"], y_true, seed=0)
             versions = style.versions(images, y_true, seed=0) if name == "validation" else ()
-            for change, changed in ((AS_IS, images), *versions):
+            for change, changed in ((robustness.UNCHANGED, images), *versions):
                 y_prob = predict(lines, line, radiographs, folder, changed)
-                rows.append(
-                    {"split": name, "change": change} | scores_of(y_true, category, y_prob, share)
-                )
-                print(rows[-1], flush=True)
-    return pd.DataFrame(rows).assign(recipe=line.name)
+                table = scores_of(y_true, category, y_prob, share, weights)
+                tables.append(table.assign(split=name, change=change))
+                print(change, *table["value"].round(4), flush=True)
+    return pd.concat(tables, ignore_index=True).assign(recipe=line.name)
 
 
 def scores_of(
-    y_true: np.ndarray, category: np.ndarray, y_prob: np.ndarray, share: float
-) -> dict[str, float]:
+    y_true: np.ndarray, category: np.ndarray, y_prob: np.ndarray, share: float, weights: np.ndarray
+) -> pd.DataFrame:
     """Return AUROC, accuracy at 0.5 and at the share of pneumonia in training, three classes."""
-    three = y_prob.shape[1] > 1
-    p = 1 - y_prob[:, 0] if three else y_prob[:, 0]
+    p = 1 - y_prob[:, 0] if y_prob.shape[1] > 1 else y_prob[:, 0]
     known = category >= 0
-    right = (y_prob.argmax(axis=1) == category)[known].mean() if three else np.nan
-    return {
-        "auroc": metrics.auroc(y_true, p, np.ones((1, len(p))))[0],
-        "accuracy": ((p >= 0.5) == y_true).mean(),
-        "accuracy_equal_priors": ((p >= share) == y_true).mean(),
-        "three_classes": right,
+    scored = {
+        "auroc": (metrics.auroc, y_true, p, weights),
+        "accuracy": (metrics.accuracy, y_true, (p >= 0.5).astype(int), weights),
+        "accuracy_equal_priors": (metrics.accuracy, y_true, (p >= share).astype(int), weights),
     }
+    if y_prob.shape[1] > 1:
+        y_pred = y_prob.argmax(axis=1)[known]
+        scored["three_classes"] = (metrics.accuracy, category[known], y_pred, weights[:, known])
+    lines = [
+        (name, *bootstrap.estimate(*values[:3], weights=values[3]))
+        for name, values in scored.items()
+    ]
+    return pd.DataFrame(lines, columns=["metric", "value", "low", "high"])
 
 
 def write(line: Line, scores: pd.DataFrame) -> None:
     """Add a line's scores to both files, in place of earlier ones."""
-    numbers = scores.columns.drop(["recipe", "split", "change"])
-    validation = scores[scores["split"] == "validation"].set_index("change")
-    changed = validation.drop(AS_IS)
-    test = scores[scores["split"] == "test"].iloc[0]
+    validation = scores[scores["split"] == "validation"].pivot(
+        index="change", columns="metric", values="value"
+    )
+    changed = validation.drop(robustness.UNCHANGED)
+    unchanged = scores[scores["change"] == robustness.UNCHANGED]
     summary = asdict(line) | {
         "worst_auroc": changed["auroc"].min(),
         "worst_change": changed["auroc"].idxmin(),
         "mean_auroc": changed["auroc"].mean(),
         "mean_accuracy": changed["accuracy"].mean(),
-        **{f"validation_{name}": validation.loc[AS_IS, name] for name in numbers},
-        **{f"test_{name}": test[name] for name in numbers},
+        **{f"{row.split}_{row.metric}": row.value for row in unchanged.itertuples()},
     }
     order = [line.name for line in RECIPES]
+    columns = ["recipe", "split", "change", "metric", "value", "low", "high"]
     for file, table in (
         ("search.csv", pd.DataFrame([summary]).rename(columns={"name": "recipe"})),
-        ("search-changes.csv", scores[["recipe", "split", "change", *numbers]]),
+        ("search-changes.csv", scores[columns]),
     ):
         path = DECISIONS / file
         if path.is_file():
