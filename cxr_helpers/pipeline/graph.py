@@ -54,6 +54,8 @@ class Row:
         Accuracy in the course report (Deep Learning course, BIU 2024, Table 1).
     retrained : bool
         Whether another seed of ``--seeds`` trains it again; otherwise it has no spread.
+    optional : bool
+        Whether it is scored only if a parameter asks for it.
     """
 
     id: str
@@ -61,6 +63,7 @@ class Row:
     classes: int
     published: float | None = None
     retrained: bool = True
+    optional: bool = False
 
 
 @dataclass(frozen=True)
