@@ -119,9 +119,6 @@ def test_added_network_is_trained_scored_and_explained(added, radiographs, monke
     names = cells.run(
         "05_knn",
         *("267bca26", "14ad6e1e"),
-        study=pd.DataFrame(
-            {"model": ["ours"], "layer": ["embedding"], "k": [3], "accuracy": [1.0]}
-        ),
         embedding={"ours": vectors, "tiny": vectors},
         options={"ours": {"metric": "cosine", "weights": "distance"}},
         in_train=(radiographs._rows["split"] == "train").to_numpy(),
@@ -130,6 +127,7 @@ def test_added_network_is_trained_scored_and_explained(added, radiographs, monke
         train=radiographs["train"],
         card=scorecard.Scorecard(radiographs),
         k=3,
+        k_ours=3,
         table=lambda *_, **__: None,
         **networks_of_05,
     )

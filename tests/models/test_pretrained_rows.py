@@ -20,7 +20,7 @@ def rows_of(data, monkeypatch, *, name, weights="", earlier=None, saved=None):
     """Run the cells that build, train and score the network; return their names and sentences."""
     published = Published()
     monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
-    one_epoch = dataclasses.replace(pretrained.RECIPE, epochs=1, crop_sizes=(32,), warmup=0)
+    one_epoch = dataclasses.replace(pretrained.RECIPE, epochs=1, batch_size=4, crop_sizes=(32,))
     monkeypatch.setattr(pretrained, "RECIPE", one_epoch)
     names = cells.run(
         "03_categorical",

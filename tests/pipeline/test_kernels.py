@@ -209,7 +209,9 @@ def test_server_ends_with_its_context(tmp_path):
 
 @forks
 def test_forked_process_is_interrupted_and_its_end_noticed(tmp_path, server):
-    program = "open('started', 'w'); import time; time.sleep(1000)"
+    # in a background job of a shell, SIGINT would be ignored
+    program = "import signal, time; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program += "open('started', 'w'); time.sleep(1000)"
     process = fork(server, program, tmp_path)
     wait_for((tmp_path / "started").exists)
     assert process.poll() is None
