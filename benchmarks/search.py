@@ -65,6 +65,7 @@ OLD = {"whole": True, "sizes": (128,), "epochs": 8, "batch_size": 32, "learning_
 SMALL_FIRST = {"sizes": (64, 80, 96)}
 RECIPES = (
     Line("published", "published", **PUBLISHED, test_size=128, views="one"),
+    Line("published, mirrored", "published", **PUBLISHED, test_size=128),
     Line("crops, 96 at 96", test_size=96),
     Line("crops, 96 at 112"),
     Line("crops, 96 at 128", test_size=128),
