@@ -176,7 +176,6 @@ def predict(lines: dict, line: Line, radiographs, folder: Path, images: np.ndarr
 def score(lines: dict, line: Line, radiographs: dataset.Dataset, folder: Path) -> pd.DataFrame:
     """Return the scores of a line by split and change, with their intervals."""
     tables = []
-    share = 2 / 3 if line.network != "published" else radiographs["train"].pneumonia.mean()
     with radiographs.evaluation():
         split = radiographs.index["split"].to_numpy()
         for name, chosen in (
@@ -187,21 +186,33 @@ def score(lines: dict, line: Line, radiographs: dataset.Dataset, folder: Path) -
             index, category = radiographs.index.iloc[places], radiographs.category[places]
             images = np.asarray(radiographs.detail[places])
             y_true = (index["class_name"] != "normal").to_numpy(dtype=int)
+            y_prob = predict(lines, line, radiographs, folder, images)
+            share = 2 / 3 if y_prob.shape[1] > 1 else radiographs["train"].pneumonia.mean()
             weights = bootstrap.resamples(index["group"], y_true, seed=0)
-            versions = style.versions(images, y_true, seed=0) if name == "validation" else ()
-            for change, changed in ((robustness.UNCHANGED, images), *versions):
-                y_prob = predict(lines, line, radiographs, folder, changed)
-                table = scores_of(y_true, category, y_prob, share, weights)
-                tables.append(table.assign(split=name, change=change))
-                print(change, *table["value"].round(4), flush=True)
+            unchanged = scores_of(y_true, category, y_prob, share, weights)
+            tables.append(unchanged.assign(split=name, change=robustness.UNCHANGED))
+            if name == "validation":
+                changed = robustness.scores(
+                    style.versions(images, y_true, seed=0),
+                    {line.name: lambda x: pneumonia(predict(lines, line, radiographs, folder, x))},
+                    y_true,
+                    groups=index["group"],
+                    seed=0,
+                )
+                tables.append(changed.drop(columns="network").assign(split=name))
     return pd.concat(tables, ignore_index=True).assign(recipe=line.name)
+
+
+def pneumonia(y_prob: np.ndarray) -> np.ndarray:
+    """Return the probability of pneumonia from (n, 3) or (n, 1) probabilities."""
+    return 1 - y_prob[:, 0] if y_prob.shape[1] > 1 else y_prob[:, 0]
 
 
 def scores_of(
     y_true: np.ndarray, category: np.ndarray, y_prob: np.ndarray, share: float, weights: np.ndarray
 ) -> pd.DataFrame:
     """Return AUROC, accuracy at 0.5 and at the share of pneumonia in training, three classes."""
-    p = 1 - y_prob[:, 0] if y_prob.shape[1] > 1 else y_prob[:, 0]
+    p = pneumonia(y_prob)
     known = category >= 0
     scored = {
         "auroc": (metrics.auroc, y_true, p, weights),
@@ -220,16 +231,16 @@ def scores_of(
 
 def write(line: Line, scores: pd.DataFrame) -> None:
     """Add a line's scores to both files, in place of earlier ones."""
-    validation = scores[scores["split"] == "validation"].pivot(
-        index="change", columns="metric", values="value"
+    validation = scores[scores["split"] == "validation"].rename(columns={"recipe": "network"})
+    auroc, accuracy = (
+        robustness.summary(validation, metric).loc[line.name] for metric in ("auroc", "accuracy")
     )
-    changed = validation.drop(robustness.UNCHANGED)
     unchanged = scores[scores["change"] == robustness.UNCHANGED]
     summary = asdict(line) | {
-        "worst_auroc": changed["auroc"].min(),
-        "worst_change": changed["auroc"].idxmin(),
-        "mean_auroc": changed["auroc"].mean(),
-        "mean_accuracy": changed["accuracy"].mean(),
+        "worst_auroc": auroc["worst"],
+        "worst_change": auroc["worst_change"],
+        "mean_auroc": auroc["mean"],
+        "mean_accuracy": accuracy["mean"],
         **{f"{row.split}_{row.metric}": row.value for row in unchanged.itertuples()},
     }
     order = [line.name for line in RECIPES]

@@ -13,7 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from cxr_helpers.data import class_names, dataset
-from cxr_helpers.evaluation import bootstrap
+from cxr_helpers.evaluation import bootstrap, scorecard
 from cxr_helpers.models import architectures
 from cxr_helpers.pipeline import stages
 from cxr_helpers.pipeline.runs import Run
@@ -297,6 +297,51 @@ def neighbours_of(data, *, k=5, neighbours=(1, 3, 5, 9), blocks=2):
         k_ours=9,
         seed=0,
     )
+
+
+class Tables(Published):
+    """Records the tables too."""
+
+    def __init__(self):
+        super().__init__()
+        self.frames = {}
+
+    def __call__(self, shown, *, id, caption, **_):
+        super().__call__(shown, id=id, caption=caption)
+        self.frames[id] = shown
+
+
+@pytest.mark.parametrize("all_images", [True, False])
+def test_our_rows_are_in_the_table_of_their_classes_and_on_splits_not_trained_on(all_images):
+    data, shown = radiographs(train=30, validation=15, contiguous=15, test=15), Tables()
+    y_prob = np.random.default_rng(0).dirichlet([1, 1, 1], len(data))
+    names = cells.run(
+        "03_categorical",
+        "4405f495",
+        radiographs=data,
+        card=scorecard.Scorecard(data),
+        ours_probabilities=y_prob,
+        ours_train=data["train"],
+        sampling_weights=np.ones(30),
+        ours_all_images=all_images,
+        table=shown,
+    )
+    two, three = shown.frames["tab-ours-binary"], shown.frames["tab-categorical-scores"]
+    assert set(two["row"]) == {"ours binary", "ours equal priors"}
+    assert set(three["row"]) == {"ours categorical"}
+    splits = {"test"} if all_images else {"validation", "contiguous", "test"}
+    assert set(names["results"]["split"]) == set(two["split"]) == set(three["split"]) == splits
+    # two of three sampled images have pneumonia: equal priors move the threshold to 2/3
+    y_pred = names["card"].predictions.query("row == 'ours_equal_priors' and split == 'test'")
+    assert (y_pred["y_pred"].to_numpy() == (1 - y_prob[-15:, 0] >= 2 / 3)).all()
+
+
+def test_neighbours_are_scored_on_the_splits_on_which_our_network_is(tmp_path):
+    table = pd.DataFrame({"row": ["ours_binary", "other"], "split": ["test", "validation"]})
+    table.to_csv(tmp_path / "scores.csv", index=False)
+    stage = SimpleNamespace(input=lambda _, name: tmp_path / name)
+    names = cells.run("05_knn", "b7d04e21", radiographs=None, stage=stage)
+    assert names["untouched"] == {"ours": ["test"]}
 
 
 def test_votes_in_our_embedding_are_corrected_for_the_share_of_pneumonia():

@@ -64,6 +64,7 @@ def summary(table: pd.DataFrame, metric: str = "auroc") -> pd.DataFrame:
     table : pandas.DataFrame
         From ``scores``.
     metric : str
+        ``"accuracy"`` or ``"auroc"``.
 
     Returns
     -------
@@ -85,7 +86,20 @@ def summary(table: pd.DataFrame, metric: str = "auroc") -> pd.DataFrame:
 
 
 def as_text(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return one line for each change and one column for each network, values as text."""
+    """Return one line for each change and one column for each network, values as text.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From ``scores``.
+    metric : str
+        ``"accuracy"`` or ``"auroc"``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Column ``change``, then one for each network, with text as ``tables.with_interval`` writes it.
+    """
     of_metric = table[table["metric"] == metric]
     text = [with_interval(*line) for line in of_metric[["value", "low", "high"]].to_numpy()]
     lines = of_metric.assign(text=text).pivot(index="change", columns="network", values="text")

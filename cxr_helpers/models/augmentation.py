@@ -67,8 +67,16 @@ class Augmentation:
         return layers, change
 
 
+class _Stateless:
+    """An augmentation whose ``_change`` takes images and a seed for stateless random numbers."""
+
+    @functools.cache  # noqa: B019 - equal settings share it: there are few, and every epoch draws
+    def _compiled(self) -> Callable:
+        return tf.function(self._change, reduce_retracing=True)
+
+
 @dataclass(frozen=True)
-class StrongAugmentation:
+class StrongAugmentation(_Stateless):
     """Geometric and intensity changes and mixup, for a network that is trained longer.
 
     Rotation, zoom, change of aspect ratio, shift and horizontal flip are one bilinear resampling.
@@ -124,10 +132,6 @@ class StrongAugmentation:
 
         return augment
 
-    @functools.cache  # noqa: B019 - as above
-    def _compiled(self) -> Callable:
-        return tf.function(self._change, reduce_retracing=True)
-
     def _change(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         n = tf.shape(images)[0]
 
@@ -172,7 +176,7 @@ class StrongAugmentation:
 
 
 @dataclass(frozen=True)
-class RandomResizedCrop:
+class RandomResizedCrop(_Stateless):
     """Random crops, resized to one size, mirrored and varied in tone.
 
     Szegedy et al. (2015), *Going Deeper with Convolutions*, CVPR. Most crops lose the image border
@@ -212,11 +216,7 @@ class RandomResizedCrop:
 
         return both
 
-    @functools.cache  # noqa: B019 - as above
-    def _compiled(self) -> Callable:
-        return tf.function(self._crop, reduce_retracing=True)
-
-    def _crop(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    def _change(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         n = tf.shape(images)[0]
 
         def uniform(k: int, low: float, high: float) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""How networks are trained on random crops, and how they predict whole images."""
+"""How classifiers are trained, by default on random crops, and how they predict whole images."""
 
 from __future__ import annotations
 
@@ -69,12 +69,13 @@ def fit(
     log: Callable[[str], None] | None = None,
     checkpoint: Callable[[str], Path] | None = None,
 ) -> pd.DataFrame:
-    """Compile and train a classifier of open input size; return its learning curves.
+    """Compile and train a classifier; return its learning curves, as ``training.fit`` does.
 
     Parameters
     ----------
     model : keras.Model
-        (n, size, size, 1) float in [0, 1] to (n, classes) probabilities, for any size.
+        (n, size, size, 1) float in [0, 1] to (n, classes) probabilities; for the sizes of the
+        crops, or, with another augmentation, for that of the images.
     images : ndarray of uint8, shape (n, larger, larger)
         Images to take crops of.
     one_hot : ndarray of float, shape (n, classes)
@@ -85,6 +86,11 @@ def fit(
         As for ``training.fit``.
     augmentation : optional
         Instead of the recipe's crops, as for ``training.fit``.
+
+    Raises
+    ------
+    ValueError, FloatingPointError
+        As ``training.fit`` does.
     """
     steps = -(-len(images) // recipe.batch_size)
     model.compile(
@@ -114,7 +120,18 @@ def fit(
 
 
 def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Return the mean of the predictions for 8-bit images and for their mirror images."""
+    """Return the mean of the predictions for images and for their mirror images.
+
+    Parameters
+    ----------
+    model : keras.Model
+        (n, size, size, 1) float in [0, 1] to (n, classes) probabilities.
+    images : ndarray of uint8, shape (n, size, size)
+
+    Returns
+    -------
+    ndarray of float, shape (n, classes), range [0, 1]
+    """
     mirrored = training.predict(model, images[:, :, ::-1])
     return (training.predict(model, images) + mirrored) / 2
 

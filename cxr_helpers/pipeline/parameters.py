@@ -92,11 +92,15 @@ class Parameter:
     def range(self) -> str:
         """The allowed values in words."""
         if self.choices:
-            return " | ".join(self.choices)
+            return " | ".join(self._choices_as_text)
         if math.isinf(self.low) and math.isinf(self.high):
             return "any"
         steps = f" in steps of {self.step:g}" if self.step else ""
         return f"{self.low:.10g} to {self.high:.10g}{steps}"
+
+    @property
+    def _choices_as_text(self) -> list[str]:
+        return [choice or "empty" for choice in self.choices]
 
     @property
     def _item_type(self) -> str | None:
@@ -112,9 +116,8 @@ class Parameter:
             if renamed := RENAMED_CHOICES.get((self.name, item)):
                 raise ValueError(f"{self.name} = {item!r} is now {renamed!r}")
             hint = did_you_mean(str(item), self.choices)
-            raise ValueError(
-                f"{self.name} = {item!r} is not one of {', '.join(self.choices)}{hint}"
-            )
+            known = ", ".join(self._choices_as_text)
+            raise ValueError(f"{self.name} = {item!r} is not one of {known}{hint}")
 
     def _in_range(self, number: float) -> bool:
         if not (math.isfinite(number) and self.low <= number <= self.high):

@@ -5,6 +5,9 @@ the training images does not show it. Each change here keeps the diagnosis and c
 how far a network's scores fall under it estimates how it would do in another hospital. In the
 spirit of Hendrycks and Dietterich (2019), *Benchmarking neural network robustness to common
 corruptions and perturbations*, arXiv:1903.12261.
+
+Images are ndarrays of uint8, shape (n, size, size), 0 (black) to 255; each function returns new ones
+of the same shape.
 """
 
 from __future__ import annotations

@@ -129,31 +129,27 @@ def fit(
     """
     import keras
 
-    from cxr_helpers.models import augmentation, sampling, training
+    from cxr_helpers.models import recipes, sampling
+    from cxr_helpers.models.augmentation import StrongAugmentation
 
     keras.utils.set_random_seed(seed)
     model = network.build(images.shape[1], one_hot.shape[1])
-    steps = -(-len(images) // network.batch_size)
-    model.compile(
-        training.adamw(
-            steps=network.epochs * steps,
-            warmup=steps,
-            learning_rate=network.learning_rate,
-            weight_decay=network.weight_decay,
-        ),
-        keras.losses.CategoricalCrossentropy(label_smoothing=0.05),
-        metrics=["accuracy"],
+    recipe = recipes.Recipe(
+        epochs=network.epochs,
+        batch_size=network.batch_size,
+        learning_rate=network.learning_rate,
+        weight_decay=network.weight_decay,
+        warmup=1,
+        average=network.average,
     )
-    history = training.fit(
+    history = recipes.fit(
         model,
         images,
         one_hot,
-        epochs=network.epochs,
-        batch_size=network.batch_size,
+        recipe,
         seed=seed,
-        augmentation=augmentation.StrongAugmentation(),
+        augmentation=StrongAugmentation(),
         sampling_weights=sampling.balanced(one_hot.argmax(axis=1)),
-        average=network.average,
         validation=validation,
         log=log,
         checkpoint=checkpoint,
