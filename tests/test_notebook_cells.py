@@ -341,7 +341,7 @@ def test_neighbours_are_scored_on_the_splits_on_which_our_network_is(tmp_path):
     table.to_csv(tmp_path / "scores.csv", index=False)
     stage = SimpleNamespace(input=lambda _, name: tmp_path / name)
     names = cells.run("05_knn", "b7d04e21", radiographs=None, stage=stage)
-    assert names["untouched"] == {"ours": ["test"]}
+    assert names["unseen_splits"] == {"ours": ["test"]}
 
 
 def test_votes_in_our_embedding_are_corrected_for_the_share_of_pneumonia():

@@ -201,7 +201,7 @@ def optimizer_study(study: pd.DataFrame) -> Figure:
     return fig
 
 
-def steps(table: pd.DataFrame) -> Figure:
+def ablation(table: pd.DataFrame) -> Figure:
     """Draw a bar with its interval for each step of an ablation, in two conditions.
 
     Parameters

@@ -226,7 +226,7 @@ def test_steps_are_drawn_from_top_to_bottom_with_their_intervals():
             "high": [1.0, 0.5, 0.9, 0.8],
         }
     )
-    ax = charts.steps(table).axes[0]
+    ax = charts.ablation(table).axes[0]
     bars = [[bar.get_width() for bar in container] for container in ax.containers[::2]]
     assert bars == [[0.9, 0.8], [0.4, 0.7]]  # one colour for each condition
     assert [label.get_text() for label in ax.get_yticklabels()] == ["first", "second"]

@@ -128,7 +128,7 @@ def test_added_network_is_trained_scored_and_explained(added, radiographs, monke
         card=scorecard.Scorecard(radiographs),
         k=3,
         k_ours=3,
-        untouched={},
+        unseen_splits={},
         table=lambda *_, **__: None,
         **networks_of_05,
     )

@@ -39,7 +39,7 @@ def rows_of(data, monkeypatch, *, name, weights="", earlier=None, saved=None):
         one_hot=partial(keras.utils.to_categorical, num_classes=3),
         card=scorecard.Scorecard(data),
         table=published,
-        untouched=["test"],
+        unseen_splits=["test"],
         sampling_weights=None,
         ours_test_size=32,
         seed=0,
