@@ -1,6 +1,8 @@
 """Fixtures that several test files share."""
 
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 import tiny
@@ -21,6 +23,14 @@ def _as_the_runner(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(stages.RUNNER, str(tmp_path_factory.mktemp("store")))
         yield
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """Return the folder with real images and kept lists of versions, which is not in the project."""
+    if "CXR_DATA_DIR" not in os.environ:
+        pytest.skip("CXR_DATA_DIR does not name the folder of the shared data")
+    return Path(os.environ["CXR_DATA_DIR"])
 
 
 @pytest.fixture

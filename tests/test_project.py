@@ -56,6 +56,13 @@ def test_environment_yml_has_the_dependencies_of_pyproject():
     assert f"  - python{PROJECT['project']['requires-python']}" in lines
 
 
+def test_binder_has_the_dependencies_without_gpu_support_and_jupyter():
+    lines = (ROOT / ".binder" / "environment.yml").read_text().splitlines()
+    pip = [line.strip()[2:] for line in lines if line.startswith("      - ")]
+    own = [d for d in PROJECT["project"]["dependencies"] if not d.startswith("jupyter")]
+    assert pip == [d.replace("tensorflow>", "tensorflow-cpu>") for d in own]
+
+
 def test_constraints_are_the_same_in_both_files():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]

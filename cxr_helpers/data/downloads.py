@@ -16,6 +16,7 @@ from cxr_helpers.system.errors import DataError
 KAGGLE_HANDLE = "paultimothymooney/chest-xray-pneumonia/versions/2"
 KAGGLE_BYTES = 2_400_000_000  # about; unpacked it takes as much again
 KAGGLE_PAGE = "kaggle.com/datasets/paultimothymooney/chest-xray-pneumonia"
+KAGGLE_INPUT = Path("/kaggle/input")  # where a Kaggle notebook has the data sets that it was given
 MENDELEY_URL = (
     "https://data.mendeley.com/public-files/datasets/rscbjbr9sj/files/"
     "f12eaf6d-6023-432f-acc9-80c9d7393433/file_downloaded"
@@ -31,8 +32,14 @@ def kaggle_cache() -> Path:
 
 
 def kaggle_cached() -> Path | None:
-    """Return the folder of Kaggle's copy if kagglehub has downloaded it; the network is not used."""
+    """Return the folder of Kaggle's copy if it is here; the network is not used.
+
+    A Kaggle notebook has it in one of two places, other machines where kagglehub downloads it.
+    """
     owner, name, _, version = KAGGLE_HANDLE.split("/")
+    for place in (KAGGLE_INPUT / "datasets" / owner / name, KAGGLE_INPUT / name):
+        if place.is_dir():
+            return place
     folder = kaggle_cache() / "datasets" / owner / name
     found = folder / "versions" / version
     return found if found.is_dir() and (folder / f"{version}.complete").is_file() else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -149,12 +150,39 @@ def validation_mask(
     folds = min(round(1 / fraction), _check(groups, classes, least=3, where="train"))
     counts = {name: len(np.unique(groups[classes == name])) for name in np.unique(classes)}
     common = np.flatnonzero([counts[name] >= folds for name in classes])
-    from sklearn.model_selection import StratifiedGroupKFold  # takes a second to import
-
-    splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-    _, chosen = next(splitter.split(common, classes[common], groups[common]))
+    _, chosen = next(stratified_folds(classes[common], groups[common], folds=folds, seed=seed))
     mask[common[chosen]] = True
     return np.isin(groups, groups[mask])
+
+
+def stratified_folds(
+    classes: np.ndarray, groups: np.ndarray, *, folds: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the rows to train on and the rows held out of each fold of whole groups, by class.
+
+    ``StratifiedGroupKFold`` shuffles without stratifying before scikit-learn 1.8, so the groups are
+    shuffled here: it assigns groups of equal composition in the order of their labels.
+
+    Parameters
+    ----------
+    classes : array, shape (n,)
+        What the folds are stratified by.
+    groups : array, shape (n,)
+        Images of one group are held out together.
+    folds : int
+        At least 2.
+    seed : int
+        Of the order of the groups.
+
+    Yields
+    ------
+    train, held_out : ndarray of int
+    """
+    from sklearn.model_selection import StratifiedGroupKFold  # takes a second to import
+
+    names, group = np.unique(groups, return_inverse=True)
+    shuffled = np.random.default_rng(seed).permutation(len(names))[group]
+    yield from StratifiedGroupKFold(n_splits=folds).split(shuffled, classes, shuffled)
 
 
 def contiguous_mask(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import filelock
+import psutil
 
 from cxr_helpers.pipeline import graph
 from cxr_helpers.pipeline.graph import Graph
@@ -185,7 +186,10 @@ class Run:
     def owner(self) -> str | None:
         """The process that holds the lock, such as ``"process 4711"``; None where none does."""
         path = self.folder / OWNER
-        return path.read_text(encoding="utf-8") if path.is_file() else None
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        number = text.removeprefix("process ")
+        # a process that was killed leaves the file behind
+        return text if number.isdecimal() and psutil.pid_exists(int(number)) else None
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -1,7 +1,8 @@
 """A stage as its notebook uses it: inputs by stage and name, outputs written atomically.
 
 Only the runner writes to the stages of a run: a notebook that is opened by hand reads the finished
-run and writes to ``<run>/scratch/``.
+run and writes to ``<run>/scratch/``. Where the run lacks a stage that it reads, it reads a quick run
+on phantoms instead, which is made if need be (see ``standalone``).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cxr_helpers.pipeline import standalone
 from cxr_helpers.pipeline.runs import DECLARED, FORMAT, KEPT, SCRATCH, Run
 from cxr_helpers.pipeline.store import Store
 from cxr_helpers.system import digests, environment, files
@@ -49,9 +51,11 @@ class Stage:
     ValueError
         If ``name`` is not a stage, or not that of the notebook.
     MissingArtifact
-        If a stage that this one reads is not finished in this run, or this stage in the earlier
-        run, if one of them was made by another version of this project, or, by hand, if they were
-        made from different data.
+        If a stage that this one reads is not finished in this run (by hand: while it is running),
+        or this stage in the earlier run, if one of them was made by another version of this
+        project, or, by hand, if they were made from different data.
+    Refused
+        By hand, if a stage that the quick run lacks fails.
     """
 
     def __init__(self, name: str, *, run_dir: str | Path, weights_from: str | Path = "") -> None:
@@ -64,6 +68,10 @@ class Stage:
         self.by_hand = RUNNER not in os.environ
         self.earlier: Path | None = None
         reads = self.run.graph[name].reads
+        if self.by_hand and self.run.owner is None:
+            missing = [e for e in reads if self._source(e).outputs_digest(e) is None]
+            if missing:
+                self.run = standalone.quick_run(self.run, name, missing=missing)
         self._inputs = {earlier: self._finished(earlier) for earlier in reads}
         if self.by_hand:
             self._check_agreement()
@@ -90,18 +98,19 @@ class Stage:
         """The folder of the run."""
         return self.run.folder
 
+    def _source(self, earlier: str) -> Run:
+        """Return the run that a stage is read from, or its scratch."""
+        return self.run.scratch if self.by_hand and _fits(self.run, earlier) else self.run
+
     def _finished(self, earlier: str) -> tuple[Run, str]:
         """Return the run that a stage is read from, or its scratch, and the digest of its outputs."""
-        source = self.run.scratch if self.by_hand and _fits(self.run, earlier) else self.run
+        source = self._source(earlier)
         digest = source.outputs_digest(earlier)
         if digest is None:
             busy = f" ({self.run.owner} is running it)" if self.run.owner else ""
-            finished = self.run_dir.parent.glob(f"*/stages/{earlier}/{DECLARED}")
-            names = ", ".join(sorted(path.parents[2].name for path in finished))
-            hint = f"; runs that have it: {names} (`run_dir`)" if names and self.by_hand else ""
             raise MissingArtifact(
                 f"{self.name} reads {earlier}, and {self.run.name} has no finished {earlier}{busy}: "
-                f"run notebooks/{earlier}.ipynb first, or `run_all.py`{hint}"
+                f"run notebooks/{earlier}.ipynb first, or `run_all.py`"
             )
         _check_version(source, earlier)
         return source, digest

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold
 
 from cxr_helpers.data import decoding
+from cxr_helpers.data.splits import stratified_folds
 from cxr_helpers.models import architectures, training
 from cxr_helpers.models.augmentation import Augmentation
 from cxr_helpers.models.sampling import balanced
@@ -110,8 +110,8 @@ def cross_fit(
     probabilities = np.zeros((len(images), classes), np.float32)
     networks = []
     strata = np.where(known, category, classes - 1)  # an unknown class is a kind of pneumonia
-    splitter = StratifiedGroupKFold(n_splits=max(2, folds), shuffle=True, random_state=seed)
-    for fold, (train, held_out) in enumerate(splitter.split(images, strata, groups)):
+    splits = stratified_folds(strata, groups, folds=max(2, folds), seed=seed)
+    for fold, (train, held_out) in enumerate(splits):
         train = train[category[train] >= 0]
         steps = -(-len(train) // 32)
         networks.append(network(classes))

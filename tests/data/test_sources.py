@@ -34,6 +34,18 @@ def test_cached_kaggle_copy_is_located(tmp_path):
     assert source.located == kagglehub.dataset_download(downloads.KAGGLE_HANDLE) == source.path
 
 
+@pytest.mark.parametrize(
+    "place", ["datasets/paultimothymooney/chest-xray-pneumonia", "chest-xray-pneumonia"]
+)
+def test_input_of_a_kaggle_notebook_is_located(place, tmp_path, monkeypatch):
+    """In both layouts, whether kagglehub knows it or not."""
+    monkeypatch.setattr(downloads, "KAGGLE_INPUT", tmp_path / "input")
+    assert sources.find("kaggle", cache_dir=tmp_path).located is None
+    folder = tmp_path / "input" / place
+    folder.mkdir(parents=True)
+    assert sources.find("kaggle", cache_dir=tmp_path).located == str(folder)
+
+
 def test_mounted_kaggle_copy_needs_no_disk_space(tmp_path, monkeypatch):
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
     assert sources.find("kaggle", cache_dir=tmp_path).disk_space is None

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,14 +27,6 @@ def test_later_stage_reads_the_artifacts_of_an_earlier_one(tmp_path):
 def test_missing_stage_names_the_notebook_to_run(tmp_path):
     with pytest.raises(MissingArtifact, match=r"run notebooks/01_data\.ipynb first"):
         Stage("02_binary", run_dir=tmp_path)
-
-
-def test_missing_stage_names_the_runs_that_have_it_by_hand(tmp_path, monkeypatch):
-    finished(tmp_path / "phantom-quick")
-    monkeypatch.delenv(stages.RUNNER)
-    message = r"phantom-standard has no finished 01_data: .*; runs that have it: phantom-quick \("
-    with pytest.raises(MissingArtifact, match=message):
-        Stage("02_binary", run_dir=tmp_path / "phantom-standard")
 
 
 def test_missing_artifact_is_named(tmp_path):
@@ -244,8 +238,8 @@ def test_open_notebook_refuses_an_input_that_was_run_again(tmp_path, monkeypatch
 
 
 def test_stage_in_progress_names_the_process_that_runs_it(tmp_path, by_hand):
-    (tmp_path / runs.OWNER).write_text("process 123")
-    with pytest.raises(MissingArtifact, match=r"01_data \(process 123 is running it\)"):
+    (tmp_path / runs.OWNER).write_text(f"process {os.getpid()}")
+    with pytest.raises(MissingArtifact, match=r"01_data \(process \d+ is running it\)"):
         Stage("02_binary", run_dir=tmp_path)
 
 

@@ -1,0 +1,88 @@
+"""The earlier stages of a notebook that is opened where they were never made."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cxr_helpers.pipeline import forecast
+from cxr_helpers.pipeline.runs import DECLARED, Run
+from cxr_helpers.system.errors import Refused
+
+PRESET = "quick"
+PROJECT = Path(__file__).resolve().parents[2]
+STAGE_BEGINS = re.compile(r"[0-9]{2}_\w+: ")  # in a line of the runner
+
+
+def quick_run(run: Run, stage: str, *, missing: Sequence[str]) -> Run:
+    """Return a run on phantoms with everything that a stage reads; make what it lacks.
+
+    It is the run of ``run_all.py --preset quick``, made by that command in a process of its own. One
+    line states beforehand what is made and about how long it takes; the runner's line of each stage
+    follows.
+
+    Parameters
+    ----------
+    run : Run
+        The run that lacks a stage; it is not changed.
+    stage : str
+        The stage whose notebook is opened.
+    missing : sequence of str
+        The stages that ``run`` lacks.
+
+    Raises
+    ------
+    Refused
+        If a stage fails, with the runner's message.
+    """
+    quick = Run(PROJECT / "report" / "build" / f"phantom-{PRESET}", run.graph)
+    needed = run.graph.upstream([stage])
+    lacking = [s for s in run.graph if s in needed and not _is_usable(quick, s)]
+    finished = run.folder.parent.glob(f"*/stages/{missing[0]}/{DECLARED}")
+    others = sorted({path.parents[2].name for path in finished} - {quick.name})
+    text = f"{run.name} has no finished {', '.join(missing)}"
+    if others:
+        text += f" (`run_dir`: {', '.join(others)})"
+    if lacking:
+        seconds = forecast.declared(run.graph, preset=PRESET, n_images=0)
+        duration = _as_text(sum(seconds.get(s, 0) for s in lacking))
+        text += f"; {', '.join(lacking)} will be made at the quick setting, in about {duration}"
+    print(f"{text}. Reads {quick.name}.", flush=True)
+    if lacking:
+        _make(lacking)
+    return quick
+
+
+def _is_usable(run: Run, stage: str) -> bool:
+    return run.is_complete(stage) and run.is_readable(stage)
+
+
+def _make(stages: Sequence[str]) -> None:
+    """Run stages with ``run_all.py``; print its line of each stage and raise its error."""
+    command = [sys.executable, str(PROJECT / "run_all.py"), "--preset", PRESET, "--no-pdf"]
+    command += ["--run", f"phantom-{PRESET}", "--only", *stages]
+    # a kernel asks the processes that it starts for colours
+    environment = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}
+    last = ""
+    with subprocess.Popen(
+        command, cwd=PROJECT, env=environment, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+    ) as runner:
+        try:
+            for line in runner.stderr:
+                last = line.strip() or last
+                if STAGE_BEGINS.match(line):
+                    print(line.rstrip(), flush=True)
+        except BaseException:  # KeyboardInterrupt: the runner ends its kernels
+            runner.terminate()
+            raise
+    if runner.returncode:
+        raise Refused(runner.returncode, last.removeprefix("error: "))
+
+
+def _as_text(seconds: float) -> str:
+    """Return a duration in words, such as ``30 s`` or ``2 min``."""
+    return f"{max(10, round(seconds, -1)):.0f} s" if seconds < 90 else f"{round(seconds / 60)} min"
