@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
@@ -163,7 +165,7 @@ def fit(
         )
     model.optimizer.build(model.trainable_variables)
     _build_metrics(model, images, targets)
-    train_step, test_step = _compiled(model.train_step), _compiled(model.test_step)
+    train_step, test_step = _steps(model)
     averaged = _Average(model, decay=average) if average else None
     progress = _Progress()
     if checkpoint is not None:
@@ -226,13 +228,50 @@ def _build_metrics(model: keras.Model, images: np.ndarray, targets: np.ndarray |
     model.reset_metrics()
 
 
+def restart(model: keras.Model, *, like: keras.Model) -> None:
+    """Give a compiled model the initial weights of another one, and its optimizer its initial state.
+
+    ``fit`` then trains it again with the step that it compiled before: for a short training,
+    compiling takes longer than the training itself.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Changed in place; its optimizer keeps its learning rate.
+    like : keras.Model
+        Of the same architecture, not trained.
+    """
+    for variable, initial in zip(model.variables, like.variables, strict=True):
+        variable.assign(initial)
+    for variable in model.optimizer.variables:
+        if variable.name != "learning_rate":
+            variable.assign(np.zeros(variable.shape))
+
+
+# By model: its optimizer when they were compiled, and the compiled steps.
+_COMPILED: WeakKeyDictionary[keras.Model, tuple] = WeakKeyDictionary()
+
+
+def _steps(model: keras.Model) -> tuple[Callable, Callable]:
+    """Return the compiled training and test steps, compiled again only after ``model.compile``."""
+    optimizer, *steps = _COMPILED.get(model, (None,))
+    if optimizer is not model.optimizer:
+        alive = weakref.ref(model)  # the dictionary must not keep its own keys
+        steps = [
+            _compiled(lambda batch, name=name: getattr(alive(), name)(batch))
+            for name in ("train_step", "test_step")
+        ]
+        _COMPILED[model] = (model.optimizer, *steps)
+    return tuple(steps)
+
+
 def _compiled(step: Callable) -> Callable:
     """Compile a step of a model once for batches of any number of images.
 
     The last batch of an epoch is smaller: TensorFlow would compile the step again for it, which
     takes seconds.
     """
-    function = tf.function(lambda *batch: step(batch))
+    function = tf.function(lambda *batch: step(batch), autograph=False)
 
     def run(*batch: tf.Tensor) -> None:
         open_ = (tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for tensor in batch)
@@ -258,7 +297,7 @@ class _Average:
     def __init__(self, model: keras.Model, *, decay: float) -> None:
         self.model, self.decay, self.steps = model, decay, 0
         self.weights = [tf.Variable(w) for w in model.get_weights()]
-        self._compiled_update = tf.function(self._update)
+        self._compiled_update = tf.function(self._update, autograph=False)
 
     def _update(self, decay: tf.Tensor) -> None:
         for mean, weight in zip(self.weights, self.model.weights, strict=True):

@@ -111,18 +111,18 @@ def cross_fit(
     networks = []
     strata = np.where(known, category, classes - 1)  # an unknown class is a kind of pneumonia
     splits = stratified_folds(strata, groups, folds=max(2, folds), seed=seed)
+    steps = -(-len(images) * (folds - 1) // folds // 32)
+    trained = network(classes)
+    trained.compile(
+        training.adamw(steps=epochs * steps, warmup=steps, learning_rate=0.003, weight_decay=0.02),
+        "categorical_crossentropy",
+    )
     for fold, (train, held_out) in enumerate(splits):
         train = train[category[train] >= 0]
-        steps = -(-len(train) // 32)
         networks.append(network(classes))
-        networks[-1].compile(
-            training.adamw(
-                steps=epochs * steps, warmup=steps, learning_rate=0.003, weight_decay=0.02
-            ),
-            "categorical_crossentropy",
-        )
+        training.restart(trained, like=networks[-1])
         training.fit(
-            networks[-1],
+            trained,
             blacked_out[train],
             keras.utils.to_categorical(category[train], classes),
             epochs=epochs,
@@ -133,6 +133,7 @@ def cross_fit(
             average=0.99,
             checkpoint=checkpoint,
         )
+        networks[-1].set_weights(trained.get_weights())
         probabilities[held_out] = training.predict(networks[-1], blacked_out[held_out])
         if log is not None:
             log(f"border-only network {fold + 1}/{folds}")

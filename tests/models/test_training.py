@@ -1,5 +1,9 @@
+import gc
+import weakref
+
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from keras import layers
 
@@ -58,6 +62,45 @@ def test_steps_are_compiled_once_although_the_last_batch_is_smaller(images, brig
         monkeypatch.setattr(model, name, count)
     train(model, images[:13], bright[:13], validation=(images[:5], bright[:5]))
     assert calls == ["train_step", "test_step"]
+
+
+def test_restarted_model_trains_like_a_new_one_with_the_step_compiled_before(
+    images, bright, monkeypatch
+):
+    new, again = network(seed=2), network(seed=1)
+    curves = train(new, images, bright)
+    train(again, images, bright, epochs=1)
+    monkeypatch.setattr(training, "_compiled", None)
+    training.restart(again, like=network(seed=2))
+    pd.testing.assert_frame_equal(train(again, images, bright), curves)
+    for one, other in zip(new.variables, again.variables, strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_restarted_model_keeps_its_learning_rate(images, bright):
+    model = network()
+    model.optimizer.learning_rate = 0.5
+    training.restart(model, like=network())
+    assert float(model.optimizer.learning_rate) == 0.5
+
+
+def test_model_that_is_compiled_again_is_trained_by_the_new_optimizer(images, bright):
+    model = network()
+    train(model, images, bright)
+    before = model.get_weights()
+    model.compile(keras.optimizers.SGD(0.0), "binary_crossentropy")
+    train(model, images, bright)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_model_is_freed_although_its_compiled_steps_are_kept(images, bright):
+    model = network()
+    train(model, images, bright)
+    alive = weakref.ref(model)
+    del model
+    gc.collect()
+    assert alive() is None
 
 
 def test_training_depends_only_on_seed(images, bright):
