@@ -19,7 +19,7 @@ import pandas as pd
 
 from cxr_helpers.data import dataset, kermany
 from cxr_helpers.evaluation import shortcut_groups, tables
-from cxr_helpers.figures import publishing
+from cxr_helpers.figures import captions, publishing
 from cxr_helpers.pipeline import currency, results
 from cxr_helpers.pipeline.graph import Row
 from cxr_helpers.pipeline.runs import Run
@@ -177,17 +177,7 @@ def _lookup(run: Run, *, scores: pd.DataFrame, data: Mapping, index: pd.DataFram
 
 
 def _prose(name: str, lookup: Mapping) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), undefined=jinja2.StrictUndefined, autoescape=False
-    )
-    environment.filters |= {
-        "percent": lambda share: "not available" if math.isnan(share) else f"{share:.1%}",
-        "signed": lambda share: f"{100 * share:+.1f}".replace("-", "\N{MINUS SIGN}"),
-        "p": lambda p: f"{p:.2g}" if p >= 0.001 else "less than 0.001",
-        "decimals": lambda number: f"{number:.3f}",
-        "points": lambda share: f"{100 * share:.1f}",
-        "compact": lambda number: f"{number:g}",
-    }
+    environment = captions.environment(loader=jinja2.FileSystemLoader(HERE))
     try:
         return environment.get_template(name).render(lookup)
     except (jinja2.UndefinedError, jinja2.TemplateSyntaxError) as error:

@@ -27,8 +27,8 @@ def recipe(
     Parameters
     ----------
     run : Run
-        Its graph names the notebook. The notebook's code cells count, and the modules of this
-        package that they import, directly or through others. The digest of all cells is a separate
+        Its graph names the notebook. The notebook's code cells count, its captions, and the modules
+        of this package that they import, directly or through others. The digest of all cells is a separate
         entry, ``prose``: where only Markdown has changed, no kernel is needed.
     stage : str
     parameters : mapping
@@ -45,6 +45,9 @@ def recipe(
     code = [_text_and_tags(cell) for cell in cells if cell["cell_type"] == "code"]
     helpers = dependencies.modules_of([text for text, _ in code])
     style = {STYLE.name: digests.sha256_of_file(STYLE)} if "figures.charts" in helpers else {}
+    captions = spec.notebook.parent / "captions" / f"{stage}.toml"
+    if captions.is_file():
+        style[f"captions/{captions.name}"] = digests.sha256_of_file(captions)
     return {
         "code": digests.sha256_of_json(code),
         "prose": digests.sha256_of_json(

@@ -98,6 +98,12 @@ class Stage:
         """The folder of the run."""
         return self.run.folder
 
+    @property
+    def captions(self) -> Path:
+        """The file of the notebook's captions and sentences, see ``figures.captions``."""
+        notebook = self.run.graph[self.name].notebook
+        return notebook.parent / "captions" / f"{self.name}.toml"
+
     def _source(self, earlier: str) -> Run:
         """Return the run that a stage is read from, or its scratch."""
         return self.run.scratch if self.by_hand and _fits(self.run, earlier) else self.run

@@ -1,0 +1,136 @@
+"""Captions and sentences of a notebook, in a file of their own beside it.
+
+The file is TOML; captions, alternative texts and sentences in it are Jinja templates in which the
+names of the notebook's variables stand for their values::
+
+    [fig-roc]
+    caption = '''ROC curve on the test images; n = {{ y_true | length }}.'''
+    alt = '''A curve above the diagonal.'''
+
+    [text]
+    found = '''The accuracy is {{ accuracy | percent }}.'''
+
+So the notebook shows what is computed and plotted, and no number is typed into prose. An entry
+``fig-map`` also serves the ids ``fig-map-normal`` and ``fig-map-pneumonia``.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jinja2
+
+from cxr_helpers.figures import publishing
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    return "not available" if math.isnan(share) else f"{share:.{digits}%}"
+
+
+# How numbers are written in prose: {{ share | percent }}, {{ share | percent(0) }}, {{ n | compact }}.
+FILTERS: dict[str, Callable] = {
+    "percent": _percent,
+    "signed": lambda share: f"{100 * share:+.1f}".replace("-", "\N{MINUS SIGN}"),
+    "p": lambda p: f"{p:.2g}" if p >= 0.001 else "less than 0.001",
+    "decimals": lambda number: f"{number:.3f}",
+    "points": lambda share: f"{100 * share:.1f}",
+    "compact": lambda number: f"{number:g}",
+    "thousands": lambda number: f"{number:,}",
+}
+
+
+def environment(**options: object) -> jinja2.Environment:
+    """Return the Jinja environment of all prose: an unknown name is an error, nothing is escaped."""
+    made = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False, **options)
+    made.filters |= FILTERS
+    return made
+
+
+class Captions:
+    """Displays figures, tables and sentences with what the file says of them.
+
+    Parameters
+    ----------
+    path : Path
+        The TOML file.
+    names : mapping of str to object
+        The variables of the notebook, ``globals()`` there; read when something is displayed.
+    synthetic : bool
+        Whether the images are phantoms, which every caption then states.
+
+    Raises
+    ------
+    ValueError
+        If the file is not valid TOML.
+    """
+
+    def __init__(self, path: Path, names: Mapping[str, object], *, synthetic: bool) -> None:
+        self.path, self.names, self.synthetic = path, names, synthetic
+        try:
+            self.entries = tomllib.loads(path.read_text(encoding="utf-8"))
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{path.name}: {error}") from error
+        self._environment = environment()
+
+    def figure(self, fig: Figure, id: str, *, synthetic: bool | None = None) -> None:
+        """Display a figure with its caption and alternative text, see ``publishing.figure``.
+
+        ``synthetic`` replaces that of the notebook, for a figure of other images.
+        """
+        publishing.figure(
+            fig,
+            id=id,
+            caption=self.render(id, "caption"),
+            alt=self.render(id, "alt"),
+            synthetic=self.synthetic if synthetic is None else synthetic,
+        )
+
+    def table(
+        self, frame: pd.DataFrame, id: str, *, formats: Mapping[str, str] | None = None
+    ) -> None:
+        """Display a data frame with its caption, see ``publishing.table``."""
+        publishing.table(
+            frame,
+            id=id,
+            caption=self.render(id, "caption"),
+            synthetic=self.synthetic,
+            formats=formats,
+        )
+
+    def text(self, name: str) -> None:
+        """Display a sentence of the section ``text``."""
+        publishing.text(self.render("text", name))
+
+    def render(self, id: str, part: str) -> str:
+        """Return a text of the file in one line, with the values of the notebook's variables.
+
+        Parameters
+        ----------
+        id : str
+            A section, such as ``"fig-roc"`` or ``"text"``.
+        part : str
+            ``"caption"``, ``"alt"`` or the name of a sentence.
+
+        Raises
+        ------
+        KeyError
+            If the file has no such text.
+        ValueError
+            If the template is wrong, or names a variable that the notebook does not have.
+        """
+        entry = self.entries.get(id) or self.entries.get(id.rpartition("-")[0]) or {}
+        if part not in entry:
+            raise KeyError(f"{self.path.name} has no {part!r} of {id!r}")
+        try:
+            text = self._environment.from_string(entry[part]).render(self.names)
+        except jinja2.TemplateError as error:
+            raise ValueError(f"{self.path.name}, {id}, {part}: {error.message}") from error
+        return " ".join(text.split())
