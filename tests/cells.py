@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from cxr_helpers.figures.captions import Captions
+from cxr_helpers.pipeline.stages import Stage
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 
@@ -34,3 +35,23 @@ def run(notebook: str, /, *ids: str, **planted) -> dict:
 def _captioned(publish, show):
     """Return a planted function that also receives the caption, as ``publishing``'s do."""
     return lambda shown, id, **more: publish(shown, id=id, caption=show.render(id, "caption"))
+
+
+class FakeStage:
+    """Keeps artifacts in a folder and computes everything anew."""
+
+    earlier = checkpoint = None
+    train = Stage.train
+
+    def __init__(self, folder):
+        self.folder, self.lines = folder, []
+        self.log = self.lines.append
+
+    def save(self, name, write, *args):
+        write(self.folder / name, *args)
+
+    def input(self, stage, name):
+        return self.folder / name
+
+    def cached(self, function, *args, **kwargs):
+        return function(*args, **kwargs)

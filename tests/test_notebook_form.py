@@ -73,6 +73,13 @@ def test_opens_with_title_inputs_and_outputs(cells):
 def test_listed_outputs_are_those_that_are_saved(cells, code):
     program = "\n".join(map(source, code))
     saved = set(re.findall(r'stage\.(?:save|copy_earlier)\(f?"([^"]+)"', program))
+    for call in ast.walk(ast.parse(program)):
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "stage.train":
+            own = ast.unparse(call.args[0])
+            own = own.lstrip("f").strip("'\"") if own.endswith(("'", '"')) else f"{{{own}}}"
+            saved |= {f"{own}_history.csv"}
+            if "save_weights" not in {keyword.arg for keyword in call.keywords}:
+                saved |= {f"{own}.weights.h5"}
     saved |= {f"{name}.csv" for name in ("scores", "predictions") if f"    {name}=" in program}
     outputs = source(cells[1]).split("**Writes**")[1]
     listed = {name.replace("*", "{number}") for name in re.findall(r"`([^`]+\.\w+)`", outputs)}

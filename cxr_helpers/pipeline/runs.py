@@ -29,7 +29,7 @@ SCRATCH = "scratch"  # artifacts of notebooks that are opened by hand
 SEEDS = "seeds"  # the same stages, run with other seeds
 SOURCE = "origin.json"  # where the images came from
 LOCK, OWNER = ".lock", ".owner"
-FORMAT = 2  # of the artifacts; to be raised when those of earlier versions cannot be read
+FORMAT = 3  # of the artifacts; to be raised when those of earlier versions cannot be read
 REPORT_FILES = ("report.html", "report.pdf", "results.csv", "results.json")
 
 

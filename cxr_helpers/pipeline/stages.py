@@ -20,6 +20,7 @@ from cxr_helpers.pipeline.store import Store
 from cxr_helpers.system import digests, environment, files
 
 if TYPE_CHECKING:
+    import keras
     import pandas as pd
 
 STORE = Path(".cache") / "store"  # beside the runs
@@ -173,6 +174,49 @@ class Stage:
     def cached(self, function: Callable, *args: object, **kwargs: object):
         """Return ``function(*args, **kwargs)``, computed once, see ``Store.call``."""
         return self.store.call(function, *args, **kwargs)
+
+    def train(
+        self,
+        name: str,
+        fit: Callable[..., pd.DataFrame],
+        model: keras.Model,
+        *args: object,
+        save_weights: bool = True,
+        **kwargs: object,
+    ) -> pd.DataFrame:
+        """Train a model with ``fit(model, *args, **kwargs)``; save its weights and learning curves.
+
+        Where the models are those of an earlier run (``weights_from``), nothing is trained: the
+        model gets that run's weights, and the curves are that run's.
+
+        Parameters
+        ----------
+        name : str
+            Of the files ``<name>.weights.h5`` and ``<name>_history.csv``.
+        fit : callable
+            ``training.fit`` or a function that also takes ``log`` and ``checkpoint``.
+        model : keras.Model
+        save_weights : bool
+            False where only the curves are of use.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The learning curves, as ``training.fit`` returns them.
+        """
+        import pandas as pd
+
+        weights, curves = f"{name}.weights.h5", f"{name}_history.csv"
+        if self.earlier:
+            if save_weights:
+                model.load_weights(self.copy_earlier(weights))
+            return pd.read_csv(self.copy_earlier(curves))
+        self.log(name.replace("_", " "))
+        history = fit(model, *args, log=self.log, checkpoint=self.checkpoint, **kwargs)
+        if save_weights:
+            self.save(weights, model.save_weights)
+        self.save(curves, _write_table, history)
+        return history
 
     def log(self, line: str) -> None:
         """Print a line of progress, which the runner repeats on the terminal."""

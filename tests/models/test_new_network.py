@@ -34,25 +34,6 @@ NETWORK = Network("tiny", "Tiny network", build, feature_map="features", epochs=
 """
 
 
-class FakeStage:
-    """Keeps artifacts in a folder and computes everything anew."""
-
-    earlier = checkpoint = None
-
-    def __init__(self, folder):
-        self.folder, self.lines = folder, []
-        self.log = self.lines.append
-
-    def save(self, name, write, *args):
-        write(self.folder / name, *args)
-
-    def input(self, stage, name):
-        return self.folder / name
-
-    def cached(self, function, *args, **kwargs):
-        return function(*args, **kwargs)
-
-
 @pytest.fixture
 def added(tmp_path, monkeypatch):
     """Add the one file to the package."""
@@ -93,7 +74,7 @@ def test_added_network_has_rows_in_table_one_after_ours(added, tmp_path):
 
 
 def test_added_network_is_trained_scored_and_explained(added, radiographs, monkeypatch):
-    stage, shown, sentences = FakeStage(added), {}, []
+    stage, shown, sentences = cells.FakeStage(added), {}, []
     monkeypatch.setattr("cxr_helpers.figures.publishing.text", sentences.append)
     card = scorecard.Scorecard(radiographs)
     common = {"radiographs": radiographs, "stage": stage, "size": 16, "seed": 0}
@@ -158,8 +139,9 @@ def test_without_added_networks_nothing_is_shown(radiographs, tmp_path, monkeypa
         "03_categorical",
         *("3f0a9d21", "8c1b7e44"),
         radiographs=radiographs,
-        stage=FakeStage(tmp_path),
+        stage=cells.FakeStage(tmp_path),
         card=SimpleNamespace(table=pd.DataFrame({"row": ["a"]}), of_test=None),
+        validation=[],
     )
     assert names["further"] == {} and sentences == []
 

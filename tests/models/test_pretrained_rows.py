@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from types import SimpleNamespace
 
 import cells
 import keras
 import numpy as np
 import pytest
-from test_notebook_cells import Published, compute, radiographs
+from test_notebook_cells import Published, radiographs
 
 from cxr_helpers.evaluation import scorecard
-from cxr_helpers.models import pretrained
+from cxr_helpers.models import pretrained, recipes
 
 
-def rows_of(data, monkeypatch, *, name, weights="", earlier=None, saved=None):
+def rows_of(data, monkeypatch, folder, *, name, weights="", earlier=None):
     """Run the cells that build, train and score the network; return their names and sentences."""
     published = Published()
     monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
     one_epoch = dataclasses.replace(pretrained.RECIPE, epochs=1, batch_size=4, crop_sizes=(32,))
     monkeypatch.setattr(pretrained, "RECIPE", one_epoch)
+    stage = cells.FakeStage(folder)
+    if earlier:
+        stage.earlier, stage.copy_earlier = earlier, lambda name: earlier / name
     names = cells.run(
         "03_categorical",
         *("6d90e3fa", "2e7fb0d9"),
         radiographs=data,
-        stage=SimpleNamespace(
-            earlier=earlier,
-            copy_earlier=lambda _: saved,
-            save=lambda *_: None,
-            log=lambda _: None,
-            checkpoint=None,
-            cached=compute,
-        ),
+        stage=stage,
         classes=data.classes,
         ours_train=data["train"],
         one_hot=partial(keras.utils.to_categorical, num_classes=3),
@@ -59,7 +54,8 @@ def weights(tmp_path):
 @pytest.mark.slow
 def test_a_file_of_weights_gives_two_rows(monkeypatch, tmp_path, weights):
     data = radiographs(train=12, test=9)
-    names, published = rows_of(data, monkeypatch, name="mobilenet_v2", weights=str(weights))
+    options = {"name": "mobilenet_v2", "weights": str(weights)}
+    names, published = rows_of(data, monkeypatch, tmp_path, **options)
     rows = set(names["results"]["row"])
     assert rows == {"pretrained_binary", "pretrained_categorical"}
     assert "1 epochs" in published.captions["tab-pretrained"]
@@ -72,24 +68,25 @@ def test_a_file_of_weights_gives_two_rows(monkeypatch, tmp_path, weights):
     ]
     assert unchanged == [] and np.isfinite(names["y_prob"]).all()
     # a run that scores this one's models trains nothing, and predicts the same
-    saved = tmp_path / "trained.weights.h5"
-    transfer.save_weights(saved)
-    again, _ = rows_of(data, monkeypatch, name="mobilenet_v2", earlier=tmp_path, saved=saved)
+    (tmp_path / "new").mkdir()
+    monkeypatch.setattr(recipes, "fit", None)
+    again, _ = rows_of(data, monkeypatch, tmp_path / "new", earlier=tmp_path, **options)
     assert np.allclose(again["y_prob"], names["y_prob"], atol=1e-6)
 
 
-def test_without_a_connection_one_line_says_so_and_there_is_no_row(monkeypatch):
+def test_without_a_connection_one_line_says_so_and_there_is_no_row(monkeypatch, tmp_path):
     def offline(*_, **__):
         raise pretrained.Unavailable("pretrained=mobilenet_v2: no connection; connect once")
 
     monkeypatch.setattr(pretrained, "build", offline)
-    names, published = rows_of(radiographs(train=12, test=9), monkeypatch, name="mobilenet_v2")
+    data = radiographs(train=12, test=9)
+    names, published = rows_of(data, monkeypatch, tmp_path, name="mobilenet_v2")
     assert published.sentences == [
         "No row for a network from ImageNet: pretrained=mobilenet_v2: no connection; connect once."
     ]
     assert "results" not in names and not published.captions
 
 
-def test_no_network_is_built_by_default(monkeypatch):
-    names, published = rows_of(radiographs(train=12, test=9), monkeypatch, name="")
+def test_no_network_is_built_by_default(monkeypatch, tmp_path):
+    names, published = rows_of(radiographs(train=12, test=9), monkeypatch, tmp_path, name="")
     assert names["transfer"] is None and not published.sentences

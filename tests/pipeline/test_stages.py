@@ -253,3 +253,38 @@ def test_stage_records_the_cached_results_that_it_uses(tmp_path):
     assert path.name == "ab.npz"
     assert set(record.read_text().split()) == set(stage.store.used)
     assert len(stage.store.used) == 2
+
+
+class FakeModel:
+    """Its weights are one number in a file."""
+
+    weights = 0
+
+    def save_weights(self, path):
+        path.write_text(str(self.weights))
+
+    def load_weights(self, path):
+        self.weights = int(path.read_text())
+
+
+def fake_fit(model, weights, *, log, checkpoint):
+    model.weights = weights
+    log("epoch 1/1")
+    return pd.DataFrame({"epoch": [1], "loss": [0.1]})
+
+
+@pytest.mark.parametrize("save_weights", [True, False])
+def test_training_is_saved_and_loaded_where_the_models_are_those_of_another_run(
+    tmp_path, save_weights
+):
+    first, model = Stage("01_data", run_dir=tmp_path / "old"), FakeModel()
+    options = {"save_weights": save_weights}
+    curves = first.train("tiny", fake_fit, model, 7, **options)
+    first.finish()
+    assert model.weights == 7 and (first.folder / "tiny.weights.h5").exists() == save_weights
+    second = Stage("01_data", run_dir=tmp_path / "new", weights_from=tmp_path / "old")
+    again = FakeModel()
+    pd.testing.assert_frame_equal(second.train("tiny", None, again, **options), curves)
+    assert again.weights == (7 if save_weights else 0)
+    second.finish()
+    assert second.run.outputs_digest("01_data") == first.run.outputs_digest("01_data")

@@ -22,7 +22,9 @@ def test_earlier_stages_are_made_at_the_quick_setting(project):
     )
     assert first.endswith(". Reads phantom-quick.")
     assert [line.split(":")[0] for line in rest[:2]] == ["01_data", "02_binary"]
-    assert "Opened by hand: writes to phantom-quick/scratch and reads the run phantom-quick." in text
+    assert (
+        "Opened by hand: writes to phantom-quick/scratch and reads the run phantom-quick." in text
+    )
     assert project.take_log() == ["01_data", "02_binary", "03_categorical"]
     assert quick(project).is_complete("02_binary") and not quick(project).declared("03_categorical")
     value = quick(project).scratch.stage("03_categorical") / "value.txt"

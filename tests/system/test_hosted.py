@@ -61,7 +61,17 @@ def test_what_is_missing_can_be_installed_beside_what_is_there(service, python, 
     (tmp_path / "wanted.in").write_text("\n".join(wanted))
     (tmp_path / "kept.txt").write_text("".join(kept))
     uv = shutil.which("uv") or pytest.skip("uv is not on the path")
-    command = [uv, "pip", "compile", "-q", "--python-version", python, "wanted.in", "-c", "kept.txt"]
+    command = [
+        uv,
+        "pip",
+        "compile",
+        "-q",
+        "--python-version",
+        python,
+        "wanted.in",
+        "-c",
+        "kept.txt",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     if "Failed to fetch" in done.stderr:
         pytest.skip("no network")

@@ -95,45 +95,44 @@ def registered() -> list[Network]:
 
 
 def fit(
-    network: Network,
+    model: keras.Model,
     images: np.ndarray,
     one_hot: np.ndarray,
     *,
+    network: Network,
     validation: tuple[np.ndarray, np.ndarray] | None,
     seed: int,
     log: Callable[[str], None] | None = None,
     checkpoint: Callable[[str], Path] | None = None,
-) -> tuple[keras.Model, pd.DataFrame]:
-    """Train a network on whole, strongly augmented images; classes are drawn equally often.
+) -> pd.DataFrame:
+    """Train a registered network on whole, strongly augmented images; classes are drawn equally often.
 
     The labels are smoothed, and the network gets the moving average of its weights at the end.
 
     Parameters
     ----------
-    network : Network
+    model : keras.Model
+        From ``network.build``; trained in place.
     images : ndarray of uint8, shape (n, size, size)
         Training images.
     one_hot : ndarray of float, shape (n, classes)
+    network : Network
+        Whose settings are used.
     validation : (images, one_hot) or None
         Scored after each epoch.
     seed : int
-        Of the initial weights, the order and the augmentation.
+        Of the order and the augmentation.
     log, checkpoint : optional
         As for ``training.fit``.
 
     Returns
     -------
-    model : keras.Model
-    history : pandas.DataFrame
+    pandas.DataFrame
         Learning curves, as ``training.fit`` returns them.
     """
-    import keras
-
     from cxr_helpers.models import recipes, sampling
     from cxr_helpers.models.augmentation import StrongAugmentation
 
-    keras.utils.set_random_seed(seed)
-    model = network.build(images.shape[1], one_hot.shape[1])
     recipe = recipes.Recipe(
         epochs=network.epochs,
         batch_size=network.batch_size,
@@ -142,7 +141,7 @@ def fit(
         warmup=1,
         average=network.average,
     )
-    history = recipes.fit(
+    return recipes.fit(
         model,
         images,
         one_hot,
@@ -154,4 +153,3 @@ def fit(
         log=log,
         checkpoint=checkpoint,
     )
-    return model, history
