@@ -3,10 +3,13 @@
 import ast
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+from jinja2 import meta
 
+from cxr_helpers.figures import captions
 from cxr_helpers.pipeline import graph, parameters, settings
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
@@ -134,6 +137,56 @@ def test_reads_only_declared_stages(name, code):
         and isinstance(n.args[0], ast.Constant)
     }
     assert read <= set(graph.default()[name].reads)
+
+
+def texts(name):
+    """Return the templates of a notebook's captions and sentences, by section and key."""
+    path = FOLDER / "captions" / f"{name}.toml"
+    entries = tomllib.loads(path.read_text("utf-8"))
+    return {(id, part): text for id, entry in entries.items() for part, text in entry.items()}
+
+
+def test_captions_use_only_names_of_the_notebook(name, code):
+    nodes = [node for c in code for node in ast.walk(ast.parse(source(c)))]
+    own = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    own |= {n.asname or n.name for n in nodes if isinstance(n, ast.alias)}
+    environment = captions.environment()
+    for key, text in texts(name).items():
+        used = meta.find_undeclared_variables(environment.parse(text))
+        assert used <= own, (key, used - own)
+
+
+def test_every_text_is_used_and_every_figure_has_a_caption(name, code):
+    shown = set()
+    for call in (
+        n for c in code for n in ast.walk(ast.parse(source(c))) if isinstance(n, ast.Call)
+    ):
+        kind = ast.unparse(call.func)
+        if kind in ("figure", "table", "text"):
+            id = ast.unparse(call.args[-1]).lstrip("f").strip("'")
+            parts = {"figure": ("caption", "alt"), "table": ("caption",), "text": ()}[kind]
+            id = re.sub(r"-\{.*\}$", "", id)
+            shown |= {(id, part) for part in parts} or {("text", id)}
+    assert shown == set(texts(name))
+
+
+def test_publishing_takes_at_most_a_quarter_of_the_code_lines(code):
+    """Counted: lines with code of calls that display a figure, a table or a sentence."""
+    total = publishing = 0
+    for cell in (c for c in code if "setup" not in tags(c)):
+        text = source(cell)
+        lines = {
+            number
+            for number, line in enumerate(text.splitlines(), 1)
+            if line.strip() and not line.strip().startswith("#")
+        }
+        total += len(lines)
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+                called = ast.unparse(node.value.func)
+                if called in ("figure", "table", "text") or called.startswith("publishing."):
+                    publishing += len(lines & set(range(node.lineno, node.end_lineno + 1)))
+    assert publishing <= total / 4
 
 
 def test_only_tagged_cells_declare_evaluation(code):

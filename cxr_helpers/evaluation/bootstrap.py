@@ -8,8 +8,11 @@ Tibshirani 1993, chapter 13).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
+
+from cxr_helpers.evaluation.metrics import accuracy
 
 # of (y_true, predictions, weights), as in ``cxr_helpers.evaluation.metrics``
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -121,6 +124,39 @@ def difference(
         return metric(y_true, first, weights) - metric(y_true, second, weights)
 
     return estimate(gap, y_true, None, weights=weights)
+
+
+class Comparison(NamedTuple):
+    """How two rows differ: the difference, its 95 % interval, and McNemar's p."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def paired(
+    y_true: np.ndarray, first: np.ndarray, second: np.ndarray, *, groups: np.ndarray, seed: int
+) -> Comparison:
+    """Compare the accuracies of two rows of predictions on the same images.
+
+    Parameters
+    ----------
+    y_true, first, second : array of int, shape (n,)
+        Labels, and the predictions of the two rows.
+    groups : array of str, shape (n,)
+        Patient groups, which are resampled whole.
+    seed : int
+        Of the resamples.
+
+    Returns
+    -------
+    Comparison
+        First minus second; ``p`` of McNemar's exact test takes images as independent.
+    """
+    weights = resamples(groups, y_true, seed=seed)
+    interval = difference(accuracy, y_true, first, second, weights=weights)
+    return Comparison(*interval, mcnemar(first == y_true, second == y_true))
 
 
 def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> float:

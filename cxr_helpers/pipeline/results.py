@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_helpers.evaluation import bootstrap, metrics
+from cxr_helpers.evaluation import bootstrap
 from cxr_helpers.models.networks import registered
 from cxr_helpers.pipeline.graph import Row
 from cxr_helpers.pipeline.runs import Run
@@ -89,9 +89,8 @@ def compare(run: Run, first: str, second: str, *, seed: int = 0) -> dict[str, fl
     index = pd.read_csv(run.stage("01_data") / "index.csv", keep_default_na=False)
     y_true = both["y_true"].to_numpy(dtype=int)
     y_pred = [both[name].to_numpy(dtype=int) for name in ("y_pred", "y_pred_other")]
-    weights = bootstrap.resamples(index["group"].iloc[both.index], y_true, seed=seed)
-    gain, low, high = bootstrap.difference(metrics.accuracy, y_true, *y_pred, weights=weights)
-    p = bootstrap.mcnemar(y_pred[0] == y_true, y_pred[1] == y_true)
+    groups = index["group"].iloc[both.index]
+    gain, low, high, p = bootstrap.paired(y_true, *y_pred, groups=groups, seed=seed)
     return {"gain": gain, "low": low, "high": high, "p": p, "n": len(both)}
 
 

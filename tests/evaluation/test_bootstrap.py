@@ -115,3 +115,14 @@ def test_arrays_of_different_length_are_refused():
         bootstrap.resamples([1, 2], [0, 0, 1], seed=0)
     with pytest.raises(ValueError, match="draws 0"):
         bootstrap.resamples([1, 2], [0, 1], draws=0, seed=0)
+
+
+def test_paired_comparison_is_the_difference_of_accuracies_with_mcnemars_p():
+    """Of 40 images, the first row is right on 30, the second on those and 6 more."""
+    y_true = np.arange(40) % 2
+    first = np.where(np.arange(40) < 30, y_true, 1 - y_true)
+    second = np.where(np.arange(40) < 36, y_true, 1 - y_true)
+    compared = bootstrap.paired(y_true, second, first, groups=np.arange(40), seed=0)
+    assert compared.difference == pytest.approx(6 / 40)
+    assert 0 < compared.low < 6 / 40 < compared.high < 0.5
+    assert compared.p == pytest.approx(2 * 0.5**6)
