@@ -49,12 +49,16 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text, with columns ``{"label": str, "align": "left" or "right"}``."""
+    """Cells as text, with columns ``{"label": str, "align": "left" or "right"}``.
+
+    A line break in a cell is kept. ``sections`` are sub-headings, each above the row of its number.
+    """
 
     id: str
     columns: list[dict[str, str]]
     rows: list[list[str]]
     caption: str
+    sections: tuple[tuple[int, str], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse ragged rows and cells that are not text."""

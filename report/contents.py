@@ -17,14 +17,14 @@ from types import SimpleNamespace
 import jinja2
 import pandas as pd
 
-from cxr_helpers.data import dataset, kermany
+from cxr_helpers.data import kermany
 from cxr_helpers.evaluation import shortcut_groups, tables
-from cxr_helpers.figures import captions, publishing
-from cxr_helpers.pipeline import currency, results
+from cxr_helpers.figures import captions, charts, publishing
+from cxr_helpers.pipeline import currency, parameters, results
 from cxr_helpers.pipeline.graph import Row
 from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.system import digests
-from report.blocks import Prose, Table
+from report.blocks import Figure, Prose, Table
 from report.document import Front
 from report.errors import ReportError
 
@@ -55,32 +55,110 @@ def compose(
     Returns
     -------
     dict
-        Keyword arguments ``front``, ``opening``, ``closing`` and ``appendix``.
+        Keyword arguments ``front``, ``abstract``, ``opening``, ``closing``, ``appendix`` and
+        ``notes``.
     """
     data_folder = run.stage("01_data")
     data = json.loads((data_folder / "dataset.json").read_text(encoding="utf-8"))
     index = pd.read_csv(data_folder / "index.csv", keep_default_na=False)
     lookup = _lookup(run, scores=scores, data=data, index=index)
-    counts = publishing.table_content(dataset.counts(index))
     front = Front(
         title=options["title"],
         author=options["author"],
         course=options["course"],
         date=_date(),
         dataset=_dataset_line(data, len(index)),
-        counts=Table("tab-front-counts", counts["columns"], counts["rows"], "Images by split"),
         synthetic=data["synthetic"],
     )
+    rows, groups = results.rows(run), run.graph.groups
+    notes = _notes(HERE / "notes", lookup, chapters=list(run.graph))
     return {
         "front": front,
-        "opening": [
+        "abstract": [
             Prose(_prose("abstract.md", lookup)),
-            Prose("# Results"),
-            *_tables(scores, data, results.rows(run)),
+            _forest(scores, rows, groups, synthetic=data["synthetic"]),
         ],
-        "closing": [Prose(_prose("discussion.md", lookup)), Prose(_prose("references.md", {}))],
+        "opening": [
+            *notes.pop("opening", ()),
+            Prose(_prose("results.md", lookup)),
+            *_tables(scores, data, rows, groups),
+        ],
+        "closing": [
+            Prose(_prose("discussion.md", lookup)),
+            *notes.pop("closing", ()),
+            Prose(_prose("references.md", {})),
+        ],
         "appendix": _appendix(run, values=values, data=data),
+        "notes": notes,
     }
+
+
+def _notes(folder: Path, lookup: Mapping, *, chapters: Sequence[str]) -> dict[str, list[Prose]]:
+    """Return the author's own sections, by their place: ``opening``, a chapter, or ``closing``.
+
+    A file's number is its place: ``00-….md`` before the chapters, ``02-….md`` after the second,
+    a number above the last chapter's at the end.
+
+    Raises
+    ------
+    ReportError
+        If a name does not begin with a number, a file does not begin with a heading, or it uses a
+        name that does not exist.
+    """
+    notes: dict[str, list[Prose]] = {}
+    for path in sorted(folder.glob("*.md")):
+        number = path.name[:2]
+        if not number.isdecimal():
+            raise ReportError(
+                f"report/notes/{path.name}: begin its name with the number of the chapter that it "
+                "follows, such as 02-my-words.md (00: before the chapters, 99: at the end)"
+            )
+        after = [chapter for chapter in chapters if chapter[:2] == number]
+        place = after[0] if after else "opening" if int(number) == 0 else "closing"
+        text = _prose(f"notes/{path.name}", lookup)
+        if not text.lstrip().startswith("#"):
+            raise ReportError(
+                f"report/notes/{path.name}: begin it with a heading, such as ## Remark"
+            )
+        notes.setdefault(place, []).append(Prose(text))
+    return notes
+
+
+def _forest(
+    scores: pd.DataFrame, rows: Sequence[Row], groups: Mapping[str, str], *, synthetic: bool
+) -> Figure:
+    """Return the figure of the title page: the accuracy of each row, with its interval."""
+    test = scores[(scores["split"] == "test") & (scores["metric"] == "accuracy")]
+    accuracy = test.set_index("row")[["value", "low", "high"]]
+    lines = [
+        (row.label, row.classes, *accuracy.loc[row.id], row.published)
+        for row in rows
+        if row.id in accuracy.index and groups.get(row.id) != "baseline"
+    ]
+    columns = ["label", "classes", "value", "low", "high", "published"]
+    shown = pd.DataFrame(lines, columns=columns).dropna(subset="value")
+    baselines = pd.DataFrame(
+        [
+            (label, classes, accuracy["value"].get(f"{name}_{kind}"))
+            for name, label in (("majority", "majority class"), ("border", "border alone"))
+            for kind, classes in (("binary", 2), ("categorical", 3))
+        ],
+        columns=["label", "classes", "value"],
+    ).dropna()
+    chart = charts.forest(shown.astype({"published": float}), baselines.astype({"value": float}))
+    svg, png = publishing.pictures(chart, id="fig-results")
+    caption = (
+        "Accuracy of each row on the test images with its 95% bootstrap interval, beside the published "
+        "one of the course report. Lines: always predicting the majority class of the training "
+        "images, and a network that sees only the border."
+    )
+    return Figure(
+        "fig-results",
+        svg,
+        png,
+        publishing.labelled(caption, synthetic=synthetic),
+        "Points with intervals, one for each row, on a scale of accuracy; Table 1 has the numbers.",
+    )
 
 
 def _date() -> str:
@@ -199,15 +277,35 @@ def _percent(value: float, low: float, high: float) -> str:
     return f"{value:.1%} (95% interval {100 * low:.1f} to {100 * high:.1f})"
 
 
-def _tables(scores: pd.DataFrame, data: Mapping, rows: Sequence[Row]) -> list[Table]:
+# Sub-headings of Table 1 and of the table after it.
+SECTIONS = {
+    "published": "Rows of the course report",
+    "ours": "Our networks",
+    "baseline": "Baselines",
+    "anomaly": "One-class detection, from normal images alone",
+}
+
+
+def _sections(shown: pd.DataFrame, groups: Mapping[str, str]) -> tuple[tuple[int, str], ...]:
+    """Return the sub-headings of a table of rows, each with the number of the row below it."""
+    of_row = [groups.get(id, "ours") for id in shown.index]
+    return tuple(
+        (number, SECTIONS[group])
+        for number, group in enumerate(of_row)
+        if number == 0 or group != of_row[number - 1]
+    )
+
+
+def _tables(
+    scores: pd.DataFrame, data: Mapping, rows: Sequence[Row], groups: Mapping[str, str]
+) -> list[Table]:
     """Return Table 1 and the table of further scores."""
     synthetic = data["synthetic"]
     caption = (
         "Scores on the test images beside the published accuracies of the course report, with 95% "
         "bootstrap intervals in brackets (whole patient groups resampled within each class). "
-        "Balanced accuracy is the mean of the per-class recalls; AUROC is the area under the ROC "
-        "curve, for three classes the mean of the one-vs-rest areas; n is the number of test "
-        "images. A dash marks a value that was not published or is not defined. "
+        "AUROC is the area under the ROC curve, for three classes the mean of the one-vs-rest "
+        "areas; n is the number of test images. A dash marks a value that was not published or is not defined. "
         + _shortcut_note(scores)
     )
     table = tables.table_one(scores, rows)
@@ -224,15 +322,18 @@ def _tables(scores: pd.DataFrame, data: Mapping, rows: Sequence[Row]) -> list[Ta
     if count := data.get("without_patient"):
         caption += f" The file names of {count:,} images carry no patient number: each is resampled on its own."
     further = tables.table_one(scores, rows, tables.FURTHER)
-    published = [_table(table, "tab-results", publishing.labelled(caption, synthetic=synthetic))]
+    caption = publishing.labelled(caption, synthetic=synthetic)
+    published = [_table(table, "tab-results", caption, sections=_sections(table, groups))]
     if len(further):
         caption = (
-            "Further scores on the test images, with the same intervals. Brier score and calibration "
+            "Further scores on the test images, with the same intervals. Balanced accuracy is the mean "
+            "of the per-class recalls. Brier score and calibration "
             "error are defined for probabilities only; the interval of the calibration error is "
             "biased upwards, because resampling itself adds to the error."
         )
         caption = publishing.labelled(caption, synthetic=synthetic)
-        published.append(_table(further, "tab-more-results", caption))
+        sections = _sections(further, groups)
+        published.append(_table(further, "tab-more-results", caption, sections=sections))
     return published
 
 
@@ -246,19 +347,25 @@ def _shortcut_note(scores: pd.DataFrame) -> str:
 
 
 def _appendix(run: Run, *, values: Mapping, data: Mapping) -> list:
-    """Return parameters, versions and the record of every stage."""
-    parameters = pd.DataFrame(
-        [
-            (stage, name, ", ".join(map(str, v)) if isinstance(v, list) else str(v))
-            for stage, stage_values in values.items()
-            for name, v in stage_values.items()
-            if name not in HIDDEN
-        ],
-        columns=["stage", "parameter", "value"],
-    )
+    """Return the record of every stage, versions and parameters, those that were changed first."""
+    changed, complete = [], []
+    for stage, stage_values in values.items():
+        defaults = parameters.read(run.graph[stage].notebook)
+        shown = {name: value for name, value in stage_values.items() if name not in HIDDEN}
+        differing = ", ".join(
+            f"{name} {_value(value)} (default {_value(defaults[name].default)})"
+            for name, value in shown.items()
+            if name in defaults and value != defaults[name].default
+        )
+        changed += [(stage, differing)] if differing else []
+        complete.append((stage, ", ".join(f"{n} {_value(v)}" for n, v in shown.items())))
+    changed = pd.DataFrame(changed, columns=["stage", "parameters"])
+    complete = pd.DataFrame(complete, columns=["stage", "parameters"])
     manifest = {stage: run.manifest(stage) for stage in run.graph}
     first = manifest["01_data"]
-    versions = pd.DataFrame(first["recipe"]["versions"].items(), columns=["library", "version"])
+    versions = ", ".join(
+        f"{name} {version}" for name, version in first["recipe"]["versions"].items()
+    )
     record = pd.DataFrame(
         [
             (
@@ -278,24 +385,37 @@ def _appendix(run: Run, *, values: Mapping, data: Mapping) -> list:
             "The notebooks produced every table and figure above with the parameters and versions "
             "below. The recipe digest identifies a stage's code, parameters, inputs and "
             f"versions. Data fingerprint (SHA-256): `{data['fingerprint']}`. "
-            f"Machine: {machine['system']}, {machine['cores']} cores."
+            f"Machine: {machine['system']}, {machine['cores']} cores. Versions: {versions}."
         ),
         *(
             _table(table, id, publishing.labelled(caption, synthetic=data["synthetic"]))
             for table, id, caption in (
+                (changed, "tab-changed", "Parameters that differ from the notebooks' defaults."),
+                (complete, "tab-parameters", "All parameters of every stage, including seeds."),
                 (record, "tab-record", "Run time, peak memory and recipe of every stage."),
-                (versions, "tab-versions", "Versions of Python and the libraries."),
-                (parameters, "tab-parameters", "Parameters of every stage, including seeds."),
             )
+            if len(table)
         ),
     ]
 
 
-def _table(table: pd.DataFrame, id: str, caption: str) -> Table:
+def _value(value: object) -> str:
+    """Return a parameter's value as text."""
+    if isinstance(value, list):
+        return "/".join(map(str, value))
+    return str(value) if value != "" else "none"
+
+
+def _table(
+    table: pd.DataFrame, id: str, caption: str, *, sections: tuple[tuple[int, str], ...] = ()
+) -> Table:
     integers = ("memory", "Classes", "n")
     formats = {
         name: ".2f" if name == "Published" else ".0f" if any(i in name for i in integers) else ".1f"
         for name in table.select_dtypes("number")
     }
     content = publishing.table_content(table, formats=formats)
-    return Table(id, content["columns"], content["rows"], caption)
+    rows = content["rows"]
+    if sections:  # intervals on a second line
+        rows = [[cell.replace(" [", "\n[") for cell in row] for row in rows]
+    return Table(id, content["columns"], rows, caption, sections)

@@ -26,7 +26,7 @@ def recipe(run: Run, *, options: Mapping[str, object]) -> dict:
         Command-line options; those in ``OPTIONS`` and ``seeds`` count.
     """
     here = Path(__file__).parent
-    paths = [*here.glob("*.*"), *(here / "templates").rglob("*.*")]
+    paths = [*here.glob("*.*"), *(here / "notes").glob("*.md"), *(here / "templates").rglob("*.*")]
     paths += (here.parent / "cxr_helpers").rglob("*.py")
     return {
         "stages": {stage: digests.sha256_of_json(run.manifest(stage)) for stage in run.graph},

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from cxr_helpers.figures.publishing import SYNTHETIC_LABEL
 from report.blocks import Block, Chapter, Figure, Prose, Table
 from report.errors import ReportError
 
-SHORT = 96  # characters of a caption in the lists of figures and tables
+SHORT = 56  # characters of a caption in the lists of figures and tables
 SYNTHETIC_WARNING = "All figures and numbers come from synthetic images, not from patients."
 
 
@@ -23,19 +23,20 @@ class Front:
     course: str
     date: str
     dataset: str
-    counts: Table | None
     synthetic: bool
     notice: str = "Not for clinical use."
 
 
 @dataclass(frozen=True)
 class Matter:
-    """The parts of a report that no notebook holds."""
+    """The parts of a report that no notebook holds; ``notes`` are blocks at the end of a chapter."""
 
     front: Front
+    abstract: tuple[Block, ...] = ()
     opening: tuple[Block, ...] = ()
     closing: tuple[Block, ...] = ()
     appendix: tuple[Block, ...] = ()
+    notes: Mapping[str, Sequence[Block]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def compose(chapters: Sequence[Chapter], matter: Matter) -> Document:
     chapters : sequence of Chapter
         One for each notebook.
     matter : Matter
-        Title page, opening, closing and appendix; an appendix that does not
+        Title page, abstract, opening, closing and appendix; an appendix that does not
         open with a heading gets the heading "Appendix".
 
     Returns
@@ -100,8 +101,9 @@ def compose(chapters: Sequence[Chapter], matter: Matter) -> Document:
         isinstance(appendix[0], Prose) and appendix[0].markdown.lstrip().startswith("#")
     ):
         appendix = (Prose("# Appendix"), *appendix)
-    parts = [("opening", False, matter.opening)]
-    parts += [(chapter.id, True, chapter.blocks) for chapter in chapters]
+    parts = [("abstract", False, matter.abstract), ("opening", False, matter.opening)]
+    for chapter in chapters:
+        parts += [(chapter.id, True, (*chapter.blocks, *matter.notes.get(chapter.id, ())))]
     parts += [("closing", False, matter.closing), ("appendix", False, appendix)]
 
     items: list[Item] = []

@@ -6,6 +6,7 @@ import base64
 import re
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from jinja2 import Environment
 from markupsafe import Markup
@@ -92,7 +93,11 @@ def nested(headings: list[Heading]) -> list[tuple[Heading, list[Heading]]]:
 
 
 def data_url(figure: Figure) -> str:
-    """Return a figure as a ``data:`` URL, as vector graphics where available."""
+    """Return a figure as a ``data:`` URL, as vector graphics where available.
+
+    Percent-encoding is a quarter shorter than Base64, in which the images of a figure are already.
+    """
     if figure.svg:
-        return "data:image/svg+xml;base64," + base64.b64encode(figure.svg.encode()).decode()
+        svg = " ".join(figure.svg.split("\n"))
+        return "data:image/svg+xml," + quote(svg, safe=" !$()*+,-./:;=?@_~")
     return "data:image/png;base64," + base64.b64encode(figure.png).decode()

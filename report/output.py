@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,9 +30,11 @@ def render(
     notebooks: Sequence[Path],
     *,
     front: Front,
+    abstract: Sequence[Block] = (),
     opening: Sequence[Block] = (),
     closing: Sequence[Block] = (),
     appendix: Sequence[Block] = (),
+    notes: Mapping[str, Sequence[Block]] | None = None,
     out: Path,
     pdf: bool = True,
 ) -> Rendered:
@@ -44,9 +46,13 @@ def render(
         Executed notebooks in reading order, one chapter each.
     front : Front
         The title page.
+    abstract : sequence of Block
+        Prose and figures on the title page.
     opening, closing, appendix : sequence of Block
         Blocks before the first chapter, after the last, and at the end of the report;
         their headings are not numbered.
+    notes : mapping of notebook's stem to sequence of Block, optional
+        Blocks at the end of a chapter.
     out : Path
         Folder for ``report.html`` and ``report.pdf``; created if missing.
     pdf : bool
@@ -64,7 +70,8 @@ def render(
         `cxr_helpers.figures.publishing`, repeats an id, or contains a dead link.
     """
     merged = merge(notebooks)
-    matter = Matter(front, tuple(opening), tuple(closing), tuple(appendix))
+    parts = (tuple(part) for part in (abstract, opening, closing, appendix))
+    matter = Matter(front, *parts, notes=notes or {})
     page, _ = HtmlExporter().from_notebook_node(merged, {"matter": matter})
     out.mkdir(parents=True, exist_ok=True)
     pdf_bytes, warnings = None, []

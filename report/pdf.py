@@ -77,12 +77,18 @@ def content(document: Document) -> dict[str, Any]:
             block = item.block
             blocks[block.id] = {
                 "kind": item.kind,
+                "chapter": item.chapter,
                 "label": item.label,
                 "short": item.short,
                 "caption": block.caption,
             }
             if isinstance(block, Table):
-                blocks[block.id] |= {"columns": block.columns, "rows": block.rows}
+                sections = {str(row): heading for row, heading in block.sections}
+                blocks[block.id] |= {
+                    "columns": block.columns,
+                    "rows": block.rows,
+                    "sections": sections,
+                }
             else:
                 name = picture_name(block)
                 blocks[block.id] |= {"file": name, "alt": block.alt, "width": float(block.width)}
@@ -92,10 +98,8 @@ def content(document: Document) -> dict[str, Any]:
 def front_content(front: Front) -> dict[str, Any]:
     """Return the contents of the title page."""
     names = ("title", "author", "course", "date", "dataset", "synthetic", "notice")
-    counts = front.counts
     return {
         **{name: getattr(front, name) for name in names},
-        "counts": counts and {"columns": counts.columns, "rows": counts.rows},
         "label": SYNTHETIC_LABEL,
         "warning": SYNTHETIC_WARNING,
     }

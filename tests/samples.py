@@ -102,7 +102,6 @@ def front(**changes) -> Front:
         "course": "A course",
         "date": "2026-01-15",
         "dataset": "Phantoms, folder chest_xray",
-        "counts": None,
         "synthetic": True,
     }
     return Front(**fields | changes)

@@ -22,11 +22,11 @@ HEADINGS = (
 )
 MAIN = {
     "Accuracy": "accuracy",
-    "Balanced accuracy": "balanced_accuracy",
     "AUROC": "auroc",
     "Worst group": "worst_group_accuracy",
 }
 FURTHER = {
+    "Balanced accuracy": "balanced_accuracy",
     "Sensitivity": "sensitivity",
     "Specificity": "specificity",
     "Average precision": "average_precision",
@@ -113,12 +113,12 @@ def table_one(
     pandas.DataFrame
         ``Row``, ``Classes``, ``Published``, one text column per metric (see
         ``with_interval``; a dash where it is undefined), ``n`` and, where several seeds were
-        run, ``Accuracy over seeds``.
+        run, ``Accuracy over seeds``. The index holds the ids of the rows.
     """
     of_split = scores[scores["split"] == split].set_index(["row", "metric"])
     largest = of_split.groupby("row")["n"].transform("max")
     of_split["group_n"] = of_split["n"].where(of_split["n"] < largest)
-    lines = []
+    lines, ids = [], []
     for row in rows:
         if row.id not in of_split.index:
             continue
@@ -140,7 +140,8 @@ def table_one(
                 else "–"
             )
         lines.append(line)
-    table = pd.DataFrame(lines)
+        ids.append(row.id)
+    table = pd.DataFrame(lines, index=ids)
     return table.drop(columns=[h for h in OPTIONAL if h in table and (table[h] == "–").all()])
 
 

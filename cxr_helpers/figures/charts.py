@@ -111,7 +111,7 @@ def confusion(y_true: np.ndarray, y_pred: np.ndarray, classes: Sequence[str]) ->
     """
     counts = metrics.confusion_matrix(y_true, y_pred, labels=range(len(classes)))
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    side = 1.2 + 0.6 * len(classes)
+    side = 1.1 + 0.5 * len(classes)
     fig, ax = plt.subplots(figsize=(side + 0.4, side))
     display = metrics.ConfusionMatrixDisplay(shares, display_labels=classes).plot(
         ax=ax, cmap="Blues", colorbar=False, values_format=".0%", im_kw={"vmin": 0, "vmax": 1}
@@ -159,7 +159,7 @@ def reliability(curves: Mapping[str, pd.DataFrame]) -> Figure:
     curves : mapping of label to pandas.DataFrame
         From ``calibration.reliability``. A point's area grows with the number of images in its bin.
     """
-    fig, ax = plt.subplots(figsize=(3.4, 3.2))
+    fig, ax = plt.subplots(figsize=(3.0, 2.7))
     ax.plot([0, 1], [0, 1], ":", color="#999999", lw=1)
     for label, curve in curves.items():
         x, y, share = (
@@ -223,6 +223,50 @@ def ablation(table: pd.DataFrame) -> Figure:
     ax.set(yticks=range(len(order)), yticklabels=order, xlabel="AUROC", xlim=(0, 1.02))
     ax.invert_yaxis()
     fig.legend(*ax.get_legend_handles_labels(), ncols=2, loc="outside lower center")
+    return fig
+
+
+def forest(rows: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
+    """Draw the accuracy of each row with its interval, a panel for each number of classes.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        Columns ``label``, ``classes``, ``value``, ``low``, ``high`` and ``published`` (NaN where
+        nothing was published), from top to bottom.
+    baselines : pandas.DataFrame
+        Columns ``label``, ``classes`` and ``value``: vertical lines.
+    """
+    panels = [part for _, part in rows.groupby("classes")]
+    heights = [len(part) + 0.6 for part in panels]
+    fig, axes = plt.subplots(
+        len(panels),
+        figsize=(6.6, 0.9 + 0.21 * sum(heights)),
+        sharex=True,
+        squeeze=False,
+        height_ratios=heights,
+    )
+    for ax, part in zip(axes[:, 0], panels, strict=True):
+        classes, places = part["classes"].iloc[0], np.arange(len(part))
+        of_classes = baselines[baselines["classes"] == classes]
+        for (label, value), style in zip(
+            of_classes[["label", "value"]].to_numpy(), ("-", "--"), strict=False
+        ):
+            ax.axvline(value, color="#777777", ls=style, lw=1, label=label)
+        spread = np.abs(part[["low", "high"]].to_numpy() - part[["value"]].to_numpy()).T
+        ax.errorbar(
+            part["value"], places, xerr=spread, fmt="o", ms=4, lw=1.3, color="#0072B2", label="here"
+        )
+        ax.plot(
+            part["published"], places, "D", ms=4.5, mfc="none", color="#D55E00", label="published"
+        )
+        ax.set(yticks=places, yticklabels=part["label"], ylim=(len(part) - 0.4, -0.6))
+        ax.set_title(f"{'two' if classes == 2 else 'three'} classes", loc="left")
+        ax.grid(axis="x")
+    ax.set_xlabel("accuracy on the test images")
+    low = min(rows["low"].min(), rows["published"].min(), baselines["value"].min())
+    ax.set_xlim(max(0, np.floor(10 * low) / 10), 1.0)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), ncols=4, loc="outside lower center")
     return fig
 
 
@@ -305,16 +349,20 @@ def layer_by_k(study: pd.DataFrame) -> Figure:
 
 
 def scatter_by_class(panels: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw two-dimensional embeddings, one per panel: training images faint, test images strong.
+    """Draw two-dimensional embeddings, two panels in a row: training images faint, test strong.
 
     Parameters
     ----------
     panels : mapping of title to pandas.DataFrame
         Columns ``x``, ``y``, ``class_name``, ``split`` (train or test).
     """
-    fig, axes = plt.subplots(1, len(panels), figsize=(2.5 * len(panels), 2.9), squeeze=False)
+    rows = -(-len(panels) // 2)
+    size = (4.9, 0.3 + 2.2 * rows)
+    fig, axes = plt.subplots(rows, min(2, len(panels)), figsize=size, squeeze=False)
+    for ax in axes.ravel()[len(panels) :]:
+        ax.set_visible(False)
     styles = {"train": {"alpha": 0.25, "s": 5}, "test": {"alpha": 0.9, "s": 9}}
-    for ax, (title, points) in zip(axes[0], panels.items(), strict=True):
+    for ax, (title, points) in zip(axes.ravel(), panels.items(), strict=False):
         for split, style in styles.items():
             for name in [c for c in COLOURS if (points["class_name"] == c).any()]:
                 shown = points[(points["class_name"] == name) & (points["split"] == split)]

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from IPython.display import display
+from PIL import Image
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 TABLE_MIME = "application/vnd.cxr.table+json"
 TEXT_WIDTH = 6.6  # inches of a full-width figure
+EMBEDDED = re.compile(r'"data:image/png;base64,([^"]*)"')
 SYNTHETIC_LABEL = "SYNTHETIC PHANTOMS"
 
 
@@ -48,22 +51,16 @@ def figure(fig: Figure, *, id: str, caption: str, alt: str, synthetic: bool) -> 
     ValueError
         If the caption or the alternative text is empty.
     """
-    import matplotlib.pyplot as plt
-
     if not caption.strip() or not alt.strip():
         raise ValueError(f"figure {id!r} needs a caption and an alternative text")
     # its true size on the page, so that text is equally large in all figures
     width = min(1.0, round(float(fig.get_figwidth()) / TEXT_WIDTH, 3))
     caption = labelled(caption, synthetic=synthetic)
-    with plt.rc_context({"svg.hashsalt": id}):
-        svg, png = io.BytesIO(), io.BytesIO()
-        fig.savefig(svg, format="svg", metadata={"Date": None})
-        fig.savefig(png, format="png", metadata={"Software": None})
-    plt.close(fig)
+    svg, png = pictures(fig, id=id)
     display(
         {
-            "image/svg+xml": svg.getvalue().decode(),
-            "image/png": base64.b64encode(png.getvalue()).decode(),
+            "image/svg+xml": svg,
+            "image/png": base64.b64encode(png).decode(),
             "text/plain": caption,
         },
         raw=True,
@@ -72,6 +69,35 @@ def figure(fig: Figure, *, id: str, caption: str, alt: str, synthetic: bool) -> 
         },
     )
     _caption(caption)
+
+
+def pictures(fig: Figure, *, id: str) -> tuple[str, bytes]:
+    """Return a figure as SVG and as PNG, the same bytes for the same figure, and close it."""
+    import matplotlib.pyplot as plt
+
+    with plt.rc_context({"svg.hashsalt": id}):
+        svg, png = io.BytesIO(), io.BytesIO()
+        fig.savefig(svg, format="svg", metadata={"Date": None})
+        fig.savefig(png, format="png", metadata={"Software": None})
+    plt.close(fig)
+    return EMBEDDED.sub(_smaller, svg.getvalue().decode()), png.getvalue()
+
+
+def _smaller(embedded: re.Match) -> str:
+    """Encode an image in an SVG without the channels that it does not use; no pixel changes.
+
+    Matplotlib writes grey images with four channels.
+    """
+    encoded = base64.b64decode(embedded[1])
+    image = Image.open(io.BytesIO(encoded))
+    if image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255):
+        image = image.convert("RGB")
+    if image.mode == "RGB" and len({channel.tobytes() for channel in image.split()}) == 1:
+        image = image.getchannel(0)
+    smaller = io.BytesIO()
+    image.save(smaller, "PNG", optimize=True)
+    shortest = min(smaller.getvalue(), encoded, key=len)
+    return f'"data:image/png;base64,{base64.b64encode(shortest).decode()}"'
 
 
 def table(

@@ -28,7 +28,7 @@ def grid(
     titles: Sequence[Sequence[str]] | None = None,
     edges: Sequence[Sequence[str | None]] | None = None,
     outlines: Sequence[np.ndarray] | None = None,
-    side: float = 1.05,
+    side: float = 0.88,
 ) -> Figure:
     """Draw a grid of images.
 
@@ -74,7 +74,7 @@ def overlays(
     label: str,
     signed: bool,
     limit: float | None = None,
-    side: float = 1.05,
+    side: float = 0.88,
 ) -> Figure:
     """Draw images and, below each row, the same images with their heat maps.
 

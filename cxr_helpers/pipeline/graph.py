@@ -149,6 +149,11 @@ class Graph(Mapping[str, StageSpec]):
         return [row for _, _, row in sorted(entries, key=lambda e: (GROUPS.index(e[0]), e[1]))]
 
     @property
+    def groups(self) -> dict[str, str]:
+        """The group of each row of Table 1 that a notebook declares, by the row's id."""
+        return {row.id: group for spec in self._specs.values() for group, _, row in spec.rows}
+
+    @property
     def retrained(self) -> list[str]:
         """The stages that ``--seeds`` runs again, in order.
 
