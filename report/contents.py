@@ -267,7 +267,7 @@ def _line(error: jinja2.TemplateError, name: str) -> int:
     if isinstance(error, jinja2.TemplateSyntaxError):
         return error.lineno
     stack = traceback.extract_tb(error.__traceback__)
-    return [frame.lineno for frame in stack if Path(frame.filename).name == name][-1]
+    return [frame.lineno for frame in stack if Path(frame.filename).name == Path(name).name][-1]
 
 
 def _percent(value: float, low: float, high: float) -> str:

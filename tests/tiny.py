@@ -163,7 +163,7 @@ def make(root: Path) -> Project:
         shutil.copytree(CODE / folder, root / folder, ignore=ignored)
     shutil.copy2(CODE / "run_all.py", root)
     (root / "notebooks").mkdir()
-    for name in ("abstract.md", "discussion.md", "references.md"):
+    for name in ("abstract.md", "results.md", "discussion.md", "references.md"):
         (root / "report" / name).write_text(f"# {name.removesuffix('.md').title()}\n\nTiny.\n")
     for stage in graph.default():
         write_notebook(root / "notebooks" / f"{stage}.ipynb")

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jinja2
+from jinja2.sandbox import SandboxedEnvironment
 
 from cxr_helpers.figures import publishing
 
@@ -48,8 +49,11 @@ FILTERS: dict[str, Callable] = {
 
 
 def environment(**options: object) -> jinja2.Environment:
-    """Return the Jinja environment of all prose: an unknown name is an error, nothing is escaped."""
-    made = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False, **options)
+    """Return the Jinja environment of all prose.
+
+    An unknown name is an error, nothing is escaped, and a template reaches no inner attributes.
+    """
+    made = SandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False, **options)
     made.filters |= FILTERS
     return made
 

@@ -72,7 +72,7 @@ def test_table_one_has_one_line_for_each_scored_row_in_their_order():
     table = tables.table_one(pd.concat([scored(), scored("b", right=False)]), ROWS)
     assert table["Row"].tolist() == ["Second row", "First row"]
     assert table["Accuracy"].tolist() == ["0.000", "1.000"] and table["Classes"].tolist() == [2, 3]
-    assert np.isnan(table["Published"][0]) and table["Published"][1] == 0.85
+    assert np.isnan(table["Published"]["b"]) and table["Published"].iloc[1] == 0.85
     assert "Worst group" not in table  # no row has one
 
 

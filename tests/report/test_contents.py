@@ -12,9 +12,10 @@ from cxr_helpers.evaluation import shortcut_groups
 from cxr_helpers.evaluation.scorecard import Scorecard
 from cxr_helpers.pipeline import graph, results
 from cxr_helpers.pipeline.runs import Run
-from report import contents
+from report import ReportError, contents
 
 ROWS = graph.default().rows
+GROUPS = graph.default().groups
 FACTS = {
     "direction": "above",
     "oversampled_train_images": 0,
@@ -51,6 +52,12 @@ def with_worst_group(scores):
     return pd.concat([scores, pd.DataFrame(lines, columns=scores.columns)], ignore_index=True)
 
 
+def opening(lookup):
+    """Return the text of the abstract and of what stands before Table 1."""
+    names = ("abstract.md", "results.md")
+    return " ".join(" ".join(contents._prose(name, lookup).split()) for name in names)
+
+
 @pytest.fixture
 def prose_of(monkeypatch):
     """Return a function from scores to the text of abstract and discussion."""
@@ -62,16 +69,13 @@ def prose_of(monkeypatch):
         monkeypatch.setattr(Run, "declared", lambda *_: {"facts": all_facts})
         index = pd.DataFrame({"split": ["test"], "class_name": ["normal"]})
         lookup = contents._lookup(Run(Path()), scores=scores, data=DATA, index=index)
-        return [
-            " ".join(contents._prose(name, lookup).split())
-            for name in ("abstract.md", "discussion.md")
-        ]
+        return opening(lookup), " ".join(contents._prose("discussion.md", lookup).split())
 
     return prose
 
 
 def table_one(scores):
-    return contents._tables(scores, DATA, ROWS)[0]
+    return contents._tables(scores, DATA, ROWS, GROUPS)[0]
 
 
 def test_uninformative_border_is_explained_and_has_no_worst_group(prose_of):
@@ -95,7 +99,7 @@ def test_worst_group_accuracy_has_interval_and_number_of_images(prose_of):
     worst_group = [
         row[labels.index("Worst group")].replace("\N{NO-BREAK SPACE}", " ") for row in table.rows
     ]
-    assert worst_group[0] == "0.250 [0.10, 0.45] (n = 12)" and worst_group[1] == "–"
+    assert worst_group[0] == "0.250\n[0.10, 0.45] (n = 12)" and worst_group[1] == "–"
     assert "Worst group" in table.caption
     assert shortcut_groups.note({"test": BORDER_AUROC}, []) not in table.caption
     assert {row[labels.index("n")] for row in table.rows} == {"200"}
@@ -170,13 +174,13 @@ def test_prose_and_tables_report_three_classes_or_the_reason_for_two(scored_run)
     classes, run, data, index = scored_run
     scores = results.collect(run)
     lookup = contents._lookup(run, scores=scores, data=data, index=index)
-    abstract, discussion = (
-        " ".join(contents._prose(f"{name}.md", lookup).split())
-        for name in ("abstract", "discussion")
-    )
-    tables = contents._tables(scores, data, ROWS)
+    abstract = opening(lookup)
+    discussion = " ".join(contents._prose("discussion.md", lookup).split())
+    tables = contents._tables(scores, data, ROWS, GROUPS)
     assert (REASON in abstract) == (REASON in tables[0].caption) == (classes == 2)
-    assert ("three classes;" in abstract) == ("for three classes" in discussion) == (classes == 3)
+    assert (
+        ("for three classes" in abstract) == ("for three classes" in discussion) == (classes == 3)
+    )
     for text in (abstract, discussion, tables[0].caption):
         assert ("no patient number" in text) == (classes == 2)
     assert f"of the {6 if classes == 3 else 4} rows" in discussion
@@ -205,3 +209,53 @@ def test_discussion_links_published_counts_only_where_chapter_1_has_them(scored_
         lookup |= {"synthetic": False, "published_test_split": False, "scored_only": scored_only}
         discussion = contents._prose("discussion.md", lookup)
         assert ("#tab-published-counts" in discussion) is not scored_only
+
+
+def test_table_one_has_sub_headings_for_its_groups(prose_of):
+    table = table_one(made_up_scores())
+    headings = dict(table.sections)
+    assert list(headings.values()) == list(contents.SECTIONS.values()) and min(headings) == 0
+    first_of_ours = next(number for number, text in headings.items() if text == "Our networks")
+    assert table.rows[first_of_ours][0] == "Ours: residual network"
+    cells = [cell for row in table.rows for cell in row]
+    assert "0.800\n[0.70,\N{NO-BREAK SPACE}0.90]" in cells
+
+
+def test_title_page_shows_every_row_but_the_baselines():
+    figure = contents._forest(made_up_scores(), ROWS, GROUPS, synthetic=True)
+    assert figure.caption.startswith("SYNTHETIC PHANTOMS. Accuracy of each row")
+    assert figure.svg.startswith("<?xml") and figure.png.startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def notes(tmp_path, monkeypatch):
+    """Return the folder of the author's sections, which may use one name."""
+    (tmp_path / "notes").mkdir()
+    monkeypatch.setattr(contents, "HERE", tmp_path)
+    return tmp_path / "notes"
+
+
+def test_own_sections_stand_where_their_number_says(notes):
+    for name in ("00-before.md", "02-remark.md", "02-second.md", "99-end.md"):
+        (notes / name).write_text(f"## {name}\n\n{{{{ share | percent }}}}")
+    placed = contents._notes(notes, {"share": 0.5}, chapters=["01_data", "02_binary"])
+    assert {place: len(blocks) for place, blocks in placed.items()} == {
+        "opening": 1,
+        "02_binary": 2,
+        "closing": 1,
+    }
+    assert placed["closing"][0].markdown == "## 99-end.md\n\n50.0%"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("remark.md", "# x", r"notes/remark\.md: begin its name with the number of the chapter"),
+        ("02-x.md", "no heading", r"notes/02-x\.md: begin it with a heading"),
+        ("02-x.md", "# x\n\n{{ no_such }}", r"notes/02-x\.md, line 3: 'no_such' is undefined"),
+    ],
+)
+def test_faulty_section_is_named(notes, name, text, message):
+    (notes / name).write_text(text)
+    with pytest.raises(ReportError, match=message):
+        contents._notes(notes, {}, chapters=["01_data", "02_binary"])

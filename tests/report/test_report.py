@@ -172,7 +172,7 @@ def test_html_is_one_file_without_scripts_or_network_access(notebooks, tmp_path)
             assert tag == "a" or not attributes.get(name, "").startswith("http")
     assert "url(http" not in rendered.html.read_text()
     for image in page.all("img"):
-        assert image["src"].startswith("data:image/svg+xml;base64,") and image["alt"]
+        assert image["src"].startswith("data:image/svg+xml,%3C") and image["alt"]
     assert all(head["scope"] in {"col", "row"} for head in page.all("th"))
 
 
@@ -200,10 +200,12 @@ def test_markup_in_data_is_escaped(tmp_path):
         figure(caption=HOSTILE, alt=HOSTILE),
         table(caption=HOSTILE, cell=HOSTILE),
     )
-    counts = Table("tab-n", [{"label": HOSTILE, "align": "left"}], [[HOSTILE]], "")
+    column = {"label": HOSTILE, "align": "left"}
+    hostile_table = Table("tab-n", [column], [[HOSTILE]], HOSTILE, ((0, HOSTILE),))
     rendered = render(
         [hostile],
-        front=front(title=HOSTILE, author=HOSTILE, dataset=HOSTILE, counts=counts),
+        front=front(title=HOSTILE, author=HOSTILE, dataset=HOSTILE),
+        opening=[hostile_table],
         out=tmp_path,
     )
     assert rendered.warnings == []
@@ -216,7 +218,7 @@ def test_markup_in_data_is_escaped(tmp_path):
     assert page.text.count(HOSTILE) >= 8
     pdf = pdf_text(rendered)
     assert without_spaces(f"Figure 1. {HOSTILE}") in pdf
-    assert without_spaces(f"Table 1. {HOSTILE}") in pdf
+    assert without_spaces(f"Table 2. {HOSTILE}") in pdf
     assert pdf.count(without_spaces(HOSTILE)) >= 8
     assert without_spaces('#eval("x") <b onclick="x">bold</b>') in pdf
 
