@@ -28,6 +28,8 @@ class Inspection:
     overflow: int
     images: int
     background: str
+    violations: list[str]
+    wide_tables: list[str]
 
 
 def inspect(html_path: Path, *, width: int = 390, dark: bool = False) -> Inspection:
@@ -47,8 +49,10 @@ def inspect(html_path: Path, *, width: int = 390, dark: bool = False) -> Inspect
     Inspection
         Requests other than for the page and ``data:``, console and script errors,
         alternative texts of images that did not load, pixels by which the page is
-        wider than the window, number of images, and the background colour.
+        wider than the window, number of images, the background colour, rules of axe-core that the
+        page violates, and ids of tables that are wider than their column.
     """
+    from axe_playwright_python.sync_playwright import Axe
     from playwright.sync_api import sync_playwright
 
     url = html_path.resolve().as_uri()
@@ -75,6 +79,12 @@ def inspect(html_path: Path, *, width: int = 390, dark: bool = False) -> Inspect
         overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
         images = page.evaluate("document.images.length")
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        violations = [rule["id"] for rule in Axe().run(page).response["violations"]]
+        wide = page.evaluate(
+            "[...document.querySelectorAll('.scroll')].filter(s => s.scrollWidth > s.clientWidth)"
+            ".map(s => s.id)"
+        )
         browser.close()
     other = [r for r in requests if r != url and not r.startswith("data:")]
-    return Inspection(other, errors, broken, max(0, overflow), images, background)
+    overflow = max(0, overflow)
+    return Inspection(other, errors, broken, overflow, images, background, violations, wide)

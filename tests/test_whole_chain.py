@@ -208,12 +208,14 @@ def test_reports_contain_no_paths_of_the_machine(run):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, 1024, 1600])
 def test_html_loads_in_a_browser_without_requests_errors_or_overflow(run, width):
     pytest.importorskip("playwright", reason="playwright is not installed")
     inspection = inspect(run.folder / "report.html", width=width)
     assert inspection.requests == [] and inspection.errors == []
     assert inspection.broken_images == [] and inspection.overflow == 0
+    assert inspection.violations == []
+    assert inspection.wide_tables == [] or width < 1024
     assert inspection.images == len(published_in(run, "figure"))
 
 

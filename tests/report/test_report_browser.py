@@ -36,6 +36,7 @@ def test_page_loads_without_requests_errors_or_overflow(page, width, dark):
     assert inspection.errors == []
     assert inspection.images == 1 and inspection.broken_images == []
     assert inspection.overflow == 0
+    assert inspection.violations == []
 
 
 def test_dark_colour_scheme_is_followed(page):
