@@ -6,6 +6,7 @@
     uv run run_all.py --set 02_binary.epochs=3     # one parameter changed
     uv run run_all.py --dry-run                    # show what would run, and why
     uv run run_all.py --weights-from RUN --data OTHER   # score a run's models on other images
+    uv run run_all.py --predict RUN IMAGES         # predict images; writes predicted.csv
 
 Results are written to report/build/<run>/. A stage is not run again while its code, parameters,
 inputs and library versions are unchanged; an interrupted training resumes after its last complete
@@ -42,6 +43,7 @@ from cxr_helpers.pipeline import (
 )
 from cxr_helpers.pipeline.fork_server import ForkServer
 from cxr_helpers.pipeline.runs import REPORT_FILES, Run
+from cxr_helpers.pipeline.store import Store
 from cxr_helpers.system import digests, environment, errors, files, terminal
 from cxr_helpers.system.errors import Refused
 from cxr_helpers.system.signals import Stopped, stoppable
@@ -71,6 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
         with stoppable(), digests.cached(BUILD / ".cache", write=not options.dry_run):
             if options.clean:
                 return clean(options)
+            if options.predict:
+                return predict(options, stages_of)
             return run_stages(options, stages_of, schema)
     except Refused as error:
         return command_line.fail(error.code, str(error), debug=options.debug)
@@ -197,6 +201,24 @@ def clean(options) -> int:
     for folder, freed in housekeeping.clean(BUILD, dry_run=options.dry_run).items():
         verb = "would free" if options.dry_run else "freed"
         terminal.write_line(f"{terminal.short_path(folder)}: {verb} {freed / 2**20:,.1f} MiB")
+    return 0
+
+
+def predict(options, stages_of) -> int:
+    """Write the predictions of images by the networks of a run to ``predicted.csv``."""
+    from cxr_helpers.pipeline import prediction
+
+    named, *paths = options.predict
+    images = prediction.find(paths)
+    run = command_line.finished_run(
+        named, BUILD, stages_of, option="--predict", stages=prediction.STAGES
+    )
+    terminal.write_line(f"{len(images)} images, networks of {run.name}. Not for clinical use.")
+    table = prediction.predict(
+        run, images, store=Store(BUILD / stages.STORE), log=terminal.write_line
+    )
+    path = files.write_text(Path("predicted.csv"), table.to_csv(index=False, lineterminator="\n"))
+    terminal.write_line(f"predictions: {path}")
     return 0
 
 

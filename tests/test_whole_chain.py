@@ -5,6 +5,7 @@ import functools
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -256,6 +257,28 @@ def test_failing_notebook_stops_the_run_and_retires_the_old_report(
     assert not (tmp_path / "copy" / "report.html").exists()
     assert (tmp_path / "copy" / "previous" / "report.html").exists()
     assert (tmp_path / "copy" / "notebooks" / "06_tsne.failed.ipynb").exists()
+
+
+def test_images_are_predicted_as_in_the_run(on_images, folder_of_images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    test = folder_of_images / "chest_xray" / "test"
+    assert run_into(on_images.folder.parent, "--predict", on_images.name, str(test), ".") == 0
+    table = pd.read_csv("predicted.csv", keep_default_na=False)
+    broken = table[table["file"] == "broken.png"]
+    assert len(broken) == 1 and "not a readable image" in broken["warning"].item()
+    index = pd.read_csv(on_images.stage("01_data") / "index.csv")
+    binary = np.load(on_images.stage("02_binary") / "probabilities.npy").ravel()
+    ours = 1 - np.load(on_images.stage("03_categorical") / "ours_probabilities.npy")[:, 0]
+    in_test = (index["split"] == "test").to_numpy()
+    names = index.loc[in_test, "file"].map(lambda file: Path(file).name)
+    for network, stored in (("published, binary", binary), ("ours", ours)):
+        rows = table[table["network"] == network]
+        by_name = rows.assign(name=rows["file"].map(lambda file: Path(file).name))
+        predicted = by_name.set_index("name")["probability"].astype(float)[names]
+        np.testing.assert_allclose(predicted, stored[in_test], atol=1e-5)
+        is_called = rows["probability"].astype(float) >= rows["threshold"].astype(float)
+        assert (is_called == (rows["call"] == "pneumonia")).all()
 
 
 def test_weights_from_scores_other_images_without_training(on_phantoms, folder_of_images, capfd):

@@ -6,7 +6,7 @@ import argparse
 import re
 import tomllib
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -60,6 +60,10 @@ def parse(
         action="store_true",
         help="run stages even if they are up to date, and train again",
     )
+    text(
+        "--predict", nargs="+", metavar=("RUN", "IMAGES"),
+        help="predict images (files or folders) with the networks of a finished run; writes predicted.csv",
+    )  # fmt: skip
     text("--run", metavar="NAME", help="name of the run's folder under report/build")
     add("--dry-run", action="store_true", help="show which stages would run, and why; run nothing")
     add(
@@ -91,6 +95,8 @@ def parse(
         options.seed = str(options.seeds[0])
     if options.weights_from and (options.preset or options.settings):
         parser.error("--weights-from uses the parameters of that run: omit --preset and --set")
+    if options.predict and len(options.predict) < 2:
+        parser.error("--predict RUN IMAGES: name at least one image or folder after the run")
     options.preset = options.preset or default_preset(options.data, presets)
     return options
 
@@ -151,35 +157,39 @@ def title_page(options: argparse.Namespace, path: Path) -> None:
 
 
 def earlier_run(options: argparse.Namespace, build: Path, graph: Graph) -> Run | None:
-    """Return the run that ``--weights-from`` names, if it names one.
+    """Return the run that ``--weights-from`` names, if it names one; see ``finished_run``."""
+    if not options.weights_from:
+        return None
+    return finished_run(options.weights_from, build, graph, option="--weights-from", stages=graph)
+
+
+def finished_run(
+    named: str, build: Path, graph: Graph, *, option: str, stages: Iterable[str]
+) -> Run:
+    """Return the run that an option names, by its name or its folder.
 
     Raises
     ------
     Refused
-        With exit code 2 where there is no such run, it is not complete, or another version of this
-        project made it.
+        With exit code 2 where there is no such run, one of ``stages`` is not complete, or another
+        version of this project made it.
     """
-    if not options.weights_from:
-        return None
-    named = options.weights_from
     folder = build / named if RUN_NAME.fullmatch(named) else Path(named).resolve()
     if not (folder / "stages").is_dir():
         known = sorted(path.parent.name for path in build.glob("*/stages"))
         hint = did_you_mean(named, known)
         raise Refused(
             2,
-            f"--weights-from {named!r} is not a run; existing runs: {', '.join(known) or 'none'}{hint}",
+            f"{option} {named!r} is not a run; existing runs: {', '.join(known) or 'none'}{hint}",
         )
     run = Run(folder, graph)
-    for stage in graph:
+    for stage in stages:
         if not run.is_complete(stage):
-            raise Refused(
-                2, f"--weights-from {named!r}: its {stage} is not complete: run it again first"
-            )
+            raise Refused(2, f"{option} {named!r}: its {stage} is not complete: run it again first")
         if not run.is_readable(stage):
             raise Refused(
                 2,
-                f"--weights-from {named!r} was made by another version of this project: run it "
+                f"{option} {named!r} was made by another version of this project: run it "
                 "again first",
             )
     return run
