@@ -112,6 +112,8 @@ def overlays(
         axes[2 * i][0].set_ylabel(row_labels[i], fontsize=8)
         axes[2 * i + 1][0].set_ylabel("map", fontsize=8)
     scale = ScalarMappable(Normalize(style["vmin"], limit), style["cmap"])
+    if len(label) * 0.07 > fig.get_figheight():  # inches of a character
+        label = label.replace(" (", "\n(")
     fig.colorbar(scale, ax=axes.ravel().tolist(), shrink=0.7, label=label, aspect=30, pad=0.01)
     return fig
 
