@@ -122,7 +122,7 @@ def occlusion_maps(
     """
 
     def score(copies: np.ndarray) -> np.ndarray:
-        return model.predict(copies, batch_size=256, verbose=0)[:, 0]
+        return model.predict(copies, batch_size=32, verbose=0)[:, 0]
 
     maps = [occlusion_map(score, image, patch=patch, stride=stride, fill=fill) for image in images]
     return np.array(maps, dtype=np.float32).reshape(images.shape)

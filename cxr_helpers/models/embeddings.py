@@ -13,7 +13,7 @@ def embed(
     images: np.ndarray,
     *,
     layers: list[str],
-    batch_size: int = 128,
+    batch_size: int = 32,
     pool: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Return the outputs of one or several hidden layers, in one pass over the images.

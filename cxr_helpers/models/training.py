@@ -26,7 +26,7 @@ def batches(
     images: np.ndarray,
     targets: np.ndarray | None = None,
     *,
-    batch_size: int = 128,
+    batch_size: int = 32,
     order: np.ndarray | None = None,
     augment: Callable | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -63,7 +63,7 @@ def batches(
         yield batch, batch if batch_targets is None else batch_targets
 
 
-def predict(model: keras.Model, images: np.ndarray, *, batch_size: int = 128) -> np.ndarray:
+def predict(model: keras.Model, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
     """Return a model's predictions for 8-bit images, shape (n, ...), computed in batches."""
     feed = batches(images, batch_size=batch_size)
     return np.concatenate([model.predict_on_batch(batch) for batch, _ in feed])
