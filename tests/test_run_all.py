@@ -68,6 +68,7 @@ def test_mistake_is_reported_in_one_line_with_an_exit_code(build, capsys, argume
         (["--timeout", "0"], "expected at least 1 second"),
         (["--weights-from", "x", "--preset", "quick"], "omit --preset and --set"),
         (["--weights-from", "x", "--set", "epochs=3"], "omit --preset and --set"),
+        (["--predict", "x"], "name at least one image or folder after the run"),
         (["--unknown"], "unrecognized arguments"),
         (["--seeds", "4-0"], "--seeds '4-0' counts down"),
         (["--seeds", "0-1", "--seed", "3"], "--seeds cannot be combined with --seed"),
@@ -83,8 +84,8 @@ def test_invalid_option_is_refused(capsys, arguments, words):
 
 @pytest.mark.parametrize(
     "option",
-    "--data --preset --weights-from --set --seed --seeds --only --from --run --timeout --title "
-    "--author --course".split(),
+    "--data --preset --weights-from --set --seed --seeds --only --from --predict --run --timeout "
+    "--title --author --course".split(),
 )
 @pytest.mark.parametrize("value", ["", " "])
 def test_empty_value_is_refused(build, capsys, option, value):

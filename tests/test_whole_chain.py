@@ -162,7 +162,7 @@ def test_pdf_contains_titles_rows_and_every_figure(run):
         assert row.label in text
     numbers = set(map(int, re.findall(r"Figure (\d+)\.", text)))
     figures = published_in(run, "figure")
-    assert numbers == set(range(1, len(figures) + 1))
+    assert numbers == set(range(1, 1 + len(figures) + 1))  # and that of the title page
     assert {stage for stage, _ in figures} == set(run.graph)
     outline = PdfReader(run.folder / "report.pdf").outline
     headings = [item.title for item in outline if "title" in dir(item)]
@@ -217,7 +217,7 @@ def test_html_loads_in_a_browser_without_requests_errors_or_overflow(run, width)
     assert inspection.broken_images == [] and inspection.overflow == 0
     assert inspection.violations == []
     assert inspection.wide_tables == [] or width < 1024
-    assert inspection.images == len(published_in(run, "figure"))
+    assert inspection.images == 1 + len(published_in(run, "figure"))  # and the title page's
 
 
 def test_rerun_without_changes_executes_no_notebook(on_phantoms, capsys, monkeypatch):
