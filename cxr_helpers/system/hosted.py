@@ -19,6 +19,7 @@ from packaging.utils import canonicalize_name
 
 PROJECT = Path(__file__).resolve().parents[2]
 SERVICES = {"Colab": "COLAB_RELEASE_TAG", "Kaggle": "KAGGLE_KERNEL_RUN_TYPE"}  # variables they set
+SAME = {"tensorflow": "tensorflow-cpu"}  # the same modules under another name
 OWN = {"jupyter"}  # a hosted notebook has a Jupyter of its own
 
 
@@ -51,14 +52,14 @@ def lacking(
     versions : mapping of canonical name to version
         What is there.
     """
-    needed = [requirement for requirement in needed if canonicalize_name(requirement.name)]
-    missing = [r for r in needed if canonicalize_name(r.name) not in versions]
-    other = [
-        r
-        for r in needed
-        if r not in missing
-        and not r.specifier.contains(versions[canonicalize_name(r.name)], prereleases=True)
-    ]
+    missing, other = [], []
+    for requirement in needed:
+        name = canonicalize_name(requirement.name)
+        version = versions.get(name) or versions.get(SAME.get(name, ""))
+        if version is None:
+            missing.append(requirement)
+        elif not requirement.specifier.contains(version, prereleases=True):
+            other.append(requirement)
     return missing, other
 
 

@@ -38,6 +38,11 @@ def test_missing_and_other_versions_are_told_apart():
     assert [r.name for r in other] == ["two"]
 
 
+def test_tensorflow_for_processors_only_is_tensorflow():
+    needed = [Requirement("tensorflow>=2.19")]
+    assert hosted.lacking(needed, {"tensorflow-cpu": "2.20.0"}) == ([], [])
+
+
 def test_of_what_colab_has_nothing_is_changed(colab):
     missing, other = hosted.lacking(hosted.requirements(), colab)
     assert other == []
