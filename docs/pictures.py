@@ -26,7 +26,7 @@ FOLDER = ROOT / "docs" / "pictures"
 def forest(run: Run) -> bytes:
     """Return the figure of the title page as PNG."""
     scores = results.collect(run)
-    figure = contents._forest(scores, results.rows(run), run.graph.groups, synthetic=True)
+    figure = contents.forest(scores, results.rows(run), run.graph.groups, synthetic=True)
     return figure.png
 
 

@@ -76,7 +76,7 @@ def compose(
         "front": front,
         "abstract": [
             Prose(_prose("abstract.md", lookup)),
-            _forest(scores, rows, groups, synthetic=data["synthetic"]),
+            forest(scores, rows, groups, synthetic=data["synthetic"]),
         ],
         "opening": [
             *notes.pop("opening", ()),
@@ -124,10 +124,22 @@ def _notes(folder: Path, lookup: Mapping, *, chapters: Sequence[str]) -> dict[st
     return notes
 
 
-def _forest(
+def forest(
     scores: pd.DataFrame, rows: Sequence[Row], groups: Mapping[str, str], *, synthetic: bool
 ) -> Figure:
-    """Return the figure of the title page: the accuracy of each row, with its interval."""
+    """Return the figure of the title page: the accuracy of each row, with its interval.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        From ``results.collect``.
+    rows : sequence of Row
+        Those without a score, and baselines, are left out.
+    groups : mapping of row id to group
+        ``graph.groups``.
+    synthetic : bool
+        Whether the images are phantoms, which the caption then states.
+    """
     test = scores[(scores["split"] == "test") & (scores["metric"] == "accuracy")]
     accuracy = test.set_index("row")[["value", "low", "high"]]
     lines = [

@@ -79,7 +79,9 @@ def inspect(html_path: Path, *, width: int = 390, dark: bool = False) -> Inspect
         overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
         images = page.evaluate("document.images.length")
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        violations = [rule["id"] for rule in Axe().run(page).response["violations"]]
+        rules = Axe().run(page).response
+        assert len(rules["passes"]) > 10  # rules were applied
+        violations = [rule["id"] for rule in rules["violations"]]
         wide = page.evaluate(
             "[...document.querySelectorAll('.scroll')].filter(s => s.scrollWidth > s.clientWidth)"
             ".map(s => s.id)"

@@ -95,6 +95,14 @@ def test_repository_is_cloned_at_the_release(content, project):
     assert (content / "cxr-report" / "run_all.py").is_file()
 
 
+def test_address_that_git_cannot_read_is_one_line_too(content, tmp_path):
+    cell = setup_cell().replace('REPOSITORY = ""', f"REPOSITORY = {str(tmp_path / 'none')!r}")
+    with pytest.raises(CellExecutionError, match="set REPOSITORY to the address") as error:
+        execute(of(cell), content)
+    assert "CalledProcessError" not in str(error.value)
+    assert not (content / "cxr-report").exists()
+
+
 def test_interrupted_download_is_repeated(content, project):
     (content / ".cxr-report" / "half").mkdir(parents=True)
     (content / ".cxr-report" / "half" / "run_all.py").touch()
@@ -114,4 +122,4 @@ def test_notebook_runs_alone(name, content):
     scratch = content / "cxr-report" / "report" / "build" / "*" / "scratch" / "stages" / name
     assert list(content.glob(str(scratch.relative_to(content) / "declared.json")))
     if name == "02_binary":
-        assert "01_data will be made at the quick setting, in about" in printed
+        assert "01_data will be made at the quick setting, in less than a minute" in printed

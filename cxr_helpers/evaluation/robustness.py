@@ -88,12 +88,7 @@ def summary(table: pd.DataFrame, metric: str = "auroc") -> pd.DataFrame:
 def as_text(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Return one line for each change and one column for each network, values as text.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        From ``scores``.
-    metric : str
-        ``"accuracy"`` or ``"auroc"``.
+    Parameters are those of ``summary``.
 
     Returns
     -------

@@ -45,9 +45,8 @@ def recipe(
     code = [_text_and_tags(cell) for cell in cells if cell["cell_type"] == "code"]
     helpers = dependencies.modules_of([text for text, _ in code])
     style = {STYLE.name: digests.sha256_of_file(STYLE)} if "figures.charts" in helpers else {}
-    captions = spec.notebook.parent / "captions" / f"{stage}.toml"
-    if captions.is_file():
-        style[f"captions/{captions.name}"] = digests.sha256_of_file(captions)
+    if spec.captions.is_file():
+        style[f"captions/{spec.captions.name}"] = digests.sha256_of_file(spec.captions)
     return {
         "code": digests.sha256_of_json(code),
         "prose": digests.sha256_of_json(

@@ -67,8 +67,9 @@ class Forecast:
 
 def as_text(seconds: float | None) -> str:
     """Return a time as words: ``about 4 min left in all``; empty for None."""
-    if seconds is None:
-        return ""
-    if seconds < 45:
-        return "less than a minute left in all"
-    return f"about {round(seconds / 60) or 1} min left in all"
+    return "" if seconds is None else f"{duration(seconds)} left in all"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as words: ``less than a minute`` or ``about 4 min``."""
+    return "less than a minute" if seconds < 45 else f"about {round(seconds / 60) or 1} min"

@@ -91,6 +91,11 @@ class StageSpec:
     presets: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def captions(self) -> Path:
+        """The file of the notebook's captions and sentences, see ``figures.captions``."""
+        return self.notebook.parent / "captions" / f"{self.name}.toml"
+
 
 class Graph(Mapping[str, StageSpec]):
     """The stages by name, in the order in which they run.

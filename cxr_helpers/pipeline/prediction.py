@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -91,8 +91,9 @@ def predict(
         if readable:
             detail = np.stack(pixels)
             scores = anomaly_score(decoding.resize(detail, size))
-            for name, probability, threshold in networks:
-                for path, p, score in zip(readable, probability(detail), scores, strict=True):
+            for probability, thresholds in networks:
+                of_chunk = list(zip(readable, probability(detail), scores, strict=True))
+                for (name, threshold), (path, p, score) in product(thresholds.items(), of_chunk):
                     call = "pneumonia" if p >= threshold else "normal"
                     warning = "unlike the training images" if score > limit else ""
                     lines.append((str(path), name, float(p), threshold, call, warning))
@@ -103,8 +104,12 @@ def predict(
     return table.sort_values("file", key=lambda file: file.map(order), kind="stable")
 
 
-def _networks(run: Run, size: int) -> Iterator[tuple[str, Callable, float]]:
-    """Yield name, function from images to probabilities of pneumonia, and threshold."""
+def _networks(run: Run, size: int) -> Iterator[tuple[Callable, dict[str, float]]]:
+    """Yield for each network how it predicts pneumonia, and its thresholds by name.
+
+    The function takes images, ndarray of uint8, shape (n, side, side), and returns probabilities,
+    ndarray of float, shape (n,).
+    """
     from cxr_helpers.models import architectures, networks, recipes
 
     def of(model: object, size: int, *, mirrored: bool = False) -> Callable:
@@ -116,20 +121,17 @@ def _networks(run: Run, size: int) -> Iterator[tuple[str, Callable, float]]:
     n_classes = len(dataset.read(run.stage("01_data")).classes)
     binary = architectures.binary_cnn(size)
     binary.load_weights(run.stage("02_binary") / "binary.weights.h5")
-    yield "published, binary", of(binary, size), 0.5
+    yield of(binary, size), {"published, binary": 0.5}
     categorical = architectures.categorical_cnn(size, classes=n_classes)
     categorical.load_weights(folder / "categorical.weights.h5")
-    yield "published, categorical", of(categorical, size), 0.5
-    options = json.loads((folder / "ours.json").read_text(encoding="utf-8"))
-    test_size = options.pop("image_size")
-    ours = architectures.residual_cnn(None, **options)
-    ours.load_weights(folder / "ours.weights.h5")
-    yield "ours", of(ours, test_size, mirrored=True), 0.5
-    yield "ours, equal priors", of(ours, test_size, mirrored=True), facts["sampled_share"]
+    yield of(categorical, size), {"published, categorical": 0.5}
+    ours = architectures.trained_residual_cnn(folder / "ours.json", folder / "ours.weights.h5")
+    thresholds = {"ours": 0.5, "ours, equal priors": facts["sampled_share"]}
+    yield of(ours, ours.input_shape[1], mirrored=True), thresholds
     for network in networks.registered():
         model = network.build(size, n_classes)
         model.load_weights(folder / f"{network.id}.weights.h5")
-        yield network.label, of(model, size), 0.5
+        yield of(model, size), {network.label: 0.5}
 
 
 def _one_class(run: Run, store: Store) -> tuple[Callable, float]:
@@ -143,8 +145,8 @@ def _one_class(run: Run, store: Store) -> tuple[Callable, float]:
     describe = (texture.band_energies, texture.edge_directions)
     detectors = [novelty.nearest_normals(store.call(d, normal.images)) for d in describe]
 
-    def score(images: np.ndarray) -> np.ndarray:
+    def score(images: np.ndarray, call: Callable = lambda d, x: d(x)) -> np.ndarray:
         pairs = zip(describe, detectors, strict=True)
-        return np.mean([detector.score(store.call(d, images)) for d, detector in pairs], axis=0)
+        return np.mean([detector.score(call(d, images)) for d, detector in pairs], axis=0)
 
-    return score, float(np.percentile(score(pneumonia.images), UNLIKE))
+    return score, float(np.percentile(score(pneumonia.images, store.call), UNLIKE))

@@ -102,8 +102,7 @@ class Stage:
     @property
     def captions(self) -> Path:
         """The file of the notebook's captions and sentences, see ``figures.captions``."""
-        notebook = self.run.graph[self.name].notebook
-        return notebook.parent / "captions" / f"{self.name}.toml"
+        return self.run.graph[self.name].captions
 
     def _source(self, earlier: str) -> Run:
         """Return the run that a stage is read from, or its scratch."""

@@ -49,8 +49,8 @@ def quick_run(run: Run, stage: str, *, missing: Sequence[str]) -> Run:
         text += f" (`run_dir`: {', '.join(others)})"
     if lacking:
         seconds = forecast.declared(run.graph, preset=PRESET, n_images=0)
-        duration = _as_text(sum(seconds.get(s, 0) for s in lacking))
-        text += f"; {', '.join(lacking)} will be made at the quick setting, in about {duration}"
+        duration = forecast.duration(sum(seconds.get(s, 0) for s in lacking))
+        text += f"; {', '.join(lacking)} will be made at the quick setting, in {duration}"
     print(f"{text}. Reads {quick.name}.", flush=True)
     if lacking:
         _make(lacking)
@@ -81,8 +81,3 @@ def _make(stages: Sequence[str]) -> None:
             raise
     if runner.returncode:
         raise Refused(runner.returncode, last.removeprefix("error: "))
-
-
-def _as_text(seconds: float) -> str:
-    """Return a duration in words, such as ``30 s`` or ``2 min``."""
-    return f"{max(10, round(seconds, -1)):.0f} s" if seconds < 90 else f"{round(seconds / 60)} min"

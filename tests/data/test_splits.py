@@ -167,3 +167,16 @@ def test_duplicates_join_the_block():
     mask = splits.contiguous_mask(groups, together=together, fraction=0.2, seed=0)
     assert mask[block].all() and mask.sum() > block.sum()
     assert set(together[mask]).isdisjoint(together[~mask])
+
+
+def test_folds_hold_out_whole_groups_of_every_class_in_equal_shares():
+    groups = np.repeat(np.arange(60), 2)
+    classes = np.repeat(["normal", "bacterial", "viral"], 40)
+    folds = list(splits.stratified_folds(classes, groups, folds=4, seed=0))
+    assert sorted(np.concatenate([held_out for _, held_out in folds])) == list(range(120))
+    for train, held_out in folds:
+        assert not set(groups[train]) & set(groups[held_out])
+        assert [np.sum(classes[held_out] == name) for name in np.unique(classes)] == [10, 10, 10]
+    (_, again), *_ = splits.stratified_folds(classes, groups, folds=4, seed=0)
+    (_, other), *_ = splits.stratified_folds(classes, groups, folds=4, seed=1)
+    assert np.array_equal(again, folds[0][1]) and not np.array_equal(other, folds[0][1])

@@ -96,3 +96,11 @@ def test_file_that_is_not_toml_is_named(tmp_path):
 def test_share_that_is_not_available_is_named_so():
     environment = captions.environment()
     assert environment.from_string("{{ x | percent }}").render(x=float("nan")) == "not available"
+
+
+def test_template_reaches_no_inner_attributes(show):
+    show.entries["text"]["inner"] = "{{ name.__class__.__mro__ }}"
+    with pytest.raises(
+        ValueError, match=r"02_x\.toml, text, inner: access to attribute '__class__'"
+    ):
+        show.render("text", "inner")

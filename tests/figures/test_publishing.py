@@ -1,9 +1,12 @@
+import base64
+import io
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
+from PIL import Image
 
 from cxr_helpers.figures import publishing
 
@@ -90,3 +93,25 @@ def test_table_cell_is_escaped(shown):
     output, _ = shown(publishing.table, frame, id="tab-a", caption="One.", synthetic=False)
     assert "<script" not in output.data["text/html"]
     assert output.data[publishing.TABLE_MIME]["rows"] == [["<script>1</script>"]]
+
+
+def embedded(svg):
+    """Return the images in an SVG."""
+    found = publishing.EMBEDDED.findall(svg)
+    return [Image.open(io.BytesIO(base64.b64decode(image))) for image in found]
+
+
+@pytest.mark.parametrize(("cmap", "mode"), [("gray", "L"), ("viridis", "RGB")])
+def test_embedded_image_has_only_the_channels_it_needs_and_the_same_pixels(cmap, mode):
+    def drawn():
+        fig, ax = plt.subplots()
+        ax.imshow(np.arange(64).reshape(8, 8), cmap=cmap)
+        return fig
+
+    plain, fig = io.BytesIO(), drawn()
+    fig.savefig(plain, format="svg")
+    plt.close(fig)
+    svg, _ = publishing.pictures(drawn(), id="fig-a")
+    ((before,), (after,)) = embedded(plain.getvalue().decode()), embedded(svg)
+    assert before.mode == "RGBA" and after.mode == mode
+    assert np.array_equal(before.convert("RGBA"), after.convert("RGBA"))

@@ -222,7 +222,7 @@ def test_table_one_has_sub_headings_for_its_groups(prose_of):
 
 
 def test_title_page_shows_every_row_but_the_baselines():
-    figure = contents._forest(made_up_scores(), ROWS, GROUPS, synthetic=True)
+    figure = contents.forest(made_up_scores(), ROWS, GROUPS, synthetic=True)
     assert figure.caption.startswith("SYNTHETIC PHANTOMS. Accuracy of each row")
     assert figure.svg.startswith("<?xml") and figure.png.startswith(b"\x89PNG")
 

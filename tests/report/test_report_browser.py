@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from browser import CHROMIUM, inspect
+from browser import CHROMIUM, FLAGS, inspect
 from samples import HOSTILE, figure, front, notebook, table
 
 from report import render
@@ -29,7 +29,7 @@ def page(tmp_path_factory):
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, 1024, 1280, 1600])
 def test_page_loads_without_requests_errors_or_overflow(page, width, dark):
     inspection = inspect(page, width=width, dark=dark)
     assert inspection.requests == []
@@ -43,3 +43,19 @@ def test_dark_colour_scheme_is_followed(page):
     light, dark = (inspect(page, dark=dark).background for dark in (False, True))
     assert light == "rgb(252, 252, 251)"
     assert dark == "rgb(20, 24, 29)"
+
+
+def test_figure_is_enlarged_and_closed_with_the_keyboard(page):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        opened = browser.new_page(viewport={"width": 1280, "height": 900})
+        opened.goto(page.resolve().as_uri())
+        card, close = opened.locator(".card"), opened.locator(".close")
+        assert card.bounding_box()["width"] < 800 and not close.is_visible()
+        opened.locator(".enlarge").press("Enter")
+        assert card.bounding_box() == {"x": 0, "y": 0, "width": 1280, "height": 900}
+        close.press("Enter")
+        assert card.bounding_box()["width"] < 800 and not close.is_visible()
+        browser.close()
