@@ -159,7 +159,7 @@ def reliability(curves: Mapping[str, pd.DataFrame]) -> Figure:
     curves : mapping of label to pandas.DataFrame
         From ``calibration.reliability``. A point's area grows with the number of images in its bin.
     """
-    fig, ax = plt.subplots(figsize=(3.0, 2.7))
+    fig, ax = plt.subplots(figsize=(5.2, 2.7))
     ax.plot([0, 1], [0, 1], ":", color="#999999", lw=1)
     for label, curve in curves.items():
         x, y, share = (
@@ -176,7 +176,7 @@ def reliability(curves: Mapping[str, pd.DataFrame]) -> Figure:
         ylim=(-0.03, 1.03),
         aspect="equal",
     )
-    ax.legend(loc="upper left")
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside right center")  # clear of the lines
     return fig
 
 
