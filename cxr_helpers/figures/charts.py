@@ -176,7 +176,7 @@ def reliability(curves: Mapping[str, pd.DataFrame]) -> Figure:
         ylim=(-0.03, 1.03),
         aspect="equal",
     )
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside right center")  # clear of the lines
+    ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))  # clear of the lines
     return fig
 
 
