@@ -7,6 +7,7 @@
     uv run run_all.py --dry-run                    # show what would run, and why
     uv run run_all.py --weights-from RUN --data OTHER   # score a run's models on other images
     uv run run_all.py --predict RUN IMAGES         # predict images; writes predicted.csv
+    uv run run_all.py --explore RUN                # play with its networks, in JupyterLab
 
 Results are written to report/build/<run>/. A stage is not run again while its code, parameters,
 inputs and library versions are unchanged; an interrupted training resumes after its last complete
@@ -75,6 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
                 return clean(options)
             if options.predict:
                 return predict(options, stages_of)
+            if options.explore:
+                return explore(options, stages_of)
             return run_stages(options, stages_of, schema)
     except Refused as error:
         return command_line.fail(error.code, str(error), debug=options.debug)
@@ -206,12 +209,12 @@ def clean(options) -> int:
 
 def predict(options, stages_of) -> int:
     """Write the predictions of images by the networks of a run to ``predicted.csv``."""
-    from cxr_helpers.pipeline import prediction
+    from cxr_helpers.pipeline import classifiers, prediction
 
     named, *paths = options.predict
     images = prediction.find(paths)
     run = command_line.finished_run(
-        named, BUILD, stages_of, option="--predict", stages=prediction.STAGES
+        named, BUILD, stages_of, option="--predict", stages=classifiers.STAGES
     )
     terminal.write_line(f"{len(images)} images, networks of {run.name}. Not for clinical use.")
     table = prediction.predict(
@@ -220,6 +223,18 @@ def predict(options, stages_of) -> int:
     path = files.write_text(Path("predicted.csv"), table.to_csv(index=False, lineterminator="\n"))
     terminal.write_line(f"predictions: {path}")
     return 0
+
+
+def explore(options, stages_of) -> int:
+    """Open a finished run in JupyterLab."""
+    from cxr_helpers.explore import opening
+
+    run = command_line.finished_run(
+        options.explore, BUILD, stages_of, option="--explore", stages=opening.STAGES
+    )
+    notebook = terminal.short_path(run.folder / opening.NOTEBOOK)
+    terminal.write_line(f"{notebook} opens in JupyterLab; Ctrl-C ends it. Not for clinical use.")
+    return opening.open_in_jupyterlab(run)
 
 
 def typeset(options, values, run, log) -> int:

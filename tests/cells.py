@@ -1,6 +1,7 @@
 """Single cells of the notebooks, run on planted data in an instant."""
 
 import json
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -15,8 +16,7 @@ def run(notebook: str, /, *ids: str, **planted) -> dict:
 
     A planted ``figure`` or ``table`` receives what is shown, its id and its rendered caption.
     """
-    cells = json.loads((FOLDER / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
-    source = {cell["id"]: "".join(cell["source"]) for cell in cells}
+    source = {cell["id"]: "".join(cell["source"]) for cell in _cells(notebook)}
     names: dict = {}
     exec(compile(source[f"{notebook[:2]}-04"], f"{notebook}, imports", "exec"), names)
     names |= planted
@@ -26,10 +26,49 @@ def run(notebook: str, /, *ids: str, **planted) -> dict:
             names[name] = _captioned(planted[name], show)
     names.setdefault("text", show.text)
     for cell in ids:
-        declares = "radiographs.evaluation()" in source[cell]
-        with planted["radiographs"].evaluation() if declares else nullcontext():
-            exec(compile(source[cell], f"{notebook}, cell {cell}", "exec"), names)
+        _execute(source[cell], f"{notebook}, cell {cell}", names)
     return names
+
+
+def play(notebook: str, run, folder: Path, /, **changed) -> dict:
+    """Run all cells of a notebook on the earlier stages of a run; return all names.
+
+    Parameters
+    ----------
+    notebook : str
+    run : Run
+        Whose parameters the notebook gets; it stays unchanged.
+    folder : Path
+        For the artifacts.
+    **changed
+        Parameters with other values.
+    """
+    for stage in run.graph.upstream([notebook]):
+        shutil.copytree(run.stage(stage), folder / "run" / "stages" / stage, dirs_exist_ok=True)
+    parameters = run.manifest(notebook)["recipe"]["parameters"] | changed
+    parameters |= {"run_dir": str(folder / "run"), "cache_dir": str(folder / "cache")}
+    names: dict = {}
+    for cell in _cells(notebook):
+        tags, source = cell["metadata"].get("tags", []), "".join(cell["source"])
+        if "setup" in tags or cell["cell_type"] != "code":
+            continue
+        _execute(source, f"{notebook}, cell {cell['id']}", names)
+        if "parameters" in tags:
+            unknown = set(changed) - set(names)
+            assert not unknown, f"{notebook} has no parameter {unknown}"
+            names |= {name: value for name, value in parameters.items() if name in names}
+    return names
+
+
+def _cells(notebook: str) -> list[dict]:
+    return json.loads((FOLDER / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
+
+
+def _execute(source: str, place: str, names: dict) -> None:
+    """Run a cell; one that declares an evaluation is a context outside of IPython."""
+    declares = "radiographs.evaluation()" in source
+    with names["radiographs"].evaluation() if declares else nullcontext():
+        exec(compile(source, place, "exec"), names)
 
 
 def _captioned(publish, show):

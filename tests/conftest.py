@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+import chain
 import pytest
 import tiny
 
@@ -46,6 +47,12 @@ def _finished(tmp_path_factory):
     assert done.code == 0, done.text
     assert project.take_log() == list(graph.default())
     return project
+
+
+@pytest.fixture(scope="session")
+def on_phantoms(tmp_path_factory):
+    """Return a small run of the real notebooks on phantoms; no test changes it."""
+    return chain.shared_run(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

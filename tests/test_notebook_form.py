@@ -40,7 +40,7 @@ def code(cells):
 
 
 def test_folder_contains_the_seven_stages():
-    assert sorted(p.stem for p in FOLDER.glob("*.ipynb")) == list(graph.default())
+    assert sorted(p.stem for p in FOLDER.glob("*.ipynb")) == [*graph.default(), "explore"]
 
 
 def test_no_cell_has_stored_outputs(code):
@@ -53,11 +53,11 @@ def test_every_section_has_prose_and_all_but_the_last_have_code(cells):
         if cell["cell_type"] == "markdown" and source(cell).startswith("#"):
             sections.append([])
         sections[-1].append(cell)
-    *body, findings, limitations = sections
-    assert [c["cell_type"] for c in limitations] == ["markdown"]
+    *body, findings, limitations, exercises = sections
+    assert [c["cell_type"] for c in limitations + exercises] == ["markdown"] * 2
     for section in [*body, findings]:
         assert "code" in {c["cell_type"] for c in section}, source(section[0])
-    for section in [*body, limitations]:
+    for section in [*body, limitations, exercises]:
         assert source(section[0]).strip().count("\n"), source(section[0])
 
 
@@ -94,6 +94,8 @@ def test_listed_outputs_are_those_that_are_saved(cells, code):
 def test_colab_cell_is_identical_in_all_notebooks(cells):
     assert tags(cells[2]) == ["setup"]
     assert source(cells[2]) == source(NOTEBOOKS["01_data"]["cells"][2])
+    explore = json.loads((FOLDER / "explore.ipynb").read_text(encoding="utf-8"))
+    assert source(explore["cells"][2]) == source(cells[2])
 
 
 def test_parameters_are_typed_literals_with_a_comment(name, cells):
@@ -121,10 +123,11 @@ def test_all_imports_are_in_one_cell(code):
     assert importing == [code[2]["id"]]
 
 
-def test_closes_with_findings_and_limitations(cells):
+def test_closes_with_findings_limitations_and_exercises(cells):
     headings = [source(c).splitlines()[0] for c in cells if c["cell_type"] == "markdown"]
-    assert headings[-2:] == ["## What we found", "## What could be wrong"]
-    assert "**Next:**" in source(cells[-1])
+    assert headings[-3:] == ["## What we found", "## What could be wrong", "## Predict, then run"]
+    assert "**Next:**" in source(cells[-2])
+    assert tags(cells[-1]) == ["notebook-only"]
 
 
 def test_reads_only_declared_stages(name, code):

@@ -19,7 +19,15 @@ MODULES = sorted(
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 NEED_TENSORFLOW = {
     "anomaly.reconstruction",
+    "explain.attributions",
+    "explain.covering",
+    "explain.explained",
     "explain.gradcam",
+    "explain.interventions",
+    "explain.removal",
+    "explain.sanity",
+    "explore.panel",
+    "explore.session",
     "models.architectures",
     "models.augmentation",
     "models.checkpoints",
@@ -29,6 +37,7 @@ NEED_TENSORFLOW = {
     "models.training",
     "shortcuts.ablation",
     "shortcuts.border",
+    "shortcuts.twins",
 }
 # Modules without a test file of their own: where they are tested instead.
 TESTED_BY = dict.fromkeys(
@@ -37,6 +46,7 @@ TESTED_BY = dict.fromkeys(
 ) | {
     "figures.xrays": "figures/test_charts.py",
     "models.networks": "models/test_new_network.py",
+    "pipeline.classifiers": "explore/test_session.py",
     "pipeline.command_line": "test_run_all.py",
     "pipeline.display": "test_run_all.py",
     "pipeline.fork_server": "pipeline/test_kernels.py",

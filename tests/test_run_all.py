@@ -84,7 +84,7 @@ def test_invalid_option_is_refused(capsys, arguments, words):
 
 @pytest.mark.parametrize(
     "option",
-    "--data --preset --weights-from --set --seed --seeds --only --from --predict --run --timeout "
+    "--data --preset --weights-from --set --seed --seeds --only --from --predict --explore --run --timeout "
     "--title --author --course".split(),
 )
 @pytest.mark.parametrize("value", ["", " "])

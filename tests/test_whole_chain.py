@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pdfua
 import pytest
 from browser import CHROMIUM, inspect
+from chain import SMALL, run_into
 from PIL import Image
 from pypdf import PdfReader
 
@@ -22,34 +24,8 @@ from cxr_helpers.pipeline.runs import Run
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]  # a fixture is a whole run
 
 ROWS = [row for row in graph.default().rows if not row.optional]
-SMALL = {
-    **{"n_phantoms": 100, "image_size": 32, "epochs": 2, "study_images": 16},
-    **{"ours_widths": "4,8", "ours_crop_size": 16, "ours_test_size": 24},
-    **{"max_images": 60, "images_per_row": 2, "images_per_mean": 2, "patch_share": 0.5},
-}
 NO_VALIDATION = {"validation_fraction": 0, "contiguous_fraction": 0}
 HOSTILE = "<img src=x onerror=alert(1)> $x$.txt"
-
-
-def run_into(build, *arguments, settings=SMALL):
-    """Run the command line with results in ``build``; return its exit code."""
-    before, run_all.BUILD = run_all.BUILD, build
-    options = ["--preset", "quick"]
-    for name, value in settings.items():
-        options += ["--set", f"{name}={value}"]
-    if "--weights-from" in arguments:  # with the parameters of that run
-        options = []
-    try:
-        return run_all.main([*options, *arguments])
-    finally:
-        run_all.BUILD = before
-
-
-@pytest.fixture(scope="module")
-def on_phantoms(tmp_path_factory):
-    build = tmp_path_factory.mktemp("ein Ordner mit ü")
-    assert run_into(build, "--author", "A. Student", "--course", "Course 101") == 0
-    return Run(build / "phantom-quick")
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +145,12 @@ def test_pdf_contains_titles_rows_and_every_figure(run):
     for notebook in executed(run).values():
         title = "".join(notebook["cells"][0]["source"]).splitlines()[0].removeprefix("# ")
         assert any(title in heading for heading in headings)
+
+
+def test_pdf_passes_the_rules_of_pdfua(run):
+    """The subset of PDF/UA-1 that this validator checks; Typst itself refuses what it can see."""
+    found = pdfua.validate(run.folder / "report.pdf").findings
+    assert [(finding.rule_id, finding.message) for finding in found] == []
 
 
 def test_phantoms_are_labelled_synthetic_on_title_page_and_in_every_caption(on_phantoms):

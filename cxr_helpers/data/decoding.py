@@ -8,6 +8,7 @@ import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ ALWAYS_ALLOWED = 5  # unreadable images, however few there are
 
 
 def decode(
-    source: Path | np.ndarray, size: int, *, framing: str = "squeeze"
+    source: Path | BinaryIO | np.ndarray, size: int, *, framing: str = "squeeze"
 ) -> tuple[np.ndarray, dict]:
     """Decode one image to a square.
 
@@ -37,7 +38,7 @@ def decode(
 
     Parameters
     ----------
-    source : Path or ndarray of uint8, shape (height, width)
+    source : Path, binary file or ndarray of uint8, shape (height, width)
         A JPEG or PNG file of any mode, at most 100 megapixels; or grey levels, 0 to 255.
     size : int
         Height and width of the result.
@@ -82,7 +83,7 @@ def decode(
     return np.asarray(grey, dtype=np.uint8), facts
 
 
-def _opened(source: Path | np.ndarray) -> Image.Image:
+def _opened(source: Path | BinaryIO | np.ndarray) -> Image.Image:
     if isinstance(source, np.ndarray):
         return Image.fromarray(source)
     return Image.open(source, formats=("JPEG", "PNG"))

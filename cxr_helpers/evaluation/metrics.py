@@ -18,6 +18,21 @@ def accuracy(y_true: np.ndarray, y_pred: np.ndarray, weights: np.ndarray) -> np.
     return _ratio(weights @ (y_true == y_pred), weights.sum(axis=1))
 
 
+def mean(_: object, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the mean of a number that each image has; NaN leaves an image out.
+
+    Parameters
+    ----------
+    _ : object
+        In the place of the labels, which are not read.
+    values : array of float, shape (n,)
+    weights : array, shape (draws, n)
+    """
+    values, weights = np.asarray(values, dtype=float), np.asarray(weights)
+    known = np.isfinite(values)
+    return _ratio(weights[:, known] @ values[known], weights[:, known].sum(axis=1))
+
+
 def sensitivity(y_true: np.ndarray, y_pred: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the recall of class 1."""
     return _recall(y_true, y_pred, weights, of=1)

@@ -21,6 +21,7 @@ def gradcam(
     layer: str,
     class_index: int,
     upsample: bool = True,
+    by_position: bool = False,
 ) -> np.ndarray:
     """Return Grad-CAM heat maps for a batch of images.
 
@@ -40,6 +41,8 @@ def gradcam(
     upsample : bool
         Whether the maps are resampled to the size of the images: bilinearly between the centres
         of the cells' receptive fields, constant beyond the outermost centres.
+    by_position : bool
+        Whether each position keeps its own gradient: HiResCAM, see ``attributions.hires_cam``.
 
     Returns
     -------
@@ -56,19 +59,37 @@ def gradcam(
     feature_map = _layer(model, layer).output
     if len(feature_map.shape) != 4:
         raise ValueError(f"layer {layer!r} of {model.name} has no feature maps (n, h, w, c)")
-    explained = keras.Model(model.inputs, [feature_map, _logits(model)])
+    explained = keras.Model(model.inputs, [feature_map, logits(model)])
     batch = tf.convert_to_tensor(images.astype(np.float32)[..., None] / 255.0)
     with tf.GradientTape() as tape:
         tape.watch(batch)
-        features, logits = explained([batch], training=False)
-        score = _class_score(logits, class_index)
+        features, outputs = explained([batch], training=False)
+        score = _class_score(outputs, class_index)
     gradients = tf.cast(tape.gradient(score, features), tf.float32)
-    weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
+    weights = gradients if by_position else tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
     maps = tf.nn.relu(tf.reduce_sum(weights * tf.cast(features, tf.float32), axis=-1)).numpy()
     if not upsample:
         return maps
-    centres = cell_centres(model, layer)
-    weights = [_interpolation(*axis) for axis in zip(centres, images.shape[1:3], strict=True)]
+    return upsampled(maps, cell_centres(model, layer), images.shape[1])
+
+
+def upsampled(maps: np.ndarray, centres: tuple[np.ndarray, np.ndarray], size: int) -> np.ndarray:
+    """Return maps of a layer's cells at the size of the image.
+
+    Parameters
+    ----------
+    maps : ndarray of float, shape (n, h, w)
+    centres : two ndarrays of float, shape (h,) and (w,)
+        From ``cell_centres``.
+    size : int
+        Height and width of the image in pixels.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, size, size)
+        Bilinear between the centres of the cells' receptive fields, constant beyond the outermost.
+    """
+    weights = [_interpolation(axis, size) for axis in centres]
     return np.einsum("nij,iy,jx->nyx", maps, *weights, optimize=True).astype(np.float32)
 
 
@@ -159,8 +180,14 @@ def _layer(model: keras.Model, name: str) -> keras.Layer:
     return model.get_layer(name)
 
 
-def _logits(model: keras.Model) -> keras.KerasTensor:
-    """Return the output of a model without the activation of its last layer."""
+def logits(model: keras.Model) -> keras.KerasTensor:
+    """Return the output of a model without the activation of its last layer.
+
+    Raises
+    ------
+    ValueError
+        If the last layer is not Dense.
+    """
     last = model.layers[-1]
     if not isinstance(last, keras.layers.Dense):
         raise ValueError(f"{model.name} ends with {type(last).__name__}: expected Dense")

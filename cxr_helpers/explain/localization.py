@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import average_precision_score
 
 
 def score_maps(maps: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
@@ -24,8 +25,10 @@ def score_maps(maps: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
     pandas.DataFrame
         One row per image: ``hit`` (the pointing game: 1 if the maximum lies inside the mask,
         0 if outside or if the map is 0; the expected value if ties were broken at random),
-        ``heat`` (fraction of the total heat inside, NaN if the map is 0) and ``area`` (fraction
-        of the image inside: the expected value of both for an uninformative map).
+        ``heat`` (fraction of the total heat inside, NaN if the map is 0), ``rank`` (fraction of the
+        hottest pixels, as many as the mask has, that lie inside), ``auprc`` (average precision of
+        the heat for the pixels inside) and ``area`` (fraction of the image inside: the expected
+        value of all for an uninformative map). With an empty mask ``rank`` and ``auprc`` are NaN.
 
     Raises
     ------
@@ -39,13 +42,28 @@ def score_maps(maps: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
     total = heat.sum(axis=1)
     within = (heat * inside).sum(axis=1)
     hottest = (heat == heat.max(axis=1, keepdims=True)) & (heat > 0)
+    ranked = [_ranked(values, mask) for values, mask in zip(heat, inside, strict=True)]
     return pd.DataFrame(
         {
             "hit": (hottest & inside).sum(axis=1) / np.maximum(1, hottest.sum(axis=1)),
             "heat": np.divide(within, total, out=np.full(len(heat), np.nan), where=total > 0),
+            "rank": [rank for rank, _ in ranked],
+            "auprc": [precision for _, precision in ranked],
             "area": inside.mean(axis=1),
         }
     )
+
+
+def _ranked(heat: np.ndarray, inside: np.ndarray) -> tuple[float, float]:
+    """Return the rank in the mask and the average precision of one map."""
+    n = int(inside.sum())
+    if n == 0:
+        return np.nan, np.nan
+    lowest = np.partition(heat, -n)[-n]
+    above, tied = heat > lowest, heat == lowest
+    share = (n - above.sum()) / tied.sum()  # of the tied pixels that still fit
+    rank = ((above & inside).sum() + share * (tied & inside).sum()) / n
+    return float(rank), float(average_precision_score(inside, heat))
 
 
 def box_masks(boxes: np.ndarray, size: int) -> np.ndarray:

@@ -6,7 +6,7 @@ doi:10.1007/978-3-319-10590-1_53.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -82,24 +82,52 @@ def occlusion_map(
     height, width = image.shape
     scaled = image.astype(np.float32) / 255.0
     grey = float(scaled.mean()) if fill is None else fill
-    corners = [
-        (top, left)
-        for top in positions(height, patch=patch, stride=stride)
-        for left in positions(width, patch=patch, stride=stride)
-    ]
-    reference = None
-    total = np.zeros((height, width), dtype=np.float64)
-    counts = np.zeros((height, width), dtype=np.int64)
-    for first in range(0, len(corners), batch_size):
-        batch = corners[first : first + batch_size]
+    places = corners(height, width, patch=patch, stride=stride)
+    reference, falls = None, []
+    for first in range(0, len(places), batch_size):
+        batch = places[first : first + batch_size]
         copies = np.repeat(scaled[None, :, :, None], len(batch) + 1, axis=0)
         for copy, (top, left) in zip(copies[1:], batch, strict=True):
             copy[top : top + patch, left : left + patch] = grey
         scores = np.asarray(score(copies), dtype=np.float64).reshape(-1)
         reference = scores[0] if reference is None else reference
-        for value, (top, left) in zip(scores[1:], batch, strict=True):
-            total[top : top + patch, left : left + patch] += reference - value
-            counts[top : top + patch, left : left + patch] += 1
+        falls += list(reference - scores[1:])
+    return mean_fall(falls, places, patch=patch, shape=image.shape)
+
+
+def corners(height: int, width: int, *, patch: int, stride: int) -> list[tuple[int, int]]:
+    """Return the first row and column of each patch, see ``positions``."""
+    return [
+        (int(top), int(left))
+        for top in positions(height, patch=patch, stride=stride)
+        for left in positions(width, patch=patch, stride=stride)
+    ]
+
+
+def mean_fall(
+    falls: Sequence[float], places: Sequence[tuple[int, int]], *, patch: int, shape: tuple[int, int]
+) -> np.ndarray:
+    """Return the mean fall of the score over the patches that cover a pixel.
+
+    Parameters
+    ----------
+    falls : sequence of float
+        Of each patch.
+    places : sequence of (int, int)
+        First row and column of each patch; together they cover every pixel.
+    patch : int
+        Side of the patches in pixels.
+    shape : (int, int)
+        Of the image.
+
+    Returns
+    -------
+    ndarray of float32, of that shape
+    """
+    total, counts = np.zeros(shape), np.zeros(shape)
+    for fall, (top, left) in zip(falls, places, strict=True):
+        total[top : top + patch, left : left + patch] += fall
+        counts[top : top + patch, left : left + patch] += 1
     return (total / counts).astype(np.float32)
 
 

@@ -98,14 +98,22 @@ class Captions:
         )
 
     def table(
-        self, frame: pd.DataFrame, id: str, *, formats: Mapping[str, str] | None = None
+        self,
+        frame: pd.DataFrame,
+        id: str,
+        *,
+        formats: Mapping[str, str] | None = None,
+        synthetic: bool | None = None,
     ) -> None:
-        """Display a data frame with its caption, see ``publishing.table``."""
+        """Display a data frame with its caption, see ``publishing.table``.
+
+        ``synthetic`` replaces that of the notebook, for a table about other images.
+        """
         publishing.table(
             frame,
             id=id,
             caption=self.render(id, "caption"),
-            synthetic=self.synthetic,
+            synthetic=self.synthetic if synthetic is None else synthetic,
             formats=formats,
         )
 

@@ -5,8 +5,10 @@ Images are shown in grey over the full range 0 to 255, so that exposures can be 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.cm import ScalarMappable
@@ -14,6 +16,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
+from PIL import Image
 
 from cxr_helpers.figures import charts  # noqa: F401  (sets the style)
 
@@ -98,16 +101,14 @@ def overlays(
     fig, axes, titles = _canvas(2 * len(images), columns, side=side, titles=titles, bar=0.75)
     values = np.abs(np.concatenate([np.asarray(m).ravel() for m in maps]))
     limit = limit or float(np.quantile(values, 0.995)) or 1.0
-    style = {"cmap": "RdBu_r", "vmin": -limit} if signed else {"cmap": "inferno", "vmin": 0}
+    style = _style(signed, limit)
     for i, (row, heats) in enumerate(zip(images, maps, strict=True)):
         for j, (image, heat) in enumerate(zip(row, heats, strict=True)):
             above, below = axes[2 * i][j], axes[2 * i + 1][j]
             for ax in (above, below):
                 ax.imshow(image, cmap="gray", vmin=0, vmax=255)
                 ax.set_visible(True)
-            # the image shows through where the map is near 0
-            opacity = 0.15 + 0.6 * np.clip(np.abs(heat) / limit, 0, 1)
-            below.imshow(heat, vmax=limit, alpha=opacity, **style)
+            below.imshow(heat, vmax=limit, alpha=_opacity(heat, limit), **style)
             above.set_title(titles[i][j], fontsize=TITLE, pad=2, parse_math=False)
         axes[2 * i][0].set_ylabel(row_labels[i], fontsize=8)
         axes[2 * i + 1][0].set_ylabel("map", fontsize=8)
@@ -116,6 +117,85 @@ def overlays(
         label = label.replace(" (", "\n(")
     fig.colorbar(scale, ax=axes.ravel().tolist(), shrink=0.7, label=label, aspect=30, pad=0.01)
     return fig
+
+
+def stacked(
+    images: Sequence[np.ndarray],
+    maps: Mapping[str, Sequence[np.ndarray]],
+    *,
+    row_labels: Sequence[str],
+    titles: Sequence[Sequence[str]],
+    label: str,
+    side: float = 0.8,
+) -> Figure:
+    """Draw images and, below each row, the same images with the maps of several methods.
+
+    Parameters
+    ----------
+    images : sequence of ndarray of uint8, shape (m, size, size)
+        One array per row.
+    maps : mapping of method to sequence of ndarray of float, shape (m, size, size)
+        One array per row, at least 0, as shares of a common largest value.
+    row_labels, titles, label, side
+        As for ``overlays``.
+    """
+    columns, height = max(len(row) for row in images), 1 + len(maps)
+    fig, axes, titles = _canvas(height * len(images), columns, side=side, titles=titles, bar=0.75)
+    for i, row in enumerate(images):
+        for k, (method, rows) in enumerate([("", None), *maps.items()]):
+            for j, image in enumerate(row):
+                ax = axes[height * i + k][j]
+                ax.imshow(image, cmap="gray", vmin=0, vmax=255)
+                ax.set_visible(True)
+                if rows is None:
+                    ax.set_title(titles[i][j], fontsize=TITLE, pad=2, parse_math=False)
+                else:
+                    heat = rows[i][j]
+                    ax.imshow(heat, alpha=_opacity(heat, 1.0), vmax=1.0, **_style(False, 1.0))
+            axes[height * i + k][0].set_ylabel(method or row_labels[i], fontsize=7)
+    scale = ScalarMappable(Normalize(0, 1), "inferno")
+    fig.colorbar(scale, ax=axes.ravel().tolist(), shrink=0.5, label=label, aspect=30, pad=0.01)
+    return fig
+
+
+def png(
+    image: np.ndarray, *, side: int, heat: np.ndarray | None = None, signed: bool = False
+) -> bytes:
+    """Return an image, with a heat map over it where there is one, as a PNG file.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (size, size)
+    side : int
+        Height and width of the picture in pixels.
+    heat : ndarray of float, shape (m, m), optional
+        Of any size; in colours as in ``overlays``, up to its largest absolute value.
+    signed : bool
+        As in ``overlays``.
+    """
+    square = (side, side)
+    picture = Image.fromarray(image).resize(square, Image.Resampling.BICUBIC).convert("RGB")
+    if heat is not None:
+        heat = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(square))
+        limit = float(np.abs(heat).max()) or 1.0
+        style = _style(signed, limit)
+        colours = mpl.colormaps[style["cmap"]](Normalize(style["vmin"], limit)(heat))[..., :3]
+        opacity = _opacity(heat, limit)[..., None]
+        mixed = (1 - opacity) * np.asarray(picture) + opacity * 255 * colours
+        picture = Image.fromarray(np.round(mixed).astype(np.uint8))
+    with io.BytesIO() as file:
+        picture.save(file, "PNG", compress_level=1)  # read once, by the browser beside it
+        return file.getvalue()
+
+
+def _style(signed: bool, limit: float) -> dict:
+    """Return colour map and lower end of a heat map."""
+    return {"cmap": "RdBu_r", "vmin": -limit} if signed else {"cmap": "inferno", "vmin": 0}
+
+
+def _opacity(heat: np.ndarray, limit: float) -> np.ndarray:
+    """Return the opacity of a heat map: the image shows through where it is near 0."""
+    return 0.15 + 0.6 * np.clip(np.abs(heat) / limit, 0, 1)
 
 
 def mean_maps(

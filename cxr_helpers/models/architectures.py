@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -190,6 +191,12 @@ def trained_residual_cnn(options: Path, weights: Path) -> keras.Model:
     model = residual_cnn(**json.loads(options.read_text(encoding="utf-8")))
     model.load_weights(weights)
     return model
+
+
+def last_block(model: keras.Model) -> str:
+    """Return the name of the last feature map of a residual network."""
+    blocks = [layer.name for layer in model.layers if re.fullmatch(r"block\d+", layer.name)]
+    return max(blocks, key=lambda name: int(name.removeprefix("block")))
 
 
 def _convolution(x, width: int, kernel: int, *, strides: int = 1, name: str):

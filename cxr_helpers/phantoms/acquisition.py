@@ -17,10 +17,15 @@ def unevenness(size: int, rng: np.random.Generator) -> np.ndarray:
     return waves @ rng.standard_normal((8, 8), dtype=np.float32) @ waves.T / 2
 
 
-def marker(size, block, pneumonia, bias, rng) -> tuple[np.ndarray, dict[str, int]]:
-    """Draw the lead letter "R" along the viewer's left edge; return it with its box."""
+def marker(
+    size, block, pneumonia, bias, rng, *, level: float | None = None
+) -> tuple[np.ndarray, dict[str, int]]:
+    """Draw the lead letter "R" along the viewer's left edge; return it with its box.
+
+    ``level``, 0 to 1, replaces the size and height that are drawn.
+    """
     free, biased = rng.uniform(size=2), 0.15 * rng.uniform(size=2) + 0.85 * pneumonia
-    large, high = (1 - bias) * free + bias * biased
+    large, high = (1 - bias) * free + bias * biased if level is None else (level, level)
     tall = (0.075 + 0.06 * large) * size
     left = (0.015 + 0.025 * rng.uniform()) * size
     top = 0.03 * size + (1 - high) * (0.94 * size - tall)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import partial
@@ -191,7 +191,79 @@ def _shared(total: int, shares: list[float]) -> list[int]:
     return parts.tolist()
 
 
-def _image(i, name, patient, *, size, seed, lesion_contrast, marker_bias) -> tuple:
+def redraw(
+    index: pd.DataFrame,
+    *,
+    n: int,
+    size: int = 128,
+    seed: int = 0,
+    splits: Mapping[str, float] = SPLITS,
+    threads: int | None = None,
+    changes: Sequence[Mapping[str, object]] | Mapping[str, object] = MappingProxyType({}),
+    **options: float,
+) -> np.ndarray:
+    """Draw some of ``render``'s images again, with lesion or marker changed.
+
+    Parameters
+    ----------
+    index : pandas.DataFrame
+        Rows of ``Phantoms.index``, of which only ``file`` is read.
+    n, size, seed, splits
+        As for ``render``: those of the first drawing.
+    threads : int, optional
+        Number of threads; by default one for each processor.
+    changes : mapping, or a sequence of one for each image
+        What differs from the first drawing; with nothing, the images are the same:
+
+        ``lesion`` (str)
+            Class of ``SHARES`` whose lesion is drawn.
+        ``severity`` (float)
+            Of the lesion, 0 (none) to 1.
+        ``marker`` (float or None)
+            Size and height of the marker, 0 (small, at the bottom) to 1 (large, at the top); None
+            for no marker.
+    **options
+        ``lesion_contrast`` and ``marker_bias``, as for ``render``.
+
+    Returns
+    -------
+    ndarray of uint8, shape (len(index), size, size)
+
+    Raises
+    ------
+    ValueError
+        If a file is not one of the images of ``render(n=n, seed=seed)``.
+    """
+    drawn = (
+        patient_list(n, seed=seed, splits=splits).reset_index(names="position").set_index("file")
+    )
+    if len(strange := index.loc[~index["file"].isin(drawn.index), "file"]):
+        raise ValueError(f"{strange.iloc[0]} is not one of {n} phantoms of the seed {seed}")
+    rows = drawn.loc[index["file"]]
+    each = [changes] * len(rows) if isinstance(changes, Mapping) else changes
+    known = {"lesion_contrast": 1.0, "marker_bias": 0.0} | options
+
+    def draw(i: int, class_name: str, patient: int, change: Mapping[str, object]) -> np.ndarray:
+        return _image(i, class_name, patient, size=size, seed=seed, **known, **change)[0]
+
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        columns = (rows[name] for name in ("position", "class_name", "patient"))
+        return np.stack(list(pool.map(draw, *columns, each)))
+
+
+def _image(
+    i,
+    name,
+    patient,
+    *,
+    size,
+    seed,
+    lesion_contrast,
+    marker_bias,
+    lesion=None,
+    severity=None,
+    marker="as drawn",
+) -> tuple:
     """Draw image ``i``: image, lesion mask, lung mask, and further columns of its index row.
 
     Build and vessels are drawn from a random stream of the patient, all else from streams of the
@@ -199,7 +271,7 @@ def _image(i, name, patient, *, size, seed, lesion_contrast, marker_bias) -> tup
     """
     person = np.random.default_rng([seed, 1, [*SHARES].index(name), patient])
     build = anatomy.habitus(person)
-    setting, marking, lesion, texture, grain = (
+    setting, marking, lesions_stream, texture, grain = (
         np.random.default_rng([seed, 2, i, stream]) for stream in range(5)
     )
     technique = SimpleNamespace(
@@ -215,7 +287,8 @@ def _image(i, name, patient, *, size, seed, lesion_contrast, marker_bias) -> tup
     tree = sum(drawn_lines(*calibre) for calibre in vessels.vessels(person, build))
     septa = drawn_lines(*vessels.reticulum(texture, lines=260, reach=0.22))
 
-    dense, interstitial, severity = lesions.lesion(x, y, name, build, lesion)
+    dense, interstitial, own = lesions.lesion(x, y, lesion or name, build, lesions_stream)
+    severity = own if severity is None else severity
     extent = np.maximum(dense, interstitial)
     dense, interstitial = (severity * lesion_contrast * m for m in (dense, interstitial))
     hila = sum(
@@ -236,7 +309,11 @@ def _image(i, name, patient, *, size, seed, lesion_contrast, marker_bias) -> tup
     soft = soft - max(technique.gas, 0) * anatomy.step(1 - gas, 0.35)
     attenuation = soft + anatomy.bones(x, y, build, technique.arm) + chest
 
-    letter, box = acquisition.marker(size, block, name != "normal", marker_bias, marking)
+    level = None if marker == "as drawn" else marker
+    letter, box = acquisition.marker(
+        size, block, name != "normal", marker_bias, marking, level=level
+    )
+    letter = letter if marker is not None else np.zeros_like(letter)
     image = acquisition.expose(attenuation, letter, technique, grain)
     mask = (extent > 0.4) & (air > 0.5)
     masks = (_reduced(m.astype(np.float32), block) > 0.5 for m in (mask, air > 0.5))

@@ -64,6 +64,11 @@ def parse(
         "--predict", nargs="+", metavar=("RUN", "IMAGES"),
         help="predict images (files or folders) with the networks of a finished run; writes predicted.csv",
     )  # fmt: skip
+    text(
+        "--explore",
+        metavar="RUN",
+        help="open a finished run in JupyterLab, to play with its networks",
+    )
     text("--run", metavar="NAME", help="name of the run's folder under report/build")
     add("--dry-run", action="store_true", help="show which stages would run, and why; run nothing")
     add(

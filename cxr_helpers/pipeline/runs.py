@@ -29,7 +29,7 @@ SCRATCH = "scratch"  # artifacts of notebooks that are opened by hand
 SEEDS = "seeds"  # the same stages, run with other seeds
 SOURCE = "origin.json"  # where the images came from
 LOCK, OWNER = ".lock", ".owner"
-FORMAT = 3  # of the artifacts; to be raised when those of earlier versions cannot be read
+FORMAT = 4  # of the artifacts; to be raised when those of earlier versions cannot be read
 REPORT_FILES = ("report.html", "report.pdf", "results.csv", "results.json")
 
 
@@ -105,6 +105,10 @@ class Run:
             and manifest["declared"] == self.outputs_digest(stage)
             and self.damaged_output(stage) is None
         )
+
+    def is_usable(self, stage: str) -> bool:
+        """Return whether a stage is complete, and made by a version that this one can read."""
+        return self.is_complete(stage) and self.is_readable(stage)
 
     def manifest(self, stage: str) -> dict | None:
         """Return a stage's manifest, or None where the runner never finished it."""

@@ -72,7 +72,7 @@ class Stage:
         if self.by_hand and self.run.owner is None:
             missing = [e for e in reads if self._source(e).outputs_digest(e) is None]
             if missing:
-                self.run = standalone.quick_run(self.run, name, missing=missing)
+                self.run = standalone.quick_run(self.run, reads, missing=missing)
         self._inputs = {earlier: self._finished(earlier) for earlier in reads}
         if self.by_hand:
             self._check_agreement()

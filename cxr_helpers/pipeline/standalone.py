@@ -18,8 +18,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 STAGE_BEGINS = re.compile(r"[0-9]{2}_\w+: ")  # in a line of the runner
 
 
-def quick_run(run: Run, stage: str, *, missing: Sequence[str]) -> Run:
-    """Return a run on phantoms with everything that a stage reads; make what it lacks.
+def quick_run(run: Run, stages: Sequence[str], *, missing: Sequence[str]) -> Run:
+    """Return a run on phantoms in which some stages are finished; make what it lacks.
 
     It is the run of ``run_all.py --preset quick``, made by that command in a process of its own. One
     line states beforehand what is made and about how long it takes; the runner's line of each stage
@@ -29,10 +29,10 @@ def quick_run(run: Run, stage: str, *, missing: Sequence[str]) -> Run:
     ----------
     run : Run
         The run that lacks a stage; it is not changed.
-    stage : str
-        The stage whose notebook is opened.
+    stages : sequence of str
+        The stages to be read.
     missing : sequence of str
-        The stages that ``run`` lacks.
+        Those that ``run`` lacks.
 
     Raises
     ------
@@ -40,8 +40,8 @@ def quick_run(run: Run, stage: str, *, missing: Sequence[str]) -> Run:
         If a stage fails, with the runner's message.
     """
     quick = Run(PROJECT / "report" / "build" / f"phantom-{PRESET}", run.graph)
-    needed = run.graph.upstream([stage])
-    lacking = [s for s in run.graph if s in needed and not _is_usable(quick, s)]
+    needed = {*stages, *run.graph.upstream(stages)}
+    lacking = [s for s in run.graph if s in needed and not quick.is_usable(s)]
     finished = run.folder.parent.glob(f"*/stages/{missing[0]}/{DECLARED}")
     others = sorted({path.parents[2].name for path in finished} - {quick.name})
     text = f"{run.name} has no finished {', '.join(missing)}"
@@ -55,10 +55,6 @@ def quick_run(run: Run, stage: str, *, missing: Sequence[str]) -> Run:
     if lacking:
         _make(lacking)
     return quick
-
-
-def _is_usable(run: Run, stage: str) -> bool:
-    return run.is_complete(stage) and run.is_readable(stage)
 
 
 def _make(stages: Sequence[str]) -> None:

@@ -110,3 +110,11 @@ def test_invalid_input_is_named_in_the_message(metric, y_true, predictions, mess
 def test_empty_input_is_refused():
     with pytest.raises(ValueError, match="no images"):
         metrics.accuracy([], [], np.ones((1, 0)))
+
+
+def test_mean_is_that_of_the_values_that_are_known():
+    values = np.where(np.arange(N) % 7, RNG.random(N), np.nan)
+    known = np.isfinite(values)
+    expected = [np.average(values[known], weights=w[known]) for w in WEIGHTS]
+    assert metrics.mean(None, values, WEIGHTS) == pytest.approx(expected)
+    assert np.isnan(metrics.mean(None, np.full(N, np.nan), WEIGHTS)).all()

@@ -245,3 +245,19 @@ def test_model_without_final_dense_layer_is_refused(images):
     )
     with pytest.raises(ValueError, match="ends with Softmax: expected Dense"):
         gradcam.gradcam(model, images, layer="conv", class_index=1)
+
+
+def test_map_by_position_keeps_each_gradient(images):
+    """Flattened: the dense weights differ between positions, and only one position is used."""
+    inputs = keras.Input((6, 6, 1))
+    outputs = layers.Dense(1, activation="sigmoid")(layers.Flatten()(convolution()(inputs)))
+    model = keras.Model(inputs, outputs)
+    weights = np.zeros((72, 1))
+    weights[2 * 7] = 3.0  # row 1, column 1, first channel
+    planted(model, weights)
+    options = {"layer": "conv", "class_index": 1, "upsample": False}
+    heat = gradcam.gradcam(model, images, by_position=True, **options)
+    expected = np.zeros((3, 6, 6))
+    expected[:, 1, 1] = 3 * images[:, 1, 1] / 255
+    assert np.allclose(heat, expected, atol=1e-6)
+    assert (gradcam.gradcam(model, images, **options) > 0).sum() > 3

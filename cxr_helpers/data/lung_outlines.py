@@ -1,0 +1,151 @@
+"""Outlines of the lungs that people drew, for real images: found, matched and counted.
+
+A folder holds one mask for each image, of the image's name, or the annotations of the V7 COVID-19
+X-ray dataset (CC BY 4.0, github.com/v7labs/covid-19-xray-dataset), whose masks carry no names: these
+are matched by stored size, only where one mask and one image have it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, UnidentifiedImageError
+
+from cxr_helpers.data import decoding
+from cxr_helpers.system.errors import DataError
+
+COMMIT = "51fca0d0d089b2fa7b0b95f0aed32ebaebd561f2"
+FINGERPRINT = "ed94edcb2ac10d5d2a8beeab0626993e47338b4b7a9ca8002e32d6f01bb37b2d"
+LUNG = 200  # grey level from which a pixel is lung; V7 writes 255, and 127 for "ignore"
+SHAPE = 0.02  # by how much the aspect ratios of mask and image may differ, relatively
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """Lung masks of some of the images.
+
+    Attributes
+    ----------
+    masks : ndarray of bool, shape (n, size, size)
+        All False where an image has none.
+    found : ndarray of bool, shape (n,)
+        Whether an image has one.
+    by : str
+        ``"name"`` or ``"stored size"``.
+    counts : dict of str to int
+        How many masks and images were left out, by reason.
+    """
+
+    masks: np.ndarray
+    found: np.ndarray
+    by: str
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def notes(self) -> str:
+        """Return in one sentence what was matched and what was left out."""
+        left = "; ".join(f"{number} {reason}" for reason, number in self.counts.items() if number)
+        text = f"{int(self.found.sum())} of {len(self.found)} images have lung outlines, matched by {self.by}"
+        return text + (f" ({left})." if left else ".")
+
+
+def read(folder: str | Path, index: pd.DataFrame, *, size: int, framing: str) -> Outlines:
+    """Return the lung masks of images.
+
+    Parameters
+    ----------
+    folder : path
+        PNG files, in folders below it too.
+    index : pandas.DataFrame
+        One row per image: ``file``, ``width`` and ``height`` (in pixels, as stored).
+    size : int
+        Height and width of the result in pixels.
+    framing : str
+        How the images were made square, see ``decoding.decode``.
+
+    Raises
+    ------
+    DataError
+        If the folder does not exist or holds no PNG file, or no mask fits an image.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(
+            f"lung_masks {folder} is not a folder: expected PNG files named like the images"
+        )
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".png")
+    if not paths:
+        raise DataError(f"lung_masks {folder} holds no PNG file: expected one for each image")
+    stems = index["file"].map(lambda file: Path(file).stem)
+    named = set(stems) & {path.stem for path in paths}
+    counts: Counter[str] = Counter()
+    match = _by_name if named else _by_size
+    pairs = dict(match(paths, index.assign(stem=stems), counts))
+    masks = np.zeros((len(index), size, size), dtype=bool)
+    found = np.zeros(len(index), dtype=bool)
+    for row, path in pairs.items():
+        mask, fault = _mask(path, index.iloc[row], size=size, framing=framing)
+        if mask is None:
+            counts[fault] += 1
+        else:
+            masks[row], found[row] = mask, True
+    counts["images without a mask"] = int((~found).sum())
+    if not found.any():
+        reasons = "; ".join(f"{number} {reason}" for reason, number in counts.items() if number)
+        raise DataError(f"lung_masks {folder}: no mask fits an image ({reasons})")
+    return Outlines(masks, found, "name" if named else "stored size", dict(counts))
+
+
+def _by_name(paths: list[Path], index: pd.DataFrame, counts: Counter) -> Iterator[tuple[int, Path]]:
+    """Yield row and mask where one image and one mask have a name."""
+    of_images, of_masks = Counter(index["stem"]), Counter(path.stem for path in paths)
+    rows = {stem: row for row, stem in enumerate(index["stem"])}
+    for path in paths:
+        if path.stem not in rows:
+            counts["masks without an image"] += 1
+        elif of_images[path.stem] > 1 or of_masks[path.stem] > 1:
+            counts["masks whose name several images or masks have"] += 1
+        else:
+            yield rows[path.stem], path
+
+
+def _by_size(paths: list[Path], index: pd.DataFrame, counts: Counter) -> Iterator[tuple[int, Path]]:
+    """Yield row and mask where one image and one mask have a stored size."""
+    sizes = list(zip(index["width"], index["height"], strict=True))
+    of_images, rows = Counter(sizes), {size: row for row, size in enumerate(sizes)}
+    stored = {}
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                stored[path] = image.size
+        except (OSError, UnidentifiedImageError):
+            counts["masks that cannot be read"] += 1
+    of_masks = Counter(stored.values())
+    for path, size in stored.items():
+        if size not in rows:
+            counts["masks without an image"] += 1
+        elif of_images[size] > 1 or of_masks[size] > 1:
+            counts["masks whose size several images or masks have"] += 1
+        else:
+            yield rows[size], path
+
+
+def _mask(
+    path: Path, image: pd.Series, *, size: int, framing: str
+) -> tuple[np.ndarray | None, str]:
+    """Return a mask at the working size, or None and the reason."""
+    try:
+        pixels, facts = decoding.decode(path, size, framing=framing)
+    except OSError:
+        return None, "masks that cannot be read"
+    if facts["mode"] not in ("1", "L", "P", "I;16"):
+        return None, "masks in colour"
+    own, expected = facts["width"] / facts["height"], image["width"] / image["height"]
+    if facts["width"] != facts["height"] and abs(own / expected - 1) > SHAPE:
+        return None, "masks of another shape than their image"
+    mask = pixels >= LUNG
+    return (mask, "") if mask.any() else (None, "empty masks")

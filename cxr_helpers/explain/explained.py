@@ -1,0 +1,136 @@
+"""A classifier with the one score that is explained: the log-odds of pneumonia."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cxr_helpers.data import decoding
+from cxr_helpers.explain import gradcam
+
+BATCH = 64  # images at once
+
+
+class Explained:
+    """A network's log-odds of pneumonia, s = log p(pneumonia) - log p(normal), and its gradients.
+
+    Probabilities saturate: of two images at 0.999 and 0.9999, one may be far surer. With a single
+    sigmoid output s is the logit, with several classes logsumexp over those with pneumonia minus
+    the logit of normal. Computed in float32.
+
+    A network that standardises its input is explained after that layer: covering a part of the
+    image itself would change the mean, and with it the input everywhere else. Its images then have
+    mean 0 and standard deviation 1, and 0 is the mean grey level.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Flat, of a fixed image size, built in float32, ending in a Dense layer: probability of
+        pneumonia, or of several classes, the first of which is normal.
+    feature_map : str
+        Its last layer with feature maps, for Grad-CAM.
+
+    Attributes
+    ----------
+    size : int
+        Height and width of its input in pixels.
+    standardises : bool
+        Whether images are standardised before anything is covered.
+    """
+
+    def __init__(self, model: keras.Model, *, feature_map: str) -> None:
+        self.model, self.feature_map = model, feature_map
+        self.size = int(model.inputs[0].shape[1])
+        names = [layer.name for layer in model.layers]
+        self.standardises = "standardise" in names
+        self.input = model.get_layer("standardise").output if self.standardises else model.inputs[0]
+        if self.standardises:
+            self._first = _compiled(keras.Model(model.inputs, self.input), self.size)
+        self.log_odds = log_odds(gradcam.logits(model))
+        features = model.get_layer(feature_map).output
+        self._both = keras.Model(self.input, [features, self.log_odds])
+        self._score = _compiled(keras.Model(self.input, self.log_odds), self.size)
+
+        @tf.function(input_signature=[_signature(self.size)])
+        def gradient(batch):
+            with tf.GradientTape() as tape:
+                tape.watch(batch)
+                _, score = self._both(batch, training=False)
+            return tape.gradient(score, batch)
+
+        @tf.function(input_signature=[_signature(self.size)])
+        def features_and_gradient(batch):
+            with tf.GradientTape() as tape:
+                tape.watch(batch)
+                features, score = self._both(batch, training=False)
+            return features, tape.gradient(score, features)
+
+        self._gradient, self._features = gradient, features_and_gradient
+
+    def prepare(self, images: np.ndarray) -> np.ndarray:
+        """Return what the network is explained on.
+
+        Parameters
+        ----------
+        images : ndarray of uint8, shape (n, side, side)
+            Of any size.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, size, size)
+            In [0, 1], or standardised.
+        """
+        scaled = decoding.resize(images, self.size).astype(np.float32) / 255
+        return scaled if not self.standardises else _each(self._first, scaled)
+
+    def score(self, prepared: np.ndarray) -> np.ndarray:
+        """Return the log-odds of prepared images: ndarray of float32, shape (n,)."""
+        return _each(self._score, prepared)
+
+    def gradient(self, prepared: np.ndarray) -> np.ndarray:
+        """Return the gradient of the log-odds: ndarray of float32, shape (n, size, size)."""
+        return _each(self._gradient, prepared)
+
+    def features(self, prepared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the feature maps and the gradient of the log-odds with respect to them.
+
+        Returns
+        -------
+        two ndarrays of float32, shape (n, height, width, channels)
+        """
+        pairs = [self._features(batch) for batch in _batches(prepared)]
+        return tuple(
+            np.concatenate([part.numpy() for part in parts]) for parts in zip(*pairs, strict=True)
+        )
+
+
+def log_odds(logits: keras.KerasTensor) -> keras.KerasTensor:
+    """Return the log-odds of pneumonia, shape (n,), from logits of shape (n, outputs)."""
+    logits = keras.ops.cast(logits, "float32")
+    if logits.shape[-1] == 1:
+        return logits[:, 0]
+    return keras.ops.logsumexp(logits[:, 1:], axis=1) - logits[:, 0]
+
+
+def _signature(size: int) -> tf.TensorSpec:
+    return tf.TensorSpec((None, size, size, 1), tf.float32)
+
+
+def _compiled(model: keras.Model, size: int) -> Callable:
+    """Return a network as a function that is traced once for any number of images."""
+    return tf.function(lambda x: model(x, training=False), input_signature=[_signature(size)])
+
+
+def _batches(prepared: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(prepared), BATCH):
+        yield np.asarray(prepared[start : start + BATCH], dtype=np.float32)[..., None]
+
+
+def _each(function: Callable, prepared: np.ndarray) -> np.ndarray:
+    """Return what a function returns for all images, without a last axis of one channel."""
+    parts = [function(batch).numpy() for batch in _batches(prepared)]
+    result = np.concatenate(parts)
+    return result[..., 0] if result.ndim == 4 else result

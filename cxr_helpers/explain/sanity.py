@@ -1,0 +1,118 @@
+"""Whether a map depends on what the network has learnt, and stays when nothing else changes."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+from scipy import stats
+
+from cxr_helpers.explain.explained import Explained
+
+RADIUS = 0.02  # largest change of a grey level, share of the full range
+MARGIN = 0.1  # above the similarity of maps of different images
+
+Method = Callable[[Explained, np.ndarray], np.ndarray]
+
+
+def randomised(network: keras.Model, fresh: keras.Model) -> Iterator[str]:
+    """Take the training away from ever more layers of a network, from the last one on.
+
+    Adebayo et al. (2018), *Sanity Checks for Saliency Maps*, NeurIPS.
+
+    Parameters
+    ----------
+    network : keras.Model
+        Trained; it is changed in place.
+    fresh : keras.Model
+        Untrained, of the same architecture: its weights are the new ones.
+
+    Yields
+    ------
+    str
+        Name of the layer, or of the block of layers, that lost its training last.
+    """
+    pairs = [
+        (step, layer, new)
+        for step, layer, new in zip(_steps(network), network.layers, fresh.layers, strict=True)
+        if layer.weights
+    ]
+    for name, members in itertools.groupby(pairs[::-1], key=lambda pair: pair[0]):
+        for _, layer, new in members:
+            layer.set_weights(new.get_weights())
+        yield name
+
+
+def steps(network: keras.Model) -> list[str]:
+    """Return the layers, or blocks of layers, in the order in which they lose their training."""
+    trained = zip(_steps(network), network.layers, strict=True)
+    return list(dict.fromkeys([step for step, layer in trained if layer.weights][::-1]))
+
+
+def _steps(network: keras.Model) -> list[str]:
+    """Return for each layer its name, or that of its block."""
+    names = [layer.name for layer in network.layers]
+    return [re.sub(r"^((block\d+)|(stem))_.*", r"\1", name) for name in names]
+
+
+def similarity(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the absolute Spearman correlation of pairs of maps: ndarray of float, shape (n,).
+
+    0 where one of the two is constant.
+    """
+    found = np.zeros(len(maps))
+    for i, (one, other) in enumerate(zip(maps, others, strict=True)):
+        if np.ptp(one) > 0 and np.ptp(other) > 0:
+            found[i] = abs(stats.spearmanr(one.ravel(), other.ravel()).statistic)
+    return found
+
+
+def of_other_images(maps: np.ndarray) -> float:
+    """Return the mean similarity of the maps of different images: what any two have in common."""
+    return float(similarity(maps, np.roll(maps, 1, axis=0)).mean())
+
+
+def max_sensitivity(
+    explained: Explained,
+    prepared: np.ndarray,
+    method: Method,
+    *,
+    scale: np.ndarray | float = 1.0,
+    draws: int = 10,
+    seed: int = 0,
+) -> np.ndarray:
+    """Return how far a map moves when its image changes a little, at most.
+
+    The largest ‖map(x + d) - map(x)‖ / ‖map(x)‖ over uniform changes d of at most ``RADIUS`` of the
+    range of grey levels that leave the call as it is (Yeh et al. 2019, *On the (In)fidelity and
+    Sensitivity of Explanations*, NeurIPS). A constant map has 0: never a measure on its own.
+
+    Parameters
+    ----------
+    explained : Explained
+    prepared : ndarray of float32, shape (n, size, size)
+    method : callable
+        ``Explained`` and prepared images to maps.
+    scale : float or ndarray of shape (n, 1, 1)
+        Range of grey levels of prepared images.
+    draws, seed : int
+
+    Returns
+    -------
+    ndarray of float, shape (n,)
+        NaN where the map is 0, or every change moves the call.
+    """
+    rng = np.random.default_rng(seed)
+    maps, called = method(explained, prepared), explained.score(prepared) >= 0
+    size = np.sqrt((maps**2).sum(axis=(1, 2)))
+    largest = np.full(len(prepared), np.nan)
+    for _ in range(draws):
+        moved = prepared + scale * rng.uniform(-RADIUS, RADIUS, prepared.shape).astype(np.float32)
+        same = (explained.score(moved) >= 0) == called
+        distance = np.sqrt(((method(explained, moved) - maps) ** 2).sum(axis=(1, 2)))
+        ratio = np.divide(distance, size, out=np.full(len(size), np.nan), where=size > 0)
+        largest = np.fmax(largest, np.where(same, ratio, np.nan))
+    return largest

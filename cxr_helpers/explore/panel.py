@@ -1,0 +1,325 @@
+"""The controls and answers of ``notebooks/explore.ipynb``, as Jupyter widgets (ipywidgets 7 or 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import ipywidgets as widgets
+import jinja2
+import numpy as np
+
+from cxr_helpers.evaluation import tables
+from cxr_helpers.explore.opening import STAGES
+from cxr_helpers.explore.session import MAPS, Session, changed
+from cxr_helpers.figures import xrays
+from cxr_helpers.phantoms import rendering
+from cxr_helpers.pipeline import standalone
+from cxr_helpers.pipeline.runs import Run
+from cxr_helpers.pipeline.stages import STORE
+from cxr_helpers.pipeline.store import Store
+
+SIDE, SMALL = 360, 112  # pixels of the image and of a neighbour
+NEIGHBOURS = 5
+AS_DRAWN = "as drawn"
+ENVIRONMENT = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+NOTICE = ENVIRONMENT.from_string(
+    "<b>Not for clinical use.</b> The networks of the run {{ run }}"
+    "{% if synthetic %}, trained on synthetic phantoms{% endif %}."
+)
+ANSWERS = ENVIRONMENT.from_string("""
+<table class="cxr-answers"><caption>Probability of pneumonia</caption>
+<tr><th>network</th><th>probability</th><th>threshold</th><th>call</th></tr>
+{% for name, probability, threshold in rows %}
+<tr><td>{{ name }}</td><td><meter min="0" max="1" value="{{ '%.4f' % probability }}"></meter>
+{{ "%.3f" % probability }}</td><td>{{ "%.3f" % threshold }}</td>
+<td>{{ "pneumonia" if probability >= threshold else "normal" }}</td></tr>
+{% endfor %}
+</table>
+Distance from normal images: {{ "%.2f" % anomaly }}{% if anomaly > limit %}, <b>unlike the training
+images</b>{% else %} (unlike the training images from {{ "%.2f" % limit }}){% endif %}
+""")
+CONFUSION = ENVIRONMENT.from_string("""
+<table class="cxr-confusion"><caption>{{ n }} test images, {{ name }}, pneumonia from
+{{ "%.2f" % threshold }}</caption>
+<tr><td></td><th>predicted normal</th><th>predicted pneumonia</th></tr>
+{% for label, row in (("normal", counts[0]), ("pneumonia", counts[1])) %}
+<tr><th>{{ label }}</th><td>{{ row[0] }}</td><td>{{ row[1] }}</td></tr>
+{% endfor %}
+</table>
+{% for metric, text in metrics %}{{ metric }} {{ text }}{% if not loop.last %}<br>{% endif %}{% endfor %}
+""")
+
+
+def show(run_dir: str | Path) -> widgets.Widget:
+    """Return the panel of a run; where the run is not finished, a quick run is made first.
+
+    Parameters
+    ----------
+    run_dir : path
+        Folder of the run.
+
+    Raises
+    ------
+    Refused
+        If the quick run cannot be made.
+    """
+    run = Run(Path(run_dir).resolve())
+    if missing := [stage for stage in STAGES if not run.is_usable(stage)]:
+        run = standalone.quick_run(run, STAGES, missing=missing)
+    return Panel(Session(run, store=Store(run.folder.parent / STORE))).widget
+
+
+def uploaded(value: object) -> bytes | None:
+    """Return the content of the last file of a ``FileUpload``, of ipywidgets 7 or 8."""
+    files = list(value.values()) if isinstance(value, Mapping) else list(value)
+    return bytes(files[-1]["content"]) if files else None
+
+
+class Panel:
+    """Widgets that show what a session answers.
+
+    Attributes
+    ----------
+    widget : ipywidgets.Widget
+        All of them, to be displayed.
+    controls : dict of str to Widget
+        What a user changes.
+    outputs : dict of str to Widget
+        What changes then.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        splits = list(dict.fromkeys(session.index["split"]))[::-1]  # test first
+        self.controls = {
+            "split": widgets.Dropdown(options=splits, description="images"),
+            "number": widgets.IntSlider(min=0, max=0, description="number"),
+            "upload": widgets.FileUpload(accept=".png,.jpg,.jpeg", multiple=False),
+            "border": _share("border", high=0.45),
+            "rows": _range("erase rows"),
+            "columns": _range("columns"),
+            "lesion": widgets.Dropdown(
+                options=[AS_DRAWN, *rendering.SHARES], description="lesion of"
+            ),
+            "severity": _share("severity"),
+            "lesion_contrast": _share("contrast", high=3.0),
+            "marker": _share("marker"),
+            "reset": widgets.Button(description="undo changes"),
+            "network": widgets.Dropdown(options=list(session.networks), description="network"),
+            "map": widgets.Dropdown(options=list(MAPS), description="map"),
+            "threshold": _share("threshold", value=0.5),
+        }
+        self.outputs = {
+            "what": widgets.HTML(),
+            "image": widgets.Image(format="png", width=SIDE, height=SIDE),
+            "map_label": widgets.HTML(),
+            "answers": widgets.HTML(),
+            "confusion": widgets.HTML(),
+            "neighbours": widgets.HTML(),
+        }
+        self._pictures = [
+            widgets.Image(format="png", width=SMALL, height=SMALL) for _ in range(NEIGHBOURS)
+        ]
+        self._labels = [widgets.HTML() for _ in range(NEIGHBOURS)]
+        self._quiet = False
+        self._upload: np.ndarray | None = None
+        self._changes: dict[str, object] = {}  # of the phantom
+        self._image: np.ndarray | None = None
+        self._observe()
+        self._select_split()
+        self.widget = self._arranged()
+
+    def _observe(self) -> None:
+        """Connect each control with what depends on it."""
+        reactions = {
+            "split": self._select_split,
+            "number": self._select_image,
+            "upload": self._receive,
+            "network": self._show_network,
+            "map": self._show_map,
+            "threshold": self._show_confusion,
+        }
+        reactions |= dict.fromkeys(("border", "rows", "columns"), self._show_all)
+        for name, reaction in reactions.items():
+            self.controls[name].observe(self._reaction(reaction), "value")
+        for name in ("lesion", "severity", "lesion_contrast", "marker"):
+            self.controls[name].observe(self._redraw, "value")
+        self.controls["reset"].on_click(lambda _: self._select_image())
+
+    def _reaction(self, function):
+        """Return what a widget calls: the function, unless the panel itself sets the widget."""
+        return lambda _: None if self._quiet else function()
+
+    @contextmanager
+    def _set_quietly(self) -> Iterator[None]:
+        self._quiet = True
+        try:
+            yield
+        finally:
+            self._quiet = False
+
+    @property
+    def _row(self) -> int:
+        """Position of the selected image among all images of the run."""
+        return int(self.session.rows(self.controls["split"].value)[self.controls["number"].value])
+
+    def _select_split(self) -> None:
+        with self._set_quietly():
+            last = len(self.session.rows(self.controls["split"].value)) - 1
+            self.controls["number"].value = 0
+            self.controls["number"].max = last
+        self._select_image()
+
+    def _select_image(self) -> None:
+        """Show the selected image as it is."""
+        self._upload = None
+        self._forget_changes()
+        self._show_all()
+
+    def _forget_changes(self) -> None:
+        facts = self.session.index.iloc[self._row]
+        with self._set_quietly():
+            for name, value in (
+                ("border", 0.0),
+                ("rows", (0.0, 0.0)),
+                ("columns", (0.0, 0.0)),
+                ("lesion", AS_DRAWN),
+                ("severity", float(facts.get("severity", 0.0))),
+                ("marker", 0.5),
+            ):
+                self.controls[name].value = value
+            if self.session.synthetic:
+                self.controls["lesion_contrast"].value = self.session.lesion_contrast
+            self._changes = {}
+
+    def _receive(self) -> None:
+        """Show an uploaded image."""
+        content = uploaded(self.controls["upload"].value)
+        if content is None:
+            return
+        try:
+            image = self.session.decode(content)
+        except OSError as error:
+            self.outputs["what"].value = _escaped(f"The file was not read: {error}")
+            return
+        self._forget_changes()
+        self._upload = image
+        self._show_all()
+
+    def _redraw(self, change: Mapping) -> None:
+        """Draw the phantom again with what was changed since it was selected."""
+        if self._quiet or self._upload is not None:
+            return
+        name = next(n for n, control in self.controls.items() if control is change["owner"])
+        self._changes[name] = change["new"]
+        if self.controls["lesion"].value == AS_DRAWN:
+            self._changes.pop("lesion", None)
+        self._show_all()
+
+    def _show_all(self) -> None:
+        """Show the image with its changes, and every answer."""
+        values = {name: self.controls[name].value for name in ("border", "rows", "columns")}
+        if self._upload is not None:
+            base, what = self._upload, "uploaded image"
+        else:
+            facts, row = self.session.index.iloc[self._row], self._row
+            what = f"{facts['split']}: {facts['class_name']}, {facts['file']}"
+            base = self.session.images[row]
+            if self._changes:
+                base = self.session.redraw(row, **self._changes)
+        self.outputs["what"].value = _escaped(what)
+        self._image = changed(base, **values)
+        self._show_network()
+
+    def _show_network(self) -> None:
+        """Show what depends on the image or the network."""
+        rows, chosen = [], self.controls["network"].value
+        for name, network in self.session.networks.items():
+            probability, vector = network.answer(self._image)
+            thresholds = network.classifier.thresholds.items()
+            rows += [(row, probability, threshold) for row, threshold in thresholds]
+            if name == chosen:
+                nearest = network.neighbours(vector, NEIGHBOURS)
+        anomaly, limit = self.session.anomaly(self._image), self.session.anomaly_limit
+        self.outputs["answers"].value = ANSWERS.render(rows=rows, anomaly=anomaly, limit=limit)
+        self._show_neighbours(nearest)
+        self._show_map()
+        self._show_confusion()
+
+    def _show_neighbours(self, nearest: np.ndarray) -> None:
+        self.outputs["neighbours"].value = _escaped(
+            f"Nearest training images in the embedding of {self.controls['network'].value}"
+        )
+        rows = self.session.train_rows[nearest]
+        for row, picture, label in zip(rows, self._pictures, self._labels, strict=False):
+            picture.value = xrays.png(self.session.images[row], side=SMALL)
+            label.value = _escaped(self.session.index["class_name"][row])
+
+    def _show_map(self) -> None:
+        network = self.session.networks[self.controls["network"].value]
+        explain = MAPS[self.controls["map"].value]
+        if explain is None:
+            self.outputs["image"].value = xrays.png(self._image, side=SIDE)
+            self.outputs["map_label"].value = ""
+            return
+        heat = explain(network, self._image)
+        self.outputs["image"].value = xrays.png(
+            self._image, side=SIDE, heat=heat.values, signed=heat.signed
+        )
+        low, high = float(heat.values.min()), float(heat.values.max())
+        colours = "red raises, blue lowers" if heat.signed else "bright is high"
+        self.outputs["map_label"].value = _escaped(
+            f"{heat.label}: {low:.3f} to {high:.3f} ({colours})"
+        )
+
+    def _show_confusion(self) -> None:
+        name, threshold = self.controls["network"].value, self.controls["threshold"].value
+        found = self.session.confusion(name, threshold)
+        self.outputs["confusion"].value = CONFUSION.render(
+            name=name,
+            threshold=threshold,
+            n=int(found.counts.sum()),
+            counts=found.counts.tolist(),
+            metrics=[(m, tables.with_interval(*v)) for m, v in found.metrics.items()],
+        )
+
+    def _arranged(self) -> widgets.Widget:
+        """Return all widgets in their places."""
+        of, out = self.controls, self.outputs
+        names = ["split", "number", "upload", "border", "rows", "columns"]
+        if self.session.synthetic:
+            names += ["lesion", "severity", "lesion_contrast", "marker"]
+        notice = NOTICE.render(run=self.session.run.name, synthetic=self.session.synthetic)
+        wrapped = widgets.Layout(flex_flow="row wrap")
+        pairs = zip(self._pictures, self._labels, strict=True)
+        near = [widgets.VBox([picture, label]) for picture, label in pairs]
+        columns = [
+            widgets.VBox([of[name] for name in (*names, "reset")]),
+            widgets.VBox([of["network"], of["map"], out["what"], out["image"], out["map_label"]]),
+            widgets.VBox(
+                [out["answers"], of["threshold"], out["confusion"]],
+                layout=widgets.Layout(width="430px"),
+            ),
+        ]
+        return widgets.VBox(
+            [
+                widgets.HTML(notice),
+                widgets.HBox(columns, layout=wrapped),
+                out["neighbours"],
+                widgets.HBox(near, layout=wrapped),
+            ]
+        )
+
+
+def _share(name: str, *, high: float = 1.0, value: float = 0.0) -> widgets.FloatSlider:
+    return widgets.FloatSlider(value=value, min=0, max=high, step=0.01, description=name)
+
+
+def _range(name: str) -> widgets.FloatRangeSlider:
+    return widgets.FloatRangeSlider(value=(0, 0), min=0, max=1, step=0.01, description=name)
+
+
+def _escaped(text: str) -> str:
+    return str(jinja2.utils.markupsafe.escape(text))

@@ -1,0 +1,263 @@
+"""What the panel shows, without widgets: images of a run, changes of them, and every answer."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from cxr_helpers.data import dataset, decoding
+from cxr_helpers.evaluation import bootstrap, metrics
+from cxr_helpers.explain import gradcam, occlusion
+from cxr_helpers.models import architectures
+from cxr_helpers.phantoms import rendering
+from cxr_helpers.pipeline import classifiers
+from cxr_helpers.pipeline.classifiers import Classifier
+from cxr_helpers.pipeline.runs import Run
+from cxr_helpers.pipeline.store import Store
+
+PATCH = 1 / 8  # side of the occluding patch, share of the image's
+METRICS = {
+    "accuracy": metrics.accuracy,
+    "sensitivity": metrics.sensitivity,
+    "specificity": metrics.specificity,
+}
+
+
+@dataclass(frozen=True)
+class Heat:
+    """A heat map.
+
+    Attributes
+    ----------
+    values : ndarray of float32, shape (side, side)
+        Of the size at which the network predicts.
+    label : str
+        What it shows, with its unit.
+    signed : bool
+    """
+
+    values: np.ndarray
+    label: str
+    signed: bool
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """A confusion matrix and what follows from it.
+
+    Attributes
+    ----------
+    counts : ndarray of int, shape (2, 2)
+        True class by predicted class, normal first.
+    metrics : mapping of str to (value, low, high)
+        Of ``METRICS``, with 95 % intervals from resampled patient groups.
+    """
+
+    counts: np.ndarray
+    metrics: Mapping[str, tuple[float, float, float]]
+
+
+class Network:
+    """A classifier that answers for a few images without delay.
+
+    Parameters
+    ----------
+    classifier : Classifier
+    train : ndarray of float, shape (n, d)
+        Embedding of the training images, as chapter 5 saved it.
+    """
+
+    def __init__(self, classifier: Classifier, train: np.ndarray) -> None:
+        model, size = classifier.model, classifier.size
+        self.classifier = classifier
+        self._train = _unit(train) if classifier.mirrored else train
+        vector = model.get_layer(architectures.EMBEDDING).output
+        both = tf.keras.Model(model.inputs, [vector, model.outputs[0]])
+        signature = [tf.TensorSpec((None, size, size, 1), tf.float32)]  # traced once
+        self._forward = tf.function(lambda x: both(x, training=False), input_signature=signature)
+
+    def at_size(self, image: np.ndarray) -> np.ndarray:
+        """Return an image as the network sees it: ndarray of uint8, shape (size, size)."""
+        return decoding.resize(image[None], self.classifier.size)[0]
+
+    def answer(self, image: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return the probability of pneumonia and the embedding of an image of any size."""
+        own = self.at_size(image)
+        views = np.stack([own, own[:, ::-1]] if self.classifier.mirrored else [own])
+        vectors, probability = self._forward(views[..., None].astype(np.float32) / 255)
+        return float(_pneumonia(probability.numpy()).mean()), vectors.numpy().mean(axis=0)
+
+    def neighbours(self, vector: np.ndarray, n: int) -> np.ndarray:
+        """Return the positions of the nearest training images, ndarray of int, shape (n,).
+
+        By Euclidean distance, in our network's embedding by cosine distance, as in chapter 5.
+        """
+        query = _unit(vector[None])[0] if self.classifier.mirrored else vector
+        distance = np.linalg.norm(self._train - query, axis=1)
+        return np.argsort(distance, kind="stable")[:n]
+
+    def occlusion(self, image: np.ndarray) -> Heat:
+        """Return how much the probability of pneumonia falls where a patch covers the image."""
+        side = self.classifier.size
+        patch = max(2, round(PATCH * side))
+        heat = occlusion.occlusion_map(
+            lambda copies: _pneumonia(self._forward(copies)[1].numpy()),
+            self.at_size(image),
+            patch=patch,
+            stride=patch,
+        )
+        return Heat(heat, "fall in P(pneumonia) where covered", signed=True)
+
+    def gradcam(self, image: np.ndarray) -> Heat:
+        """Return the Grad-CAM map of the class that the network predicts."""
+        own = self.at_size(image)[None]
+        scores = self._forward(own[..., None].astype(np.float32) / 255)[1].numpy()[0]
+        predicted = int(scores.argmax()) if len(scores) > 1 else int(scores[0] >= 0.5)
+        layer = self.classifier.feature_map
+        heat = gradcam.gradcam(self.classifier.model, own, layer=layer, class_index=predicted)[0]
+        return Heat(heat, f"Grad-CAM of the predicted class ({layer})", signed=False)
+
+
+MAPS = {"no map": None, "occlusion": Network.occlusion, "Grad-CAM": Network.gradcam}
+
+
+class Session:
+    """A finished run with its networks.
+
+    Parameters
+    ----------
+    run : Run
+        The ``STAGES`` of ``opening`` are finished.
+    store : Store
+        Of cached results.
+
+    Attributes
+    ----------
+    networks : dict of str to Network
+    images : ndarray of uint8, shape (n, side, side)
+        All images of the run in index order, at the largest size there is.
+    index : pandas.DataFrame
+        One row per image, with labels: whoever plays with test images has seen them.
+    """
+
+    def __init__(self, run: Run, *, store: Store) -> None:
+        self.run = run
+        self.radiographs = dataset.read(run.stage("01_data"))
+        with self.radiographs.evaluation():
+            self.index: pd.DataFrame = self.radiographs.index.copy()
+        self.images = self.radiographs.detail
+        self.train_rows = np.flatnonzero(self.index["split"] == "train")
+        found = classifiers.load(run)
+        with np.load(run.stage("05_knn") / "embeddings.npz") as saved:
+            self.networks = {
+                name: Network(classifier, saved[classifier.embedding][self.train_rows])
+                for name, classifier in found.items()
+            }
+        self._anomaly_score, self.anomaly_limit = classifiers.one_class(run, store)
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the images are phantoms."""
+        return self.radiographs.synthetic
+
+    @property
+    def lesion_contrast(self) -> float:
+        """Contrast of the run's phantoms."""
+        return float(self.radiographs.facts["phantoms"]["lesion_contrast"])
+
+    def rows(self, split: str) -> np.ndarray:
+        """Return the positions of a split's images: ndarray of int."""
+        return np.flatnonzero(self.index["split"] == split)
+
+    def decode(self, content: bytes) -> np.ndarray:
+        """Return an image file as the run's images were decoded: uint8, shape (side, side).
+
+        Raises
+        ------
+        OSError
+            If it is not a readable JPEG or PNG.
+        """
+        side, framing = self.images.shape[1], self.radiographs.facts["framing"]
+        return decoding.decode(io.BytesIO(content), side, framing=framing)[0]
+
+    def redraw(self, row: int, **changes: object) -> np.ndarray:
+        """Return a phantom of the run with its lesion or marker changed, see ``rendering.redraw``.
+
+        ``changes`` may also have the run's ``lesion_contrast``.
+        """
+        options = self.radiographs.facts["phantoms"] | {"size": self.images.shape[1]}
+        options |= {name: changes.pop(name) for name in ("lesion_contrast",) if name in changes}
+        return rendering.redraw(self.index.iloc[[row]], changes=changes, **options)[0]
+
+    def anomaly(self, image: np.ndarray) -> float:
+        """Return an image's distance from normal images, as the one-class detector measures it."""
+        size = self.radiographs.facts["image_size"]
+        return float(self._anomaly_score(decoding.resize(image[None], size))[0])
+
+    def confusion(self, name: str, threshold: float) -> Confusion:
+        """Return how a network classifies the test images at a threshold."""
+        y_true, weights = self._test
+        stage, file = self.networks[name].classifier.probabilities
+        y_prob = _pneumonia(np.load(self.run.stage(stage) / file)[self.rows("test")])
+        y_pred = (y_prob >= threshold).astype(int)
+        counts = np.zeros((2, 2), dtype=int)
+        np.add.at(counts, (y_true, y_pred), 1)
+        estimates = {
+            metric: bootstrap.estimate(function, y_true, y_pred, weights=weights)
+            for metric, function in METRICS.items()
+        }
+        return Confusion(counts, estimates)
+
+    @cached_property
+    def _test(self) -> tuple[np.ndarray, np.ndarray]:
+        """Labels of the test images, and how often each occurs in each resample."""
+        rows = self.index.iloc[self.rows("test")]
+        y_true = (rows["class_name"] != "normal").to_numpy(dtype=int)
+        return y_true, bootstrap.resamples(rows["group"], y_true, draws=1000, seed=0)
+
+
+def changed(
+    image: np.ndarray, *, border: float = 0.0, rows=(0.0, 0.0), columns=(0.0, 0.0)
+) -> np.ndarray:
+    """Return an image with its border blacked out and a rectangle erased.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (side, side)
+    border : float
+        Width of the black border, as a share of the side, 0 to 0.5.
+    rows, columns : (float, float)
+        First and last row and column of the rectangle, as shares of the side; it is filled with
+        the mean grey level of the image.
+
+    Returns
+    -------
+    ndarray of uint8, shape (side, side)
+    """
+    side, result = len(image), image.copy()
+    (top, bottom), (left, right) = (
+        (round(side * low), round(side * high)) for low, high in (rows, columns)
+    )
+    result[top:bottom, left:right] = round(image.mean())
+    width = round(side * border)
+    inner = np.zeros_like(result)
+    kept = slice(width, side - width)
+    inner[kept, kept] = result[kept, kept]
+    return inner
+
+
+def _pneumonia(y_prob: np.ndarray) -> np.ndarray:
+    """Return the probability of pneumonia from probabilities of one or several classes."""
+    if y_prob.ndim == 1:
+        return y_prob
+    return y_prob[:, 0] if y_prob.shape[1] == 1 else 1 - y_prob[:, 0]
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -1,0 +1,144 @@
+"""The classifiers of a finished run and its one-class detector, with their weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cxr_helpers.data import dataset
+from cxr_helpers.pipeline.runs import Run
+from cxr_helpers.pipeline.store import Store
+
+if TYPE_CHECKING:
+    import keras
+
+STAGES = ("01_data", "02_binary", "03_categorical", "04_autoencoder")  # that hold them
+UNLIKE = 99.0  # percentile of the training images with pneumonia
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained network.
+
+    Attributes
+    ----------
+    model : keras.Model
+        Predicts one probability, of pneumonia, or one for each class, the first of which is normal.
+    size : int
+        Height and width at which it predicts, in pixels.
+    thresholds : mapping of str to float
+        Of the probability of pneumonia, by the name of a row of the report.
+    probabilities : (stage, name)
+        The file with its predictions for all images of the run, in index order.
+    embedding : str
+        Its name among the embeddings of ``05_knn``.
+    feature_map : str
+        Its last layer with feature maps.
+    mirrored : bool
+        Whether the predictions for the mirror images are averaged in.
+    """
+
+    model: keras.Model
+    size: int
+    thresholds: Mapping[str, float]
+    probabilities: tuple[str, str]
+    embedding: str
+    feature_map: str
+    mirrored: bool = False
+
+    def pneumonia(self, images: np.ndarray) -> np.ndarray:
+        """Return the probability of pneumonia.
+
+        Parameters
+        ----------
+        images : ndarray of uint8, shape (n, side, side)
+            Of any size.
+
+        Returns
+        -------
+        ndarray of float, shape (n,), range [0, 1]
+        """
+        from cxr_helpers.models import recipes
+
+        return recipes.pneumonia_probability(
+            self.model, images, size=self.size, mirrored=self.mirrored
+        )
+
+
+def load(run: Run) -> dict[str, Classifier]:
+    """Return the classifiers of a run whose ``STAGES`` are finished, by name."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
+    from cxr_helpers.models import architectures, networks
+
+    folder, facts = run.stage("03_categorical"), run.declared("03_categorical")["facts"]
+    data = dataset.read(run.stage("01_data"))
+    size, n_classes = data.facts["image_size"], len(data.classes)
+    binary = architectures.binary_cnn(size)
+    binary.load_weights(run.stage("02_binary") / "binary.weights.h5")
+    categorical = architectures.categorical_cnn(size, classes=n_classes)
+    categorical.load_weights(folder / "categorical.weights.h5")
+    ours = architectures.trained_residual_cnn(folder / "ours.json", folder / "ours.weights.h5")
+    predicted = "03_categorical", "probabilities.npy"
+    found = {
+        f"published, {embedding}": Classifier(
+            model, size, {f"published, {embedding}": 0.5}, saved, embedding, "conv4"
+        )
+        for embedding, model, saved in (
+            ("binary", binary, ("02_binary", "probabilities.npy")),
+            ("categorical", categorical, predicted),
+        )
+    }
+    found["ours"] = Classifier(
+        ours,
+        ours.input_shape[1],
+        {"ours": 0.5, "ours, equal priors": facts["sampled_share"]},
+        ("03_categorical", "ours_probabilities.npy"),
+        "ours",
+        architectures.last_block(ours),
+        mirrored=True,
+    )
+    for network in networks.registered():
+        model = network.build(size, n_classes)
+        model.load_weights(folder / f"{network.id}.weights.h5")
+        saved = "03_categorical", f"{network.id}_probabilities.npy"
+        found[network.label] = Classifier(
+            model, size, {network.label: 0.5}, saved, network.id, network.feature_map
+        )
+    return found
+
+
+def one_class(run: Run, store: Store) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
+    """Return the anomaly score of chapter 4, detail and edges, and the limit of ordinary images.
+
+    Parameters
+    ----------
+    run : Run
+        Its ``STAGES`` are finished.
+    store : Store
+        Of cached results, for the descriptors of the run's training images.
+
+    Returns
+    -------
+    score : callable
+        Images, ndarray of uint8 of shape (n, size, size) and the run's image size, to scores of
+        shape (n,).
+    limit : float
+        ``UNLIKE`` % of the training images with pneumonia are nearer to the normal ones.
+    """
+    from cxr_helpers.anomaly import novelty, texture
+
+    seed = run.manifest("04_autoencoder")["recipe"]["parameters"]["seed"]
+    development, _ = dataset.read(run.stage("01_data")).development(seed=seed)
+    normal, pneumonia = (development.where(development.pneumonia == k) for k in (0, 1))
+    describe = (texture.band_energies, texture.edge_directions)
+    detectors = [novelty.nearest_normals(store.call(d, normal.images)) for d in describe]
+
+    def score(images: np.ndarray, call: Callable = lambda d, x: d(x)) -> np.ndarray:
+        pairs = zip(describe, detectors, strict=True)
+        return np.mean([detector.score(call(d, images)) for d, detector in pairs], axis=0)
+
+    return score, float(np.percentile(score(pneumonia.images, store.call), UNLIKE))

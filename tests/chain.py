@@ -1,0 +1,50 @@
+"""The whole chain of the real notebooks, with small settings."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import filelock
+
+import run_all
+from cxr_helpers.pipeline.runs import Run
+
+SMALL = {
+    **{"n_phantoms": 100, "image_size": 32, "epochs": 2, "study_images": 16},
+    **{"ours_widths": "4,8", "ours_crop_size": 16, "ours_test_size": 24},
+    **{"max_images": 60, "images_per_row": 2, "images_per_mean": 2, "patch_share": 0.5},
+}
+
+
+def run_into(build, *arguments, settings=SMALL):
+    """Run the command line with results in ``build``; return its exit code."""
+    before, run_all.BUILD = run_all.BUILD, build
+    options = ["--preset", "quick"]
+    for name, value in settings.items():
+        options += ["--set", f"{name}={value}"]
+    if "--weights-from" in arguments:  # with the parameters of that run
+        options = []
+    try:
+        return run_all.main([*options, *arguments])
+    finally:
+        run_all.BUILD = before
+
+
+def shared_run(basetemp: Path) -> Run:
+    """Return a run on phantoms; the processes of one test session share it.
+
+    Parameters
+    ----------
+    basetemp : Path
+        ``tmp_path_factory.getbasetemp()``, which differs between the processes of pytest-xdist.
+    """
+    shared = basetemp.parent if "PYTEST_XDIST_WORKER" in os.environ else basetemp
+    build = shared / "ein Ordner mit ü"
+    run = Run(build / "phantom-quick")
+    with filelock.FileLock(shared / "chain.lock"):
+        if not (shared / "chain.done").exists():
+            build.mkdir(exist_ok=True)
+            assert run_into(build, "--author", "A. Student", "--course", "Course 101") == 0
+            (shared / "chain.done").touch()
+    return run

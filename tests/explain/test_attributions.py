@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+import small
+
+from cxr_helpers.explain import attributions
+
+
+def test_gradient_lights_the_corner_that_the_network_reads():
+    explained = small.corner()
+    heat = attributions.absolute_gradient(explained, explained.prepare(small.images(size=12)))
+    assert (heat[:, :4, :4] > 0).all()
+    heat[:, :4, :4] = 0
+    assert (heat == 0).all()
+
+
+@pytest.mark.parametrize("build", [small.corner, small.published, small.residual])
+def test_integrated_gradients_sum_to_the_difference_of_the_scores(build):
+    explained = build()
+    prepared = explained.prepare(small.images(size=explained.size))
+    heat = attributions.integrated_gradients(explained, prepared, steps=256)
+    baseline = np.array(attributions.baseline(prepared))
+    expected = explained.score(prepared) - explained.score(baseline)
+    np.testing.assert_allclose(heat.sum(axis=(1, 2)), expected, rtol=0.01, atol=1e-4)
+
+
+def test_class_activation_sums_to_the_logit_of_a_pooled_network():
+    """Of two classes, with global average pooling and one dense layer: exactly, with the bias."""
+    explained = small.residual(classes=2)
+    last = explained.model.layers[-1]
+    last.set_weights([last.get_weights()[0], np.array([0.3, -0.2], np.float32)])
+    prepared = explained.prepare(small.images(size=32))
+    features, gradients = explained.features(prepared)
+    total = (features * gradients).sum(axis=(1, 2, 3)) - 0.5
+    np.testing.assert_allclose(total, explained.score(prepared), atol=1e-4)
+
+
+def test_hirescam_equals_gradcam_where_only_pooling_follows():
+    explained = small.residual(classes=2)
+    prepared = explained.prepare(small.images(size=32))
+    maps = [m(explained, prepared) for m in (attributions.grad_cam, attributions.hires_cam)]
+    assert maps[0].max() > 0
+    np.testing.assert_allclose(*maps, atol=1e-6)
+
+
+def test_hirescam_shows_only_what_a_flattening_network_uses():
+    """The corner is used. Grad-CAM averages its gradient over the image, and lights all of it."""
+    explained = small.corner()
+    prepared = explained.prepare(small.images(size=12))
+    by_position = attributions.hires_cam(explained, prepared)
+    averaged = attributions.grad_cam(explained, prepared)
+    assert by_position[:, 4:].max() == by_position[:, :, 4:].max() == 0 < by_position.max()
+    assert (averaged[:, 4:] > 0).mean() > 0.9
+    np.testing.assert_allclose(by_position[:, :4, :4], prepared[:, :4, :4] / 2, rtol=1e-5)

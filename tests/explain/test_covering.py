@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import small
+
+from cxr_helpers.explain import covering
+
+
+@pytest.mark.parametrize("fill", covering.FILLS)
+@pytest.mark.parametrize(
+    ("categorical", "size"), [(False, 44), (False, 71), (True, 44), (True, 61)]
+)
+@pytest.mark.parametrize(("patch", "stride"), [(8, 4), (9, 5)])
+def test_spliced_features_give_the_same_maps(fill, categorical, size, patch, stride):
+    explained = small.published(size, categorical=categorical)
+    prepared = explained.prepare(small.images(n=2, size=size))
+    options = {"patch": patch, "stride": stride, "fill": fill}
+    places = tuple(covering.corners(size, size, patch=patch, stride=stride))
+    assert covering.Splice.of(explained, places, patch=patch) is not None
+    found = covering.maps(explained, prepared, **options)
+    expected = covering.maps(explained, prepared, spliced=False, **options)
+    assert np.ptp(expected) > 1e-4
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_network_with_padding_is_not_spliced():
+    explained = small.residual()
+    places = tuple(covering.corners(32, 32, patch=8, stride=4))
+    assert covering.Splice.of(explained, places, patch=8) is None
+    heat = covering.maps(explained, explained.prepare(small.images(size=32)), patch=8, stride=4)
+    assert heat.shape == (3, 32, 32) and np.ptp(heat) > 0
+
+
+@pytest.mark.parametrize(
+    ("fill", "level"), [("black", lambda x: 0.0), ("mean", lambda x: x.mean())]
+)
+def test_fall_is_that_of_the_covered_corner(fill, level):
+    """Log-odds are 8 times the mean of the corner; a patch on the corner replaces that mean."""
+    explained = small.corner()
+    prepared = explained.prepare(small.images(size=12))
+    heat = covering.maps(explained, prepared, patch=4, stride=4, fill=fill)
+    for one, image in zip(heat, prepared, strict=True):
+        expected = 8 * (image[:4, :4].mean() - level(image))
+        np.testing.assert_allclose(one[:4, :4], expected, atol=1e-4)
+        assert np.abs(one[4:]).max() < 1e-5
+
+
+def test_surroundings_are_the_pixels_around_the_patch():
+    image = np.zeros((12, 12), np.float32)
+    image[2:10, 2:10] = 1.0
+    image[4:8, 4:8] = 5.0  # the patch
+    assert covering._level(image, (4, 4), patch=4, fill="surroundings") == 1.0
+    assert covering._level(image, (0, 0), patch=12, fill="surroundings") == pytest.approx(
+        image.mean()
+    )
+
+
+def test_unknown_fill_is_refused():
+    explained = small.corner()
+    with pytest.raises(ValueError, match="fill 'grey' is not one of black, mean, surroundings"):
+        covering.maps(
+            explained, explained.prepare(small.images(size=12)), patch=4, stride=4, fill="grey"
+        )

@@ -1,0 +1,73 @@
+import keras
+import numpy as np
+import pytest
+import small
+
+from cxr_helpers.explain import attributions, sanity
+
+
+def test_layers_lose_their_training_from_the_last_on():
+    trained, fresh = small.published().model, small.published(seed=1).model
+    kept = [w.copy() for w in trained.get_weights()]
+    names = []
+    for name in sanity.randomised(trained, fresh):
+        names.append(name)
+        first = trained.get_layer("conv1").get_weights()[0]
+        assert np.array_equal(first, kept[0]) == (name != "conv1")
+    assert names == ["pneumonia", "embedding", "conv4", "conv3", "conv2", "conv1"]
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(trained.get_weights(), fresh.get_weights(), strict=True)
+    )
+
+
+def test_blocks_of_a_residual_network_are_one_step():
+    names = list(sanity.randomised(small.residual().model, small.residual(seed=1).model))
+    assert names[:3] == ["category", "block2", "block1"]
+
+
+def test_similarity_by_hand():
+    maps = np.array([[[1.0, 2.0], [3.0, 4.0]]])
+    assert sanity.similarity(maps, maps**3)[0] == pytest.approx(1)
+    assert sanity.similarity(maps, -maps)[0] == pytest.approx(1)  # absolute
+    assert sanity.similarity(maps, np.array([[[2.0, 1.0], [3.0, 4.0]]]))[0] == pytest.approx(0.8)
+    assert sanity.similarity(maps, np.zeros((1, 2, 2)))[0] == 0
+
+
+def test_edges_pass_for_any_network_and_gradients_do_not():
+    """Planted: a map of the image alone is the same after randomisation."""
+    explained = small.published()
+    prepared = explained.prepare(small.images(size=44))
+
+    def image(explained, prepared):
+        return prepared
+
+    before = [m(explained, prepared) for m in (image, attributions.absolute_gradient)]
+    for _ in sanity.randomised(explained.model, small.published(seed=1).model):
+        pass
+    after = [m(explained, prepared) for m in (image, attributions.absolute_gradient)]
+    of_image, of_gradient = (sanity.similarity(*pair) for pair in zip(before, after, strict=True))
+    assert of_image.min() > 0.999 and of_gradient.max() < 0.9
+
+
+def test_sensitivity_of_a_constant_map_is_0_and_of_the_image_small():
+    explained = small.corner()
+    prepared = explained.prepare(small.images(size=12))
+    constant = sanity.max_sensitivity(explained, prepared, lambda _, x: np.ones_like(x))
+    assert constant.tolist() == [0, 0, 0]
+    image = sanity.max_sensitivity(explained, prepared, lambda _, x: x)
+    assert (image > 0).all() and (image < 2 * sanity.RADIUS).all()
+    assert np.isnan(sanity.max_sensitivity(explained, prepared, lambda _, x: 0 * x)).all()
+
+
+def test_changes_that_move_the_call_do_not_count():
+    model = small.corner().model
+    keras.utils.set_random_seed(0)
+    explained = small.Explained(model, feature_map="conv")
+    prepared = np.zeros((1, 12, 12), np.float32)  # the log-odds are 0: any change may flip the call
+
+    def jump(explained, x):
+        flipped = explained.score(x) < 0
+        return np.where(flipped[:, None, None], 1000.0, 1.0) * np.ones_like(x)
+
+    assert sanity.max_sensitivity(explained, prepared, jump)[0] == 0

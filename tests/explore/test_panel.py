@@ -1,0 +1,161 @@
+"""The panel: controls move, answers follow."""
+
+import io
+import re
+from datetime import datetime
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cxr_helpers.explore import panel
+from cxr_helpers.explore.session import Session
+from cxr_helpers.pipeline.store import Store
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]  # a fixture is a whole run
+
+
+@pytest.fixture(scope="module")
+def session(on_phantoms, tmp_path_factory):
+    return Session(on_phantoms, store=Store(tmp_path_factory.mktemp("store")))
+
+
+@pytest.fixture
+def shown(session):
+    return panel.Panel(session)
+
+
+def probabilities(shown):
+    return re.findall(r'value="([\d.]+)"', shown.outputs["answers"].value)
+
+
+def as_png(pixels):
+    with io.BytesIO() as file:
+        Image.fromarray(pixels).save(file, "PNG")
+        return file.getvalue()
+
+
+def upload(shown, content):
+    """Set the value of the upload as ipywidgets 8 does when a file was chosen."""
+    facts = {
+        "name": "a.png",
+        "type": "image/png",
+        "size": len(content),
+        "last_modified": datetime.now(),
+    }
+    shown.controls["upload"].value = ({**facts, "content": memoryview(content)},)
+
+
+def test_says_what_it_is_for(shown):
+    notice = shown.widget.children[0].value
+    assert "Not for clinical use" in notice and "synthetic phantoms" in notice
+
+
+def test_each_image_has_its_own_answers_and_label(shown, session):
+    first, label = probabilities(shown), shown.outputs["what"].value
+    assert len(first) == 4  # ours has two thresholds
+    shown.controls["number"].value = 1
+    row = session.rows("test")[1]
+    assert session.index["file"][row] in shown.outputs["what"].value != label
+    assert probabilities(shown) != first
+    shown.controls["split"].value = "train"
+    assert shown.controls["number"].value == 0
+    assert session.index["file"][session.rows("train")[0]] in shown.outputs["what"].value
+
+
+@pytest.mark.parametrize(
+    ("control", "value"),
+    [
+        ("border", 0.3),
+        ("lesion", "bacterial"),
+        ("lesion_contrast", 3.0),
+        ("marker", 1.0),
+    ],
+)
+def test_change_moves_picture_and_probabilities_and_can_be_undone(shown, session, control, value):
+    rows = session.rows("test")
+    normal = session.index["class_name"].iloc[rows] == (
+        "viral" if "contrast" in control else "normal"
+    )
+    shown.controls["number"].value = int(np.flatnonzero(normal)[0])
+    before, picture = probabilities(shown), shown.outputs["image"].value
+    shown.controls[control].value = value
+    assert probabilities(shown) != before and shown.outputs["image"].value != picture
+    shown.controls["reset"].click()
+    assert probabilities(shown) == before and shown.outputs["image"].value == picture
+
+
+def test_rectangle_is_erased(shown):
+    before = shown.outputs["image"].value
+    shown.controls["rows"].value = (0.2, 0.6)
+    assert shown.outputs["image"].value == before  # no column yet
+    shown.controls["columns"].value = (0.2, 0.6)
+    assert shown.outputs["image"].value != before
+
+
+def test_map_covers_the_picture_and_is_named(shown):
+    plain = shown.outputs["image"].value
+    pictures = {plain}
+    for name in list(panel.MAPS)[1:]:
+        shown.controls["map"].value = name
+        pictures.add(shown.outputs["image"].value)
+        assert shown.outputs["map_label"].value
+    assert len(pictures) == len(panel.MAPS)
+    shown.controls["map"].value = "no map"
+    assert shown.outputs["image"].value == plain and not shown.outputs["map_label"].value
+
+
+def test_threshold_moves_the_confusion_matrix(shown):
+    def counts():
+        return [int(n) for n in re.findall(r"<td>(\d+)</td>", shown.outputs["confusion"].value)]
+
+    shown.controls["threshold"].value = 0.0
+    total = sum(counts())
+    assert counts()[0] == counts()[2] == 0 and total == len(shown.session.rows("test"))
+    shown.controls["threshold"].value = 1.0
+    assert counts()[1] == counts()[3] == 0 and sum(counts()) == total
+    assert re.search(r"accuracy \d\.\d+ \[\d", shown.outputs["confusion"].value)
+
+
+def test_network_decides_on_neighbours_map_and_confusion(shown):
+    before = shown.outputs["confusion"].value
+    shown.controls["network"].value = "ours"
+    assert "embedding of ours" in shown.outputs["neighbours"].value
+    assert shown.outputs["confusion"].value != before
+
+
+def test_upload_is_answered_like_the_image_itself(shown, session):
+    shown.controls["number"].value = 3
+    expected = probabilities(shown)
+    shown.controls["number"].value = 0
+    upload(shown, as_png(session.images[session.rows("test")[3]]))
+    assert shown.outputs["what"].value == "uploaded image" and probabilities(shown) == expected
+    shown.controls["marker"].value = 0.9  # nothing of an uploaded image can be drawn again
+    assert probabilities(shown) == expected
+    shown.controls["number"].value = 1
+    assert "uploaded" not in shown.outputs["what"].value
+
+
+def test_upload_that_is_no_image_is_named_and_changes_nothing(shown):
+    before = probabilities(shown)
+    upload(shown, b"<script>alert(1)</script>")
+    assert "The file was not read: not a readable image" in shown.outputs["what"].value
+    assert "<" not in shown.outputs["what"].value and probabilities(shown) == before
+
+
+def test_names_from_outside_are_escaped(session, monkeypatch):
+    hostile = session.index.assign(file='<img src=x onerror=alert(1)>&"')
+    monkeypatch.setattr(session, "index", hostile)
+    assert "<img" not in panel.Panel(session).outputs["what"].value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ({"name": "a.png", "content": memoryview(b"abc")},),  # ipywidgets 8
+        {"a.png": {"metadata": {"name": "a.png"}, "content": b"abc"}},  # ipywidgets 7
+    ],
+)
+def test_content_of_an_upload_of_either_version(value):
+    assert panel.uploaded(value) == b"abc"
+    assert panel.uploaded(type(value)()) is None

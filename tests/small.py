@@ -1,0 +1,37 @@
+"""Networks and images on which explanations can be checked by hand."""
+
+import keras
+import numpy as np
+from keras import layers
+
+from cxr_helpers.explain.explained import Explained
+from cxr_helpers.models import architectures
+
+
+def images(n=3, size=24, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, size, size), dtype=np.uint8)
+
+
+def corner(size=12, side=4, weight=8.0):
+    """Return a network whose log-odds are ``weight`` times the mean of the upper left corner."""
+    inputs = keras.Input((size, size, 1))
+    feature = layers.Conv2D(1, 1, use_bias=False, name="conv")(inputs)
+    outputs = layers.Dense(1, activation="sigmoid")(layers.Flatten()(feature))
+    model = keras.Model(inputs, outputs)
+    weights = np.zeros((size, size), np.float32)
+    weights[:side, :side] = weight / side**2
+    model.get_layer("conv").set_weights([np.ones((1, 1, 1, 1), np.float32)])
+    model.layers[-1].set_weights([weights.reshape(-1, 1), np.zeros(1, np.float32)])
+    return Explained(model, feature_map="conv")
+
+
+def published(size=44, *, categorical=False, seed=0):
+    keras.utils.set_random_seed(seed)
+    build = architectures.categorical_cnn if categorical else architectures.binary_cnn
+    return Explained(build(size), feature_map="conv4")
+
+
+def residual(size=32, *, classes=3, seed=0):
+    keras.utils.set_random_seed(seed)
+    model = architectures.residual_cnn(size, widths=(4, 8), classes=classes)
+    return Explained(model, feature_map="block2")

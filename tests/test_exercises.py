@@ -1,0 +1,177 @@
+"""The exercises of the notebooks are done as their text says, and what they answer is true."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from cells import FOLDER, play
+from sklearn.metrics import balanced_accuracy_score
+
+from cxr_helpers.pipeline import graph, parameters, settings, stages
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]  # a fixture is a whole run
+SETS = re.compile(r"\*\*Exercise (\d)\.\*\* Set `(\w+) = ([^`]+)`\.")
+
+
+def exercises(notebook):
+    """Return the parameter that each exercise of a notebook changes, with its value as text."""
+    cells = json.loads((FOLDER / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
+    return {
+        number: (name, value) for number, name, value in SETS.findall("".join(cells[-1]["source"]))
+    }
+
+
+@pytest.mark.parametrize("notebook", graph.default())
+def test_two_exercises_with_a_folded_answer_change_one_parameter_each(notebook):
+    cells = json.loads((FOLDER / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
+    text = "".join(cells[-1]["source"])
+    assert list(exercises(notebook)) == ["1", "2"]
+    assert text.count("<details><summary>Answer</summary>") == text.count("</details>") == 2
+    schema = {stage: parameters.read(spec.notebook) for stage, spec in graph.default().items()}
+    for name, value in exercises(notebook).values():
+        values = settings.resolve(schema, preset={}, settings=[f"{notebook}.{name}={value}"])
+        assert values[notebook][name] != schema[notebook][name].default
+
+
+@pytest.fixture
+def do(on_phantoms, tmp_path, monkeypatch):
+    """Return a function that does an exercise; it returns all names of the notebook."""
+    monkeypatch.setenv(stages.RUNNER, str(on_phantoms.folder.parent / stages.STORE))
+
+    def done(notebook, number, **further):
+        name, value = exercises(notebook)[str(number)]
+        changed = {name: json.loads(value.lower())} | further
+        return play(notebook, on_phantoms, tmp_path, **changed)
+
+    return done
+
+
+@pytest.fixture(scope="module")
+def before(on_phantoms):
+    """Return a function that looks a score of the unchanged run up."""
+
+    def score(stage, row, metric, split="test"):
+        table = pd.read_csv(on_phantoms.stage(stage) / "scores.csv")
+        found = table.set_index(["row", "split", "metric"])["value"]
+        return found[row, split, metric]
+
+    return score
+
+
+def after(names, row, metric):
+    return float(names["of_test"][row, metric])
+
+
+def test_biased_marker_is_read_by_the_border_network(do, before):
+    names = do("01_data", 1, n_phantoms=140, border_epochs=6)
+    assert after(names, "border_binary", "auroc") > 0.8
+    assert names["size_prob"]["pneumonia"] is None
+
+
+def test_border_network_that_sees_the_centre_is_a_classifier(do):
+    """The same training with and without the centre."""
+    options = {"n_phantoms": 140, "border_epochs": 6, "lesion_contrast": 2.0}
+    seen = do("01_data", 2, **options)
+    hidden = do("01_data", 2, **options | {"centre_share": 0.68})
+    auroc = [after(names, "border_binary", "auroc") for names in (seen, hidden)]
+    print("AUROC", auroc)
+    assert auroc[0] > auroc[1] + 0.05
+
+
+def test_large_learning_rate_gives_a_constant_prediction(do):
+    names = do("02_binary", 1, epochs=3)
+    assert np.ptp(names["probability"]) < 0.05
+    sensitivity, specificity = (
+        after(names, "binary_cnn", metric) for metric in ("sensitivity", "specificity")
+    )
+    assert sorted([sensitivity, specificity]) == [0, 1]
+
+
+def test_balanced_sampling_lowers_the_probabilities(do, on_phantoms):
+    balanced = do("02_binary", 2)
+    saved = np.load(on_phantoms.stage("02_binary") / "probabilities.npy")
+    assert balanced["probability"].mean() < saved.mean()
+
+
+def test_network_without_validation_images_is_scored_on_them(do, on_phantoms):
+    names = do("03_categorical", 1)
+    ours = names["results"].query("row == 'ours_binary'")
+    table = pd.read_csv(on_phantoms.stage("03_categorical") / "scores.csv")
+    assert set(table.query("row == 'ours_binary'")["split"]) == {"test"}
+    assert {"validation", "test"} <= set(ours["split"])
+    assert len(names["ours_train"]) < (names["radiographs"].index["split"] != "test").sum()
+
+
+def test_without_a_shortcut_no_image_conflicts_with_it(do, before):
+    names = do("03_categorical", 2)
+    assert not names["conflicting"].any()
+    for row in ("ours_binary", "ours_categorical"):
+        assert after(names, row, "accuracy") == before("03_categorical", row, "accuracy")
+
+
+def test_percentile_moves_the_calls_and_not_the_order(do, before):
+    names = do("04_autoencoder", 1)
+    assert after(names, "autoencoder", "auroc") == before("04_autoencoder", "autoencoder", "auroc")
+    for metric in ("accuracy", "sensitivity"):
+        old = before("04_autoencoder", "autoencoder", metric)
+        assert after(names, "autoencoder", metric) != old, metric
+    assert after(names, "autoencoder", "sensitivity") < before(
+        "04_autoencoder", "autoencoder", "sensitivity"
+    )
+
+
+def test_quantile_of_normal_images_is_the_specificity(do, before):
+    names = do("04_autoencoder", 2)
+    normal = names["held_out"].pneumonia == 0
+    for name, distances in names["held_out_distance"].items():
+        below = (distances[normal] <= names["anomaly_thresholds"][name]).mean()
+        assert below == pytest.approx(0.5, abs=0.5 / normal.sum())
+        rises = after(names, name, "sensitivity") - before("04_autoencoder", name, "sensitivity")
+        assert rises >= 0
+        assert after(names, name, "auroc") == before("04_autoencoder", name, "auroc")
+
+
+def test_all_training_images_vote_for_the_larger_class(do):
+    names = do("05_knn", 1)
+    assert names["k"] == names["in_train"].sum() < 1000
+    for row in ("knn_binary", "knn_autoencoder"):
+        part = names["card"].predictions.query(f"row == {row!r} and split == 'test'")
+        assert (part["y_pred"] == 1).all()  # pneumonia
+        assert after(names, row, "accuracy") == pytest.approx((part["y_true"] == 1).mean())
+        assert after(names, row, "auroc") == 0.5
+
+
+def test_single_vote_has_the_auroc_of_its_call(do):
+    names = do("05_knn", 2)
+    part = names["card"].predictions.query("row == 'knn_ours' and split == 'test'")
+    assert part["y_score"].nunique() <= 2
+    expected = balanced_accuracy_score(part["y_true"], part["y_pred"])
+    assert after(names, "knn_ours", "auroc") == pytest.approx(expected)
+
+
+def test_small_perplexity_makes_islands(do, on_phantoms):
+    """The gap between neighbouring islands, relative to that between neighbouring points, grows."""
+    names = do("06_tsne", 1)
+    saved = pd.read_csv(on_phantoms.stage("06_tsne") / "maps.csv")
+
+    def islands(points):
+        from scipy.cluster.hierarchy import fcluster, linkage
+
+        steps = linkage(points, "single")
+        return fcluster(steps, 3 * np.median(steps[:, 2]), "distance").max()
+
+    after_ = [islands(m[["x", "y"]]) for m in names["maps"].values()]
+    before_ = [islands(m[["x", "y"]]) for _, m in saved.groupby("embedding")]
+    assert sum(after_) > sum(before_)
+
+
+def test_seed_moves_the_points_and_not_their_neighbourhoods(do):
+    again, names = do("06_tsne", 2), do("06_tsne", 2, seed=0)
+    for name, plane in again["maps"].items():
+        places = (maps[["x", "y"]].to_numpy() for maps in (plane, names["maps"][name]))
+        assert np.abs(np.subtract(*places)).max() > 1
+        assert again["quality"][name] == pytest.approx(names["quality"][name], abs=0.05)
+    share, before = (n["agreement"]["same class"].mean() for n in (again, names))
+    assert share == pytest.approx(before, abs=0.1)
