@@ -65,7 +65,7 @@ def after(names, row, metric):
 
 
 def test_biased_marker_is_read_by_the_border_network(do, before):
-    names = do("01_data", 1, n_phantoms=140, border_epochs=6)
+    names = do("01_data", 1, n_phantoms=240, border_epochs=6)
     assert after(names, "border_binary", "auroc") > 0.8
     assert names["size_prob"]["pneumonia"] is None
 
@@ -76,7 +76,6 @@ def test_border_network_that_sees_the_centre_is_a_classifier(do):
     seen = do("01_data", 2, **options)
     hidden = do("01_data", 2, **options | {"centre_share": 0.68})
     auroc = [after(names, "border_binary", "auroc") for names in (seen, hidden)]
-    print("AUROC", auroc)
     assert auroc[0] > auroc[1] + 0.05
 
 

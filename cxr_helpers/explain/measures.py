@@ -153,65 +153,77 @@ def scores(
 
 def dependence(
     model: keras.Model,
-    fresh: keras.Model,
     images: np.ndarray,
     *,
     feature_map: str,
     patch_share: float,
-    every_step: bool,
+    seed: int,
+    draws: int = 3,
 ) -> pd.DataFrame:
     """Return how similar maps stay when the network loses its training, from the last layer on.
 
     Parameters
     ----------
-    model, fresh : keras.Model
-        Trained, and untrained of the same architecture; ``model`` keeps its weights.
+    model : keras.Model
+        Trained; it keeps its weights.
     images : ndarray of uint8, shape (n, side, side)
     feature_map : str
     patch_share : float
         Of occlusion, whose patch moves by its side here.
-    every_step : bool
-        Whether each layer or block is a step; otherwise there is one, all of them.
+    seed : int
+        Of the new weights.
+    draws : int
+        How often new weights are drawn. In the first, each layer or block is a step of its own; in
+        the others there is one, all of them.
 
     Returns
     -------
     pandas.DataFrame
-        Columns ``method``, ``step`` (name of the layer that lost its training last), ``image`` and
-        ``similarity`` (see ``sanity.similarity``); the step ``other image`` compares the maps of
-        different images of the trained network.
+        Columns ``method``, ``draw``, ``step`` (the layer that lost its training last), ``image`` and
+        ``similarity`` (see ``sanity.similarity``). The step ``"other image"`` compares the maps of
+        different images of the trained network, the step ``"all"`` is the last one.
     """
-    weights = model.get_weights()
-    explained = Explained(model, feature_map=feature_map)
+    network = keras.models.clone_model(model)
+    network.set_weights(model.get_weights())
+    explained = Explained(network, feature_map=feature_map)
     prepared = explained.prepare(images)
     chosen = methods(explained, patch_share=patch_share, steps=8)
     patch = max(2, round(patch_share * explained.size))
     chosen["occlusion"] = partial(covering.maps, patch=patch, stride=patch)
     before = {name: method(explained, prepared) for name, method in chosen.items()}
-    lines = [
-        (name, "other image", i, value)
-        for name, maps in before.items()
-        for i, value in enumerate(sanity.similarity(maps, np.roll(maps, 1, axis=0)))
-    ]
-    try:
-        last = sanity.steps(model)[-1]
-        for step in sanity.randomised(model, fresh):
-            if every_step or step == last:
-                for name, method in chosen.items():
-                    found = sanity.similarity(before[name], method(explained, prepared))
-                    lines += [(name, step, i, value) for i, value in enumerate(found)]
-    finally:
-        model.set_weights(weights)
-    return pd.DataFrame(lines, columns=["method", "step", "image", "similarity"])
+    lines = []
+
+    def compare(draw: int, step: str, maps: Mapping[str, np.ndarray]) -> None:
+        for name, found in maps.items():
+            values = sanity.similarity(before[name], found)
+            lines.extend((name, draw, step, i, value) for i, value in enumerate(values))
+
+    compare(0, "other image", {name: np.roll(maps, 1, axis=0) for name, maps in before.items()})
+    last = sanity.steps(network)[-1]
+    for draw in range(draws):
+        keras.utils.set_random_seed(seed + draw)
+        network.set_weights(model.get_weights())
+        for step in sanity.randomised(network, keras.models.clone_model(model)):
+            if draw == 0 or step == last:
+                name = "all" if step == last else step
+                compare(draw, name, {n: m(explained, prepared) for n, m in chosen.items()})
+    return pd.DataFrame(lines, columns=["method", "draw", "step", "image", "similarity"])
 
 
 def stability(
     model: keras.Model, images: np.ndarray, *, feature_map: str, patch_share: float, seed: int
 ) -> dict[str, np.ndarray]:
-    """Return the max-sensitivity of each method: dict of str to ndarray of float, shape (n,)."""
+    """Return the max-sensitivity of each method: dict of str to ndarray of float, shape (n,).
+
+    The patch of occlusion moves by its side here.
+    """
     explained = Explained(model, feature_map=feature_map)
     prepared = explained.prepare(images)
     grey_levels = np.ptp(prepared, axis=(1, 2), keepdims=True) if explained.standardises else 1.0
+    chosen = methods(explained, patch_share=patch_share, steps=8)
+    patch = max(2, round(patch_share * explained.size))
+    chosen["occlusion"] = partial(covering.maps, patch=patch, stride=patch)
     return {
         name: sanity.max_sensitivity(explained, prepared, method, scale=grey_levels, seed=seed)
-        for name, method in methods(explained, patch_share=patch_share, steps=8).items()
+        for name, method in chosen.items()
     }

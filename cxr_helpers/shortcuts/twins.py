@@ -23,6 +23,7 @@ from cxr_helpers.phantoms import rendering
 SIZE = 64  # pixels
 CONTRAST = 0.5  # of the lesions
 BIAS = {"marker reveals the class": 1.0, "marker is independent": 0.0}  # marker_bias in training
+RELIES = 0.5  # log-odds by which exchanging the marker moves a network that relies on it, at least
 LEVELS = (0.075, 0.925)  # of the marker, normal and pneumonia: the means with a marker_bias of 1
 
 
