@@ -30,7 +30,7 @@ def run(notebook: str, /, *ids: str, **planted) -> dict:
     return names
 
 
-def play(notebook: str, run, folder: Path, /, **changed) -> dict:
+def play(notebook: str, run, folder: Path, /, *, until: str = "", **changed) -> dict:
     """Run all cells of a notebook on the earlier stages of a run; return all names.
 
     Parameters
@@ -40,6 +40,8 @@ def play(notebook: str, run, folder: Path, /, **changed) -> dict:
         Whose parameters the notebook gets; it stays unchanged.
     folder : Path
         For the artifacts.
+    until : str
+        Id of the last cell; all by default.
     **changed
         Parameters with other values.
     """
@@ -57,6 +59,8 @@ def play(notebook: str, run, folder: Path, /, **changed) -> dict:
             unknown = set(changed) - set(names)
             assert not unknown, f"{notebook} has no parameter {unknown}"
             names |= {name: value for name, value in parameters.items() if name in names}
+        if cell["id"] == until:
+            break
     return names
 
 

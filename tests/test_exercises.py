@@ -1,5 +1,6 @@
 """The exercises of the notebooks are done as their text says, and what they answer is true."""
 
+import ast
 import json
 import re
 
@@ -31,7 +32,9 @@ def test_two_exercises_with_a_folded_answer_change_one_parameter_each(notebook):
     assert text.count("<details><summary>Answer</summary>") == text.count("</details>") == 2
     schema = {stage: parameters.read(spec.notebook) for stage, spec in graph.default().items()}
     for name, value in exercises(notebook).values():
-        values = settings.resolve(schema, preset={}, settings=[f"{notebook}.{name}={value}"])
+        values = settings.resolve(
+            schema, preset={}, settings=[f"{notebook}.{name}={ast.literal_eval(value)}"]
+        )
         assert values[notebook][name] != schema[notebook][name].default
 
 
@@ -42,7 +45,7 @@ def do(on_phantoms, tmp_path, monkeypatch):
 
     def done(notebook, number, **further):
         name, value = exercises(notebook)[str(number)]
-        changed = {name: json.loads(value.lower())} | further
+        changed = {name: ast.literal_eval(value)} | further
         return play(notebook, on_phantoms, tmp_path, **changed)
 
     return done
@@ -174,3 +177,19 @@ def test_seed_moves_the_points_and_not_their_neighbourhoods(do):
         assert again["quality"][name] == pytest.approx(names["quality"][name], abs=0.05)
     share, before = (n["agreement"]["same class"].mean() for n in (again, names))
     assert share == pytest.approx(before, abs=0.1)
+
+
+def test_another_cover_gives_another_map(do):
+    grey = do("07_explainability", 1, until="07-08")
+    black = do("07_explainability", 1, until="07-08", cover="black")
+    for name, maps in grey["maps"].items():
+        alike = np.corrcoef(maps.ravel(), black["maps"][name].ravel())[0, 1]
+        assert alike < 0.95, name
+
+
+def test_large_patch_gives_nine_values_at_most(do):
+    names = do("07_explainability", 2, until="07-08")
+    for heat in np.concatenate(list(names["maps"].values())):
+        rows = 1 + (np.abs(np.diff(heat, axis=0)) > 0).any(axis=1).sum()
+        columns = 1 + (np.abs(np.diff(heat, axis=1)) > 0).any(axis=0).sum()
+        assert rows <= 4 and columns <= 4  # patches that overlap by half share their pixels

@@ -9,7 +9,7 @@ import pandas as pd
 
 from cxr_helpers.evaluation import bootstrap, metrics
 
-VERDICTS = ("better", "not better", "worse")
+VERDICTS = ("better", "no", "worse")
 
 
 def against_controls(

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy import special
 
 from cxr_helpers.explain.explained import BATCH, Explained, log_odds
 from cxr_helpers.explain.occlusion import corners, mean_fall
 
 RING = 2  # pixels around a patch from which it is filled
 FILLS = ("black", "mean", "surroundings")
+SCALES = {"log-odds": np.asarray, "probability": special.expit}
 
 
 def maps(
@@ -29,6 +31,7 @@ def maps(
     patch: int,
     stride: int,
     fill: str = "mean",
+    of: str = "log-odds",
     spliced: bool = True,
 ) -> np.ndarray:
     """Return how much the log-odds of pneumonia fall where a patch covers the image.
@@ -43,6 +46,8 @@ def maps(
     fill : str
         Of ``FILLS``: 0, the mean of the image, or the mean of the pixels around the patch. In a
         network that standardises its input 0 is the mean.
+    of : str
+        ``"log-odds"``, or ``"probability"`` for the fall of the probability of pneumonia.
     spliced : bool
         Whether feature maps are spliced where the network allows it; the maps are the same.
 
@@ -54,10 +59,12 @@ def maps(
     Raises
     ------
     ValueError
-        If ``fill`` is not one of ``FILLS``, or patch and stride do not fit the image.
+        If ``fill`` or ``of`` is unknown, or patch and stride do not fit the image.
     """
     if fill not in FILLS:
         raise ValueError(f"fill {fill!r} is not one of {', '.join(FILLS)}")
+    if of not in SCALES:
+        raise ValueError(f"of {of!r} is not one of {', '.join(SCALES)}")
     size = explained.size
     places = corners(size, size, patch=patch, stride=stride)
     splice = Splice.of(explained, tuple(places), patch=patch) if spliced else None
@@ -74,7 +81,8 @@ def maps(
                     for k in range(0, len(places), BATCH)
                 ]
             )
-        found[i] = mean_fall(reference[i] - scores, places, patch=patch, shape=image.shape)
+        falls = SCALES[of](reference[i]) - SCALES[of](scores)
+        found[i] = mean_fall(falls, places, patch=patch, shape=image.shape)
     return found
 
 

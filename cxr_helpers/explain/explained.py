@@ -11,7 +11,7 @@ import tensorflow as tf
 from cxr_helpers.data import decoding
 from cxr_helpers.explain import gradcam
 
-BATCH = 64  # images at once
+BATCH = 32  # images at once: more of them no longer fit a processor's cache
 
 
 class Explained:
@@ -56,14 +56,14 @@ class Explained:
 
         @tf.function(input_signature=[_signature(self.size)])
         def gradient(batch):
-            with tf.GradientTape() as tape:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(batch)
                 _, score = self._both(batch, training=False)
             return tape.gradient(score, batch)
 
         @tf.function(input_signature=[_signature(self.size)])
         def features_and_gradient(batch):
-            with tf.GradientTape() as tape:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(batch)
                 features, score = self._both(batch, training=False)
             return features, tape.gradient(score, features)

@@ -74,6 +74,23 @@ def attribution_maps(
     return maps | {"ms": np.array(took)}
 
 
+def occlusion_maps(
+    model: keras.Model, images: np.ndarray, *, feature_map: str, **options: object
+) -> np.ndarray:
+    """Return occlusion maps of a network's images, see ``covering.maps``.
+
+    Parameters
+    ----------
+    model : keras.Model
+    images : ndarray of uint8, shape (n, side, side)
+    feature_map : str
+    **options
+        Those of ``covering.maps``.
+    """
+    explained = Explained(model, feature_map=feature_map)
+    return covering.maps(explained, explained.prepare(images), **options)
+
+
 def control_maps(
     images: np.ndarray, occlusion: np.ndarray, *, patch_share: float, seed: int
 ) -> dict[str, np.ndarray]:

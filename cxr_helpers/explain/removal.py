@@ -140,17 +140,19 @@ def curves(
     -------
     most_first, least_first : ndarray of float32, shape (n, len(SHARES))
     """
-    order, n = ranks(maps), len(prepared)
-    removed = np.concatenate([order <= share for share in SHARES])
-    removed = np.concatenate([removed, *(order > 1 - share for share in SHARES)])
-    repeated = np.tile(np.arange(n), 2 * len(SHARES))
-    filled = FILLS[fill](prepared)
+    order, n, inner = ranks(maps), len(prepared), SHARES[1:-1]
+    removed = [order <= share for share in inner] + [order > 1 - share for share in inner]
+    removed = np.concatenate([*removed, np.zeros(order.shape, bool), np.ones(order.shape, bool)])
+    repeated, filled = np.tile(np.arange(n), len(removed) // n), FILLS[fill](prepared)
     scores = [
         explained.score(filled(repeated[k : k + BATCH], removed[k : k + BATCH]))
         for k in range(0, len(removed), BATCH)
     ]
-    found = np.concatenate(scores).reshape(2, len(SHARES), n)
-    return found[0].T, found[1].T
+    found = np.concatenate(scores).reshape(-1, n)
+    nothing, everything = found[-2:]
+    halves = np.split(found[:-2], 2)
+    most, least = (np.vstack([nothing, half, everything]).T for half in halves)
+    return most, least
 
 
 def relevance_gain(most_first: np.ndarray, least_first: np.ndarray) -> np.ndarray:

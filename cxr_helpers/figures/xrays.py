@@ -6,6 +6,7 @@ Images are shown in grey over the full range 0 to 255, so that exposures can be 
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
@@ -119,16 +120,15 @@ def overlays(
     return fig
 
 
-def stacked(
+def beside(
     images: Sequence[np.ndarray],
     maps: Mapping[str, Sequence[np.ndarray]],
     *,
     row_labels: Sequence[str],
     titles: Sequence[Sequence[str]],
     label: str,
-    side: float = 0.8,
 ) -> Figure:
-    """Draw images and, below each row, the same images with the maps of several methods.
+    """Draw images and, beside each, the same image with the maps of several methods.
 
     Parameters
     ----------
@@ -136,25 +136,27 @@ def stacked(
         One array per row.
     maps : mapping of method to sequence of ndarray of float, shape (m, size, size)
         One array per row, at least 0, as shares of a common largest value.
-    row_labels, titles, label, side
-        As for ``overlays``.
+    row_labels, titles, label
+        As for ``overlays``; the maps have their method as title.
     """
-    columns, height = max(len(row) for row in images), 1 + len(maps)
-    fig, axes, titles = _canvas(height * len(images), columns, side=side, titles=titles, bar=0.75)
+    step = 1 + len(maps)
+    columns = step * max(len(row) for row in images)
+    above = [[t for title in row for t in (title, *maps)] for row in titles]
+    fig, axes, above = _canvas(len(images), columns, side=0.8, titles=above, bar=0.6)
     for i, row in enumerate(images):
-        for k, (method, rows) in enumerate([("", None), *maps.items()]):
-            for j, image in enumerate(row):
-                ax = axes[height * i + k][j]
+        for j, image in enumerate(row):
+            heats = [None, *(rows[i][j] for rows in maps.values())]
+            for k, heat in enumerate(heats, step * j):
+                ax = axes[i][k]
                 ax.imshow(image, cmap="gray", vmin=0, vmax=255)
                 ax.set_visible(True)
-                if rows is None:
-                    ax.set_title(titles[i][j], fontsize=TITLE, pad=2, parse_math=False)
-                else:
-                    heat = rows[i][j]
+                ax.set_title(above[i][k], fontsize=TITLE, pad=2, parse_math=False)
+                if heat is not None:
                     ax.imshow(heat, alpha=_opacity(heat, 1.0), vmax=1.0, **_style(False, 1.0))
-            axes[height * i + k][0].set_ylabel(method or row_labels[i], fontsize=7)
+        axes[i][0].set_ylabel(row_labels[i], fontsize=7)
     scale = ScalarMappable(Normalize(0, 1), "inferno")
-    fig.colorbar(scale, ax=axes.ravel().tolist(), shrink=0.5, label=label, aspect=30, pad=0.01)
+    label = textwrap.fill(label, max(12, int(fig.get_figheight() / 0.09)))
+    fig.colorbar(scale, ax=axes.ravel().tolist(), label=label, aspect=25, pad=0.01)
     return fig
 
 

@@ -33,7 +33,7 @@ def test_method_is_compared_with_the_best_control_on_the_same_images():
         centre=BASE - 1,
     )
     assert found["verdict"].to_dict() == {
-        "good": "better", "same": "not better", "bad": "worse", "noise": ""
+        "good": "better", "same": "no", "bad": "worse", "noise": ""
     }  # fmt: skip
     assert set(found["control"]) == {"noise"} and "centre" not in found.index
     assert np.allclose(found.loc["good", "value"], (BASE + 0.1).mean())

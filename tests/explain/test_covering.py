@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import small
 
-from cxr_helpers.explain import covering
+from cxr_helpers.explain import covering, occlusion
 
 
 @pytest.mark.parametrize("fill", covering.FILLS)
@@ -52,6 +52,19 @@ def test_surroundings_are_the_pixels_around_the_patch():
     assert covering._level(image, (0, 0), patch=12, fill="surroundings") == pytest.approx(
         image.mean()
     )
+
+
+def test_fall_of_the_probability_is_that_of_keras_predictions():
+    explained = small.published(44)
+    image = small.images(n=1, size=44)
+
+    def score(copies):
+        return explained.model.predict(copies, verbose=0)[:, 0]
+
+    expected = occlusion.occlusion_map(score, image[0], patch=8, stride=4, fill=0.0)
+    options = {"patch": 8, "stride": 4, "fill": "black", "of": "probability"}
+    found = covering.maps(explained, explained.prepare(image), **options)[0]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_unknown_fill_is_refused():

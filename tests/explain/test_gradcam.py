@@ -254,10 +254,11 @@ def test_map_by_position_keeps_each_gradient(images):
     model = keras.Model(inputs, outputs)
     weights = np.zeros((72, 1))
     weights[2 * 7] = 3.0  # row 1, column 1, first channel
-    planted(model, weights)
+    model.get_layer("conv").set_weights([FILTERS.reshape(1, 1, 1, 2)])
+    model.layers[-1].set_weights([weights, np.zeros(1)])
     options = {"layer": "conv", "class_index": 1, "upsample": False}
     heat = gradcam.gradcam(model, images, by_position=True, **options)
     expected = np.zeros((3, 6, 6))
-    expected[:, 1, 1] = 3 * images[:, 1, 1] / 255
+    expected[:, 1, 1] = 3.0 * images[:, 1, 1] / 255
     assert np.allclose(heat, expected, atol=1e-6)
     assert (gradcam.gradcam(model, images, **options) > 0).sum() > 3
