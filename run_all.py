@@ -26,7 +26,8 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
-from cxr_helpers.data import ingestion, sources
+from cxr_helpers.data import ingestion, lung_outlines, sources
+from cxr_helpers.data.lung_outlines import V7
 from cxr_helpers.evaluation import tables
 from cxr_helpers.pipeline import (
     command_line,
@@ -139,6 +140,8 @@ def run_stages(options, stages_of, schema) -> int:
         }
         for stage, own in values.items():
             own.update({name: path for name, path in paths.items() if name in schema[stage]})
+            if own.get("lung_masks", V7) not in ("", V7):
+                own["lung_masks"] = str(lung_outlines.find(own["lung_masks"]))
             if "precision" in own:  # recorded, and part of what a result depends on
                 own["precision"] = environment.precision(own["precision"])
         seconds = {}

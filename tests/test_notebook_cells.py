@@ -1,6 +1,7 @@
 """Single cells of the notebooks, run on synthetic data."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,8 +16,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from cxr_helpers.data import class_names, dataset
 from cxr_helpers.evaluation import bootstrap, scorecard
 from cxr_helpers.models import architectures
-from cxr_helpers.pipeline import stages
-from cxr_helpers.pipeline.runs import Run
+from cxr_helpers.shortcuts import twins
 
 
 def radiographs(**n_images):
@@ -37,7 +37,7 @@ class Published:
     """Records what a notebook publishes: captions by id, and sentences."""
 
     def __init__(self):
-        self.captions, self.sentences = {}, []
+        self.captions, self.sentences, self.tables = {}, [], []
 
     def __call__(self, shown, *, id, caption, **_):
         self.captions[id] = caption
@@ -222,7 +222,9 @@ def test_gradcam_is_cached_by_image_and_explains_the_predicted_class(monkeypatch
     calls = []
     monkeypatch.setattr(
         "cxr_helpers.explain.gradcam.gradcam",
-        lambda _, images, *, layer, class_index: np.full((len(images), 2, 2), class_index),
+        lambda _, images, *, layer, class_index, by_position: np.full(
+            (len(images), 2, 2), class_index + 10 * by_position
+        ),
     )
     names = cells.run(
         "07_explainability",
@@ -239,32 +241,133 @@ def test_gradcam_is_cached_by_image_and_explains_the_predicted_class(monkeypatch
         test=SimpleNamespace(images=np.zeros((3, 2, 2), np.uint8)),
         **{"categorical": None, "gradcam_layer": "conv4"},
     )
-    assert names["heat_maps"]["normal, right"][:, 0, 0].tolist() == [0, 1]
-    assert names["heat_maps"]["wrong"][:, 0, 0].tolist() == [2] and len(calls) == 3
+    maps = names["heat_maps"]
+    assert maps["Grad-CAM"]["normal, right"][:, 0, 0].tolist() == [0, 1]
+    assert maps["HiResCAM"]["normal, right"][:, 0, 0].tolist() == [10, 11]
+    assert maps["Grad-CAM"]["wrong"][:, 0, 0].tolist() == [2] and len(calls) == 6
 
 
-def test_heat_in_the_outer_sixth_is_measured_on_real_images(monkeypatch):
-    """All occlusion heat is in the first row, all Grad-CAM heat in the centre."""
-    edge, centre = np.zeros((2, 12, 12)), np.zeros((2, 12, 12))
-    edge[:, 0], centre[:, 6, 6] = 1, 1
+class Labelled(SimpleNamespace):
+    """Images with labels; evaluation is always declared."""
+
+    evaluation = staticmethod(nullcontext)
+
+
+def test_outer_sixth_is_the_region_where_nothing_else_is_known():
+    names = cells.run(
+        "07_explainability",
+        "07-lungs",
+        radiographs=Labelled(synthetic=False),
+        test=[None] * 3,
+        rows=np.array([0, 1]),
+        **{"regions": {}, "lung_masks": "", "size": 12},
+    )
+    (region,) = names["regions"].values()
+    assert region.shape == (3, 12, 12) and region.mean() == pytest.approx(1 - (8 / 12) ** 2)
+    assert names["outlines"] is None
+
+
+def placed(**methods):
+    """Run the cells on place with these shares of the heat; return names and what is shown."""
+    shown, n = Published(), 30
+    scored = pd.concat(
+        [
+            pd.DataFrame({"network": "binary", "method": m, "image": np.arange(n)})
+            .assign(**{"lesion hit": 0.0, "lesion gain": gain, "lesion auprc": gain / 10})
+            for m, gain in methods.items()
+        ]
+    )  # fmt: skip
+    index = pd.DataFrame({"group": np.arange(n)})
+    names = cells.run(
+        "07_explainability",
+        *("07-18", "07-place-table"),
+        radiographs=Labelled(),
+        scored=scored,
+        test=SimpleNamespace(index=index),
+        rows=np.arange(n),
+        regions={"lesion": np.zeros((n, 2, 2))},
+        parts={"lesion": np.full((n, 2, 2), 0.1)},
+        controls={"white noise": None, "centre": None},
+        seed=0,
+        table=shown,
+    )
+    return names, shown
+
+
+def test_maps_are_compared_with_the_best_control():
+    rng = np.random.default_rng(0)
+    base = 2 + rng.random(30)
+    names, shown = placed(
+        **{"occlusion": base + 1, "Grad-CAM": base - 1, "white noise": base - 2, "centre": base}
+    )
+    verdicts = names["place_table"].set_index("method")["verdict"].to_dict()
+    assert verdicts == {"occlusion": "better", "Grad-CAM": "worse", "centre": ""}
+    assert "the lesion covers 10.0% of the image" in shown.captions["tab-localization"]
+
+
+def test_method_without_any_heat_has_no_verdict():
+    """After training on few images a network may be constant: Grad-CAM is then zero everywhere."""
+    names, _ = placed(**{"Grad-CAM": np.full(30, np.nan), "centre": np.ones(30)})
+    table = names["place_table"].set_index("method")
+    assert table.loc["Grad-CAM", "verdict"] == "–" and table.loc["Grad-CAM", "lesion auprc"] == "–"
+
+
+def test_letter_is_reported_beside_its_placebo(monkeypatch):
     published = Published()
-    monkeypatch.setattr("cxr_helpers.explain.gradcam.gradcam", lambda *_, **__: centre)
     monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
+    effects = pd.DataFrame(
+        [("letter erased", -0.5, -0.7, -0.3), ("as much erased elsewhere", 0.02, -0.1, 0.1)],
+        columns=["intervention", "value", "low", "high"],
+    ).assign(network="binary", measure="change", n=40)
+    marked = np.zeros((2, 8, 8), dtype=bool)
+    marked[0, :2, :2] = True
+    heat = np.zeros((2, 8, 8))
+    heat[0, 0, 0], heat[0, 7, 7] = 1, 3
     cells.run(
         "07_explainability",
-        *("07-17", "07-18", "07-21"),
-        radiographs=SimpleNamespace(facts={"has_ground_truth": False}),
-        stage=SimpleNamespace(cached=compute),
-        chosen={"pneumonia": np.array([0, 1])},
-        maps={"pneumonia": edge},
-        test=SimpleNamespace(images=np.zeros((2, 12, 12), np.uint8)),
-        **{"size": 12, "cover": 0.0, "occlude": lambda _: edge, "binary": None, "table": published},
+        "07-letter",
+        radiographs=Labelled(),
+        effects=effects,
+        usable=np.array([True, True]),
+        rows=np.array([0, 1]),
+        marker_masks=marked,
+        marked=marked.any(axis=(1, 2)),
+        all_maps={"binary": {"Grad-CAM": heat, "HiResCAM": heat}},
+        **{"size": 8, "experiments": {}},
     )
-    assert "2 test images" in published.captions["tab-localization"]
-    black, _, cam = published.sentences[-1].split(" For ")
-    assert "100% of the heat lies in the outer sixth of each side" in black
-    assert "covers 56% of the image" in black
-    assert cam.startswith("Grad-CAM (conv4), 0% of the heat")
+    assert published.sentences[-1].startswith(
+        "Erasing the letter changes the log-odds of the binary network by −0.50 [−0.70, −0.30] on "
+        "40 images; erasing as much on the other side by +0.02 [−0.10, +0.10]. Grad-CAM puts 25.0% "
+        "of its heat there (chance 6.2%)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("moved", "planted"),
+    [((3.0, 0.1), True), ((3.0, 3.5), False), ((0.2, 0.0), False)],
+)
+def test_twins_are_compared_only_where_one_relies_on_the_marker(monkeypatch, moved, planted):
+    published, n = Published(), 40
+    monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
+    gains = [np.linspace(5, 9, n), np.linspace(0, 1, n)]
+    names = cells.run(
+        "07_explainability",
+        "07-twins-table",
+        radiographs=None,
+        reliance={
+            name: (value, value - 0.05, value + 0.05)
+            for name, value in zip(twins.BIAS, moved, strict=True)
+        },
+        gain={name: {"occlusion": pd.Series(g)} for name, g in zip(twins.BIAS, gains, strict=True)},
+        pair=SimpleNamespace(groups=np.arange(n)),
+        shown=np.arange(n),
+        seed=0,
+        table=lambda shown, *_, **__: published.tables.append(shown),
+    )
+    assert names["planted"] == planted and bool(published.tables) == planted
+    assert ("was not planted" in published.sentences[-1]) != planted
+    if planted:
+        assert published.tables[0].loc[0, "AUROC"].startswith("1.000")
 
 
 class RandomEmbeddings(SimpleNamespace):
@@ -452,26 +555,6 @@ def test_effect_of_averaging_over_mirror_images_is_reported(monkeypatch):
     assert np.array_equal(names["ours_probabilities"], (right + wrong) / 2)
     sentence = published.sentences[-1]
     assert sentence.count("100.0%") == 2 and "mirror image" in sentence
-
-
-def test_gradcam_without_heat_is_reported(tmp_path, monkeypatch):
-    """After training on few images a network may be constant: Grad-CAM is then zero everywhere."""
-    published = Published()
-    monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
-    columns = ["hottest point inside", "heat inside", "area (chance)"]
-    location = pd.DataFrame([[0.0, np.nan, 0.5]], columns=columns)
-    cells.run(
-        "07_explainability",
-        *("07-19", "07-21"),
-        location=location.assign(method="Grad-CAM", part="lesion"),
-        stage=stages.Stage("01_data", run_dir=tmp_path),
-        chosen={},
-        patch=2,
-        regions={"lesion": None},
-    )
-    declared = Run(tmp_path).declared("01_data")["facts"]["localization"]
-    assert declared[0]["heat inside"] is None and declared[0]["area (chance)"] == 0.5
-    assert published.sentences == ["For Grad-CAM, no image has any heat."]
 
 
 def error_and_detail(*, detail_difference, error_difference=0.0):

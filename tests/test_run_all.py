@@ -564,3 +564,9 @@ def test_start_imports_nothing_large():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "" and done.returncode == 0
+
+
+def test_lung_masks_that_do_not_exist_are_refused_before_anything_runs(build, capsys, tmp_path):
+    assert run_all.main(["--set", f"lung_masks={tmp_path / 'none'}", "--dry-run"]) == 3
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("error: lung_masks ") and "is not a folder" in message

@@ -5,6 +5,7 @@ Kermany, Zhang, Goldbaum (2018), Mendeley Data V2, doi:10.17632/rscbjbr9sj.2, CC
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zipfile
 from pathlib import Path
@@ -24,6 +25,11 @@ MENDELEY_URL = (
 MENDELEY_PAGE = "doi.org/10.17632/rscbjbr9sj.2"
 MENDELEY_BYTES = 1_235_512_464
 ARCHIVE = "ChestXRay2017.zip"
+V7_COMMIT = "51fca0d0d089b2fa7b0b95f0aed32ebaebd561f2"
+V7_PAGE = "github.com/v7labs/covid-19-xray-dataset"
+V7_URL = f"https://{V7_PAGE}/archive/{V7_COMMIT}.zip"
+V7_FOLDER = "annotations/all-images-semantic-masks"
+V7_FINGERPRINT = "ed94edcb2ac10d5d2a8beeab0626993e47338b4b7a9ca8002e32d6f01bb37b2d"
 
 
 def kaggle_cache() -> Path:
@@ -124,6 +130,67 @@ def mendeley(*, cache_dir: str | Path, url: str = MENDELEY_URL, size: int = MEND
                 f"Try again, or get {ARCHIVE} from {MENDELEY_PAGE} by hand and use --data {ARCHIVE}"
             )
         os.replace(part, target)
+    return target
+
+
+def v7_lung_masks(
+    *, cache_dir: str | Path, url: str = V7_URL, fingerprint: str = V7_FINGERPRINT
+) -> Path:
+    """Return the folder of V7's lung masks, downloaded by pooch where it is not cached.
+
+    V7 Labs, COVID-19 X-ray dataset, CC BY 4.0: ``annotations/all-images-semantic-masks`` of one
+    commit. Nothing else of the archive is kept, and the folder appears only when it is complete.
+
+    Parameters
+    ----------
+    cache_dir : path
+        The masks are kept in its folder ``downloads``.
+    url : str
+        Address of the zip archive of the commit.
+    fingerprint : str
+        Of the masks, see ``decoding.fingerprint``.
+
+    Raises
+    ------
+    DataError
+        If the archive cannot be downloaded, or holds other masks.
+    """
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")
+    folder = Path(cache_dir) / "downloads"
+    target = folder / f"v7-lung-masks-{fingerprint[:12]}"
+    if target.is_dir():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    files.remove_leftovers(folder)
+    with files.temporary_folder(folder) as work:
+        try:
+            downloader = pooch.HTTPDownloader(progressbar=True, timeout=60)
+            archive = pooch.retrieve(
+                url, known_hash=None, path=work, fname="v7.zip.part", downloader=downloader
+            )
+            with zipfile.ZipFile(archive) as content:
+                inside = [n for n in content.namelist() if V7_FOLDER in n and n.endswith(".png")]
+                (work / "masks").mkdir()
+                for name in inside:
+                    (work / "masks" / Path(name).name).write_bytes(content.read(name))
+        except Exception as error:  # of requests, urllib3, zipfile and the system
+            reason = str(error).strip().split("\n")[0][:160] or type(error).__name__
+            raise DataError(
+                f"lung_masks=v7 could not be downloaded ({reason}). Download {V7_PAGE} by hand and "
+                f"name its folder {V7_FOLDER}, or leave lung_masks empty"
+            ) from error
+        digests = sorted(
+            hashlib.sha256(path.read_bytes()).hexdigest() for path in (work / "masks").iterdir()
+        )
+        found = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+        if found != fingerprint:
+            raise DataError(
+                f"the archive of {V7_PAGE} holds {len(digests):,} masks that are not the expected "
+                f"ones (fingerprint {found[:12]}, expected {fingerprint[:12]})"
+            )
+        os.replace(work / "masks", target)
     return target
 
 

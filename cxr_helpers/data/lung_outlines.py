@@ -19,8 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from cxr_helpers.data import decoding
 from cxr_helpers.system.errors import DataError
 
-COMMIT = "51fca0d0d089b2fa7b0b95f0aed32ebaebd561f2"
-FINGERPRINT = "ed94edcb2ac10d5d2a8beeab0626993e47338b4b7a9ca8002e32d6f01bb37b2d"
+V7 = "v7"  # the word that asks for a download, see ``downloads.v7_lung_masks``
 LUNG = 200  # grey level from which a pixel is lung; V7 writes 255, and 127 for "ignore"
 SHAPE = 0.02  # by how much the aspect ratios of mask and image may differ, relatively
 
@@ -53,6 +52,22 @@ class Outlines:
         return text + (f" ({left})." if left else ".")
 
 
+def find(folder: str | Path) -> Path:
+    """Return the resolved path of a folder of masks.
+
+    Raises
+    ------
+    DataError
+        If it does not exist.
+    """
+    path = Path(folder).expanduser().resolve()
+    if not path.is_dir():
+        raise DataError(
+            f"lung_masks {path} is not a folder: expected PNG files named like the images"
+        )
+    return path
+
+
 def read(folder: str | Path, index: pd.DataFrame, *, size: int, framing: str) -> Outlines:
     """Return the lung masks of images.
 
@@ -72,11 +87,7 @@ def read(folder: str | Path, index: pd.DataFrame, *, size: int, framing: str) ->
     DataError
         If the folder does not exist or holds no PNG file, or no mask fits an image.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(
-            f"lung_masks {folder} is not a folder: expected PNG files named like the images"
-        )
+    folder = find(folder)
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".png")
     if not paths:
         raise DataError(f"lung_masks {folder} holds no PNG file: expected one for each image")

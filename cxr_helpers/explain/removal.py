@@ -1,6 +1,6 @@
 """Removal curves: what happens to the score when pixels are taken away in the order of a map.
 
-The symmetric relevance gain (Bluecher, Vielhaben and Strodthoff 2024, *Decoupling Pixel Flipping and
+The symmetric relevance gain (Blücher, Vielhaben and Strodthoff 2024, *Decoupling Pixel Flipping and
 Occlusion Strategy for Consistent XAI Benchmarks*, TMLR) is the area between two curves: pixels are
 removed from the least relevant on, and from the most relevant on. It hardly depends on what removed
 pixels are filled with, as the area under one curve does.

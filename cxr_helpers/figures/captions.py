@@ -40,6 +40,7 @@ def _percent(share: float, digits: int = 1) -> str:
 FILTERS: dict[str, Callable] = {
     "percent": _percent,
     "signed": lambda share: f"{100 * share:+.1f}".replace("-", "\N{MINUS SIGN}"),
+    "effect": lambda change: f"{change:+.2f}".replace("-", "\N{MINUS SIGN}"),
     "p": lambda p: f"{p:.2g}" if p >= 0.001 else "less than 0.001",
     "decimals": lambda number: f"{number:.3f}",
     "points": lambda share: f"{100 * share:.1f}",

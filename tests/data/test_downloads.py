@@ -1,6 +1,7 @@
 """Downloads from a local server, which fails on demand."""
 
 import gc
+import hashlib
 import http.server
 import io
 import os
@@ -38,6 +39,22 @@ def zipped(size):
 CONTENT = zipped(60_000)
 
 
+def zipped_masks():
+    """Return a zip as GitHub writes it, with two masks among other files."""
+    content, root = io.BytesIO(), f"covid-19-xray-dataset-{downloads.V7_COMMIT}"
+    with zipfile.ZipFile(content, "w") as archive:
+        for name in ("1.png", "2.png"):
+            archive.writestr(f"{root}/{downloads.V7_FOLDER}/{name}", f"mask {name}")
+        archive.writestr(f"{root}/README.md", "not a mask")
+        archive.writestr(f"{root}/images/1.png", "not a mask")
+    return content.getvalue()
+
+
+MASKS = zipped_masks()
+MASK_DIGESTS = sorted(hashlib.sha256(f"mask {n}.png".encode()).hexdigest() for n in (1, 2))
+FINGERPRINT = hashlib.sha256("\n".join(MASK_DIGESTS).encode()).hexdigest()
+
+
 @pytest.fixture
 def server():
     """Serve CONTENT at /good, faulty responses at other paths; record requests."""
@@ -49,6 +66,7 @@ def server():
                 "/html": b"<html>please log in</html>",
                 "/short": zipped(30_000),
                 "/noise": b"x" * len(CONTENT),
+                "/v7": MASKS,
             }.get(self.path, CONTENT)
             if self.path == "/error":
                 self.send_error(503)
@@ -164,3 +182,29 @@ def test_cached_kaggle_copy_is_found_without_network(tmp_path, monkeypatch):
 
 def test_version_of_the_kaggle_dataset_is_pinned():
     assert downloads.KAGGLE_HANDLE.endswith("/versions/2")
+
+
+def test_lung_masks_are_downloaded_once_and_nothing_else_is_kept(server, tmp_path):
+    options = {"cache_dir": tmp_path, "url": f"{server.url}/v7", "fingerprint": FINGERPRINT}
+    folder = downloads.v7_lung_masks(**options)
+    assert sorted(path.name for path in folder.iterdir()) == ["1.png", "2.png"]
+    assert downloads.v7_lung_masks(**options) == folder and len(server.requests) == 1
+    assert [path.name for path in (tmp_path / "downloads").iterdir()] == [folder.name]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/error", "lung_masks=v7 could not be downloaded"),
+        ("/html", "lung_masks=v7 could not be downloaded"),
+        ("/cut", "lung_masks=v7 could not be downloaded"),
+        ("/v7", "holds 2 masks that are not the expected ones"),
+    ],
+)
+def test_failed_download_of_lung_masks_leaves_nothing_and_says_what_to_do(
+    server, tmp_path, path, message
+):
+    with pytest.raises(DataError, match=message) as error:
+        downloads.v7_lung_masks(cache_dir=tmp_path, url=server.url + path)
+    assert "\n" not in str(error.value) and downloads.V7_PAGE in str(error.value)
+    assert list((tmp_path / "downloads").iterdir()) == []

@@ -1,9 +1,11 @@
+import io
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
+from PIL import Image
 
 from cxr_helpers.data import dataset
 from cxr_helpers.evaluation import calibration
@@ -238,3 +240,45 @@ def test_steps_are_drawn_from_top_to_bottom_with_their_intervals():
 
 def test_class_colours_are_distinct():
     assert len(set(charts.COLOURS.values())) == len(charts.COLOURS)
+
+
+def test_png_has_the_size_that_was_asked_and_a_map_colours_it():
+    image = np.full((8, 8), 100, np.uint8)
+    plain = np.asarray(Image.open(io.BytesIO(xrays.png(image, side=40))))
+    assert plain.shape == (40, 40, 3) and (plain == 100).all()
+    heat = np.zeros((4, 4))
+    heat[0, 0] = 1.0
+    coloured = np.asarray(Image.open(io.BytesIO(xrays.png(image, side=40, heat=heat, signed=True))))
+    red, _, blue = coloured[2, 2].astype(int)
+    assert red > blue + 50 and (coloured[30, 30] > 80).all()
+
+
+def test_maps_stand_beside_their_image():
+    images = [np.zeros((2, 4, 4), np.uint8), np.zeros((1, 4, 4), np.uint8)]
+    maps = {m: [np.ones((len(x), 4, 4)) for x in images] for m in ("A", "B")}
+    titles = [["one", "two"], ["three"]]
+    fig = xrays.beside(images, maps, row_labels=["x", "y"], titles=titles, label="share")
+    shown = [ax for ax in fig.axes[:-1] if ax.get_visible()]
+    assert [ax.get_title() for ax in shown] == ["one", "A", "B", "two", "A", "B", "three", "A", "B"]
+    assert [len(ax.images) for ax in shown] == [1, 2, 2] * 3
+
+
+def test_similarity_is_drawn_by_step_with_a_cross_for_other_images():
+    lines = [("a", "m", step, v) for step, v in (("other image", 0.4), ("last", 0.9), ("all", 0.1))]
+    table = pd.DataFrame(lines, columns=["network", "method", "step", "similarity"])
+    (ax,) = charts.similarity_by_step(table).axes
+    line, cross = ax.lines
+    assert line.get_ydata().tolist() == [0.9, 0.1] and cross.get_ydata()[0] == 0.4
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["last", "all"]
+
+
+def test_effects_are_drawn_with_their_intervals_and_a_line_at_zero():
+    table = pd.DataFrame(
+        [("letter erased", n, v, v - 0.1, v + 0.2) for n, v in (("binary", -0.5), ("ours", 0.1))],
+        columns=["intervention", "network", "value", "low", "high"],
+    )
+    (ax,) = charts.effects(table).axes
+    assert [c.lines[0].get_xdata()[0] for c in ax.containers] == [-0.5, 0.1]
+    segments = [c.lines[2][0].get_segments()[0][:, 0].tolist() for c in ax.containers]
+    np.testing.assert_allclose(segments, [[-0.6, -0.3], [0.0, 0.3]])
+    assert 0 in ax.lines[-1].get_xdata()

@@ -11,6 +11,7 @@ import pytest
 
 from cxr_helpers.data import dataset
 from cxr_helpers.evaluation import scorecard, tables
+from cxr_helpers.explain import measures
 from cxr_helpers.models import networks
 from cxr_helpers.pipeline import results
 from cxr_helpers.pipeline.graph import Graph
@@ -115,20 +116,13 @@ def test_added_network_is_trained_scored_and_explained(added, radiographs, monke
     )
     assert names["of_test"]["knn_tiny", "accuracy"] > 0.8
 
+    names = cells.run("07_explainability", "07-further", classes=classes, networks={}, **common)
+    ((label, (model, feature_map)),) = names["networks"].items()
+    assert (label, feature_map) == ("Tiny network", "features")
     with radiographs.evaluation():
-        rows = np.flatnonzero(radiographs["test"].pneumonia)[:4]
-    names = cells.run(
-        "07_explainability",
-        "b4c2e7f0",
-        classes=classes,
-        test=radiographs["test"],
-        rows=rows,
-        explanations={},
-        **common,
-    )
-    (label,) = names["explanations"]
-    assert label == "Grad-CAM, Tiny network (features)"
-    assert names["explanations"][label].shape == (4, 16, 16)
+        images = radiographs["test"].images[:4]
+    maps = measures.attribution_maps(model, images, feature_map=feature_map, patch_share=0.25)
+    assert maps["Grad-CAM"].shape == (4, 16, 16)
 
 
 def test_without_added_networks_nothing_is_shown(radiographs, tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_helpers.phantoms.rendering import SHARES, render
+from cxr_helpers.phantoms.rendering import SHARES, redraw, render
 
 BOX = ["marker_x0", "marker_y0", "marker_x1", "marker_y1"]
 COLUMNS = ["file", "split", "class_name", "patient", "severity", *BOX]
@@ -201,3 +201,56 @@ def test_shares_of_given_splits_are_met():
 def test_argument_out_of_range_is_refused_by_name(wrong, message):
     with pytest.raises(ValueError, match=message):
         render(**{"n": 2, "size": 32} | wrong)
+
+
+@pytest.fixture(scope="module")
+def first():
+    return render(n=12, size=48, seed=4, marker_bias=0.5)
+
+
+def again(first, **changes):
+    return redraw(first.index, n=12, size=48, seed=4, marker_bias=0.5, changes=changes)
+
+
+def test_redrawn_without_a_change_is_the_same(first):
+    assert np.array_equal(again(first), first.images)
+    some = redraw(first.index.iloc[[7, 2]], n=12, size=48, seed=4, marker_bias=0.5)
+    assert np.array_equal(some, first.images[[7, 2]])
+
+
+def test_redrawn_without_severity_is_as_without_contrast(first):
+    invisible = render(n=12, size=48, seed=4, marker_bias=0.5, lesion_contrast=0.0)
+    assert np.array_equal(again(first, severity=0.0), invisible.images)
+
+
+def test_redrawn_marker_changes_nothing_but_the_marker(first):
+    without, high = again(first, marker=None), again(first, marker=1.0)
+    for i, row in enumerate(first.index.itertuples()):
+        changed = np.argwhere(without[i] != first.images[i])
+        assert changed[:, 1].max() <= row.marker_x1 + 2 and len(
+            changed
+        )  # blurred by a pixel or two
+    assert (high != without).any(axis=(1, 2)).all()
+    rows = [np.argwhere(h != w)[:, 0].max() for h, w in zip(high, without, strict=True)]
+    assert max(rows) < 48 / 3  # at the top
+
+
+def test_lesion_of_another_class_appears_in_a_normal_image(first):
+    normal = (first.index["class_name"] == "normal").to_numpy()
+    found = again(first, lesion="bacterial", severity=1.0)
+    changed = (found != first.images).mean(axis=(1, 2))
+    assert (changed[normal] > 0.02).all()
+    none = again(first, lesion="normal")
+    assert np.array_equal(none[normal], first.images[normal])
+
+
+def test_redrawn_image_of_another_run_is_refused(first):
+    with pytest.raises(ValueError, match="is not one of 12 phantoms of the seed 4"):
+        redraw(first.index.assign(file="x.png"), n=12, size=48, seed=4)
+
+
+def test_each_image_can_have_a_change_of_its_own(first):
+    changes = [{"marker": None}] + [{}] * 11
+    found = redraw(first.index, n=12, size=48, seed=4, marker_bias=0.5, changes=changes)
+    assert not np.array_equal(found[0], first.images[0])
+    assert np.array_equal(found[1:], first.images[1:])

@@ -1,0 +1,111 @@
+"""Lung outlines of made-up images."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cxr_helpers.data import lung_outlines
+from cxr_helpers.system.errors import DataError
+
+INDEX = pd.DataFrame(
+    {
+        "file": ["train/a.jpeg", "train/b.jpeg", "test/c.jpeg"],
+        "width": [100, 120, 140],
+        "height": [80, 80, 90],
+    }
+)
+
+
+def write(folder, name, size, *, mode="L", value=255):
+    """Write a mask of (width, height) whose left half is lung."""
+    folder.mkdir(exist_ok=True, parents=True)
+    pixels = np.zeros(size[::-1], np.uint8)
+    pixels[:, : size[0] // 2] = value
+    Image.fromarray(pixels).convert(mode).save(folder / name)
+
+
+def read(folder, index=INDEX):
+    return lung_outlines.read(folder, index, size=16, framing="squeeze")
+
+
+def test_masks_are_found_by_name_below_the_folder_too(tmp_path):
+    write(tmp_path / "x", "a.png", (50, 40))
+    write(tmp_path, "c.png", (64, 64), mode="1")  # square copies have lost their shape
+    found = read(tmp_path)
+    assert found.by == "name" and found.found.tolist() == [True, False, True]
+    assert found.masks[0, :, :7].all() and not found.masks[0, :, 9:].any()
+    assert not found.masks[1].any() and found.masks[2, 8, 3]
+    assert found.notes() == (
+        "2 of 3 images have lung outlines, matched by name (1 images without a mask)."
+    )
+
+
+def test_masks_without_names_are_matched_by_a_stored_size_that_only_one_has(tmp_path):
+    index = pd.concat([INDEX, INDEX.iloc[[2]].assign(file="test/d.jpeg")], ignore_index=True)
+    write(tmp_path, "1.png", (100, 80))
+    write(tmp_path, "2.png", (120, 80))
+    write(tmp_path, "3.png", (120, 80))  # two masks have this size
+    write(tmp_path, "4.png", (140, 90))  # two images have this size
+    write(tmp_path, "5.png", (33, 44))
+    found = read(tmp_path, index)
+    assert found.by == "stored size" and found.found.tolist() == [True, False, False, False]
+    assert found.counts["masks whose size several images or masks have"] == 3
+    assert found.counts["masks without an image"] == 1
+    assert "matched by stored size" in found.notes()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"size": (50, 40), "mode": "RGB"}, "masks in colour"),
+        ({"size": (50, 40), "value": 0}, "empty masks"),
+        ({"size": (50, 40), "value": 127}, "empty masks"),  # "ignore" of V7
+        ({"size": (40, 50)}, "masks of another shape than their image"),
+    ],
+)
+def test_mask_that_does_not_fit_is_counted(tmp_path, options, reason):
+    write(tmp_path, "a.png", **options)
+    write(tmp_path, "b.png", (60, 40))
+    found = read(tmp_path)
+    assert found.found.tolist() == [False, True, False] and found.counts[reason] == 1
+    assert f"1 {reason}" in found.notes()
+
+
+def test_damaged_mask_and_mask_without_an_image_are_counted(tmp_path):
+    write(tmp_path, "b.png", (60, 40))
+    write(tmp_path, "zzz.png", (60, 40))
+    (tmp_path / "a.png").write_bytes(b"no image")
+    counts = read(tmp_path).counts
+    assert counts["masks that cannot be read"] == counts["masks without an image"] == 1
+
+
+def test_two_masks_of_one_name_are_not_used(tmp_path):
+    write(tmp_path / "x", "a.png", (50, 40))
+    write(tmp_path / "y", "a.png", (50, 40))
+    write(tmp_path, "b.png", (60, 40))
+    found = read(tmp_path)
+    assert found.found.tolist() == [False, True, False]
+    assert found.counts["masks whose name several images or masks have"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none", "is not a folder: expected PNG files named like the images"),
+        ("empty", "holds no PNG file"),
+        ("other", r"no mask fits an image \(1 masks without an image; 3 images without a mask\)"),
+    ],
+)
+def test_folder_without_outlines_is_refused_in_one_line(tmp_path, name, message):
+    (tmp_path / "empty").mkdir()
+    write(tmp_path / "other", "q.png", (5, 5))
+    with pytest.raises(DataError, match=message):
+        read(tmp_path / name)
+
+
+def test_real_outlines_fit_real_images(shared_data):
+    names = sorted((shared_data / "lung_masks" / "test").rglob("*.png"))[:4]
+    index = pd.DataFrame({"file": [f"test/{path.stem}.jpeg" for path in names]})
+    found = read(shared_data / "lung_masks", index.assign(width=224, height=224))
+    assert found.found.all() and 0.1 < found.masks.mean() < 0.6

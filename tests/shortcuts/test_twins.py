@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+
+from cxr_helpers.explain import localization
+from cxr_helpers.models import training
+from cxr_helpers.shortcuts import twins
+
+
+@pytest.fixture(scope="module")
+def pair():
+    lines = []
+    found = twins.train(n_images=60, epochs=1, seed=0, log=lines.append)
+    assert [line.split(" · ")[1] for line in lines] == list(twins.BIAS)
+    return found
+
+
+def test_twins_start_alike_and_are_trained_on_other_markers(pair):
+    one, other = (model.get_weights() for model in pair.models.values())
+    assert any(not np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    predictions = [training.predict(model, pair.images) for model in pair.models.values()]
+    assert predictions[0].shape == (len(pair.images), 1)
+
+
+def test_only_the_marker_is_exchanged(pair):
+    boxes = localization.box_masks(pair.markers, twins.SIZE)
+    changed = pair.images != pair.exchanged
+    assert changed.any(axis=(1, 2)).all()
+    assert (changed & boxes).any(axis=(1, 2)).all()
+    assert not changed[:, :, twins.SIZE // 2 :].any()  # markers are at the left edge
+
+
+def test_exchanged_marker_is_that_of_the_other_class(pair):
+    """Large and high in pneumonia, small and low in normal images; exchanged the other way round."""
+    tops = pair.markers[:, 1]
+    assert tops[pair.y_true == 1].max() < tops[pair.y_true == 0].min()
+    below = np.abs(pair.images.astype(int) - pair.exchanged)[:, -twins.SIZE // 4 :]
+    assert (below.max(axis=(1, 2)) > 0).all()
+
+
+def test_same_seed_gives_the_same_images_and_patients_are_named(pair):
+    again = twins.train(n_images=60, epochs=1, seed=0)
+    assert np.array_equal(again.images, pair.images)
+    assert len(pair.groups) == len(pair.y_true) == len(pair.images)
