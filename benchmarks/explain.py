@@ -16,6 +16,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import keras
 import numpy as np
@@ -61,9 +62,7 @@ def of_ours(images: np.ndarray, patch: int) -> None:
         for spliced in (True, False):
             options = {"patch": own, "stride": own // 2, "spliced": spliced}
             maps.append(covering.maps(explained, prepared[:1], **options))  # traces
-            took.append(
-                timed(lambda o=options: covering.maps(explained, prepared, **o), len(images))
-            )
+            took.append(timed(partial(covering.maps, explained, prepared, **options), len(images)))
         difference = np.abs(np.subtract(*maps)).max()
         print(f"{name:23}{took[0]:12.1f}{took[1]:10.1f}{took[1] / took[0]:8.1f}{difference:14.1e}")
     print("\nms per image, without tracing")

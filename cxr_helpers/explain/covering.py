@@ -19,6 +19,7 @@ from scipy import special
 from cxr_helpers.explain.explained import BATCH, Explained, log_odds
 from cxr_helpers.explain.occlusion import corners, mean_fall
 
+PARTS = 256  # parts of an image at once: they are small
 RING = 2  # pixels around a patch from which it is filled
 FILLS = ("black", "mean", "surroundings")
 SCALES = {"log-odds": np.asarray, "probability": special.expit}
@@ -194,8 +195,8 @@ class Splice:
         """Return the log-odds with each patch, filled with its grey level: ndarray, shape (m,)."""
         clean = self.whole(image[None, ..., None]).numpy()
         found = []
-        for k in range(0, len(self.places), BATCH):
-            batch = list(zip(self.places[k : k + BATCH], levels[k : k + BATCH], strict=True))
+        for k in range(0, len(self.places), PARTS):
+            batch = list(zip(self.places[k : k + PARTS], levels[k : k + PARTS], strict=True))
             starts = [[self._start(edge) for edge in place] for place, _ in batch]
             parts = np.empty((len(batch), self.side, self.side, 1), dtype=np.float32)
             for part, (row, column), ((top, left), level) in zip(parts, starts, batch, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import keras
 import numpy as np
@@ -105,6 +106,15 @@ class Explained:
         return tuple(
             np.concatenate([part.numpy() for part in parts]) for parts in zip(*pairs, strict=True)
         )
+
+
+@lru_cache(maxsize=16)
+def explained_by(model: keras.Model, feature_map: str) -> Explained:
+    """Return ``Explained(model, feature_map=feature_map)``; of one model always the same object.
+
+    Tracing its functions takes seconds. Weights that change later are used, see ``sanity.randomised``.
+    """
+    return Explained(model, feature_map=feature_map)
 
 
 def log_odds(logits: keras.KerasTensor) -> keras.KerasTensor:

@@ -19,7 +19,7 @@ from cxr_helpers.explain import (
     removal,
     sanity,
 )
-from cxr_helpers.explain.explained import Explained
+from cxr_helpers.explain.explained import Explained, explained_by
 
 
 def methods(
@@ -63,7 +63,7 @@ def attribution_maps(
     dict of str to ndarray of float32, shape (n, size, size)
         By the names of ``methods``; ``"ms"`` has the milliseconds per image of each, shape (5,).
     """
-    explained = Explained(model, feature_map=feature_map)
+    explained = explained_by(model, feature_map)
     prepared = explained.prepare(images)
     maps, took = {}, []
     for name, method in methods(explained, patch_share=patch_share).items():
@@ -87,7 +87,7 @@ def occlusion_maps(
     **options
         Those of ``covering.maps``.
     """
-    explained = Explained(model, feature_map=feature_map)
+    explained = explained_by(model, feature_map)
     return covering.maps(explained, explained.prepare(images), **options)
 
 
@@ -151,7 +151,7 @@ def scores(
         ``<region> auprc``, ``<region> area`` and ``<region> gain`` (heat / area), and the symmetric
         relevance gain for each of ``removal.FILLS``, ``SRG, <fill>``.
     """
-    explained = Explained(model, feature_map=feature_map)
+    explained = explained_by(model, feature_map)
     prepared = explained.prepare(images)
     parts = {name: resized_masks(masks, explained.size) for name, masks in regions.items()}
     tables = []
@@ -166,6 +166,16 @@ def scores(
             columns[f"SRG, {fill}"] = removal.relevance_gain(*curves)
         tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)
+
+
+def _coarse_methods(explained: Explained, patch_share: float) -> dict[str, sanity.Method]:
+    """Return the methods with fewer evaluations: for maps that are only compared with each other.
+
+    The patch of occlusion is twice as large and moves by its side; the integral has eight steps.
+    """
+    patch = max(2, round(min(2 * patch_share, 0.5) * explained.size))
+    coarse = methods(explained, patch_share=patch_share, steps=8)
+    return coarse | {"occlusion": partial(covering.maps, patch=patch, stride=patch)}
 
 
 def dependence(
@@ -186,7 +196,7 @@ def dependence(
     images : ndarray of uint8, shape (n, side, side)
     feature_map : str
     patch_share : float
-        Of occlusion, whose patch moves by its side here.
+        Of occlusion, whose patch is twice as large here and moves by its side.
     seed : int
         Of the new weights.
     draws : int
@@ -200,13 +210,9 @@ def dependence(
         ``similarity`` (see ``sanity.similarity``). The step ``"other image"`` compares the maps of
         different images of the trained network, the step ``"all"`` is the last one.
     """
-    network = keras.models.clone_model(model)
-    network.set_weights(model.get_weights())
-    explained = Explained(network, feature_map=feature_map)
+    explained, trained = explained_by(model, feature_map), model.get_weights()
     prepared = explained.prepare(images)
-    chosen = methods(explained, patch_share=patch_share, steps=8)
-    patch = max(2, round(patch_share * explained.size))
-    chosen["occlusion"] = partial(covering.maps, patch=patch, stride=patch)
+    chosen = _coarse_methods(explained, patch_share)
     before = {name: method(explained, prepared) for name, method in chosen.items()}
     lines = []
 
@@ -216,14 +222,18 @@ def dependence(
             lines.extend((name, draw, step, i, value) for i, value in enumerate(values))
 
     compare(0, "other image", {name: np.roll(maps, 1, axis=0) for name, maps in before.items()})
-    last = sanity.steps(network)[-1]
-    for draw in range(draws):
-        keras.utils.set_random_seed(seed + draw)
-        network.set_weights(model.get_weights())
-        for step in sanity.randomised(network, keras.models.clone_model(model)):
-            if draw == 0 or step == last:
-                name = "all" if step == last else step
-                compare(draw, name, {n: m(explained, prepared) for n, m in chosen.items()})
+    last = sanity.steps(model)[-1]
+    try:
+        for draw in range(draws):
+            keras.utils.set_random_seed(seed + draw)
+            fresh = keras.models.clone_model(model)  # with new initial weights
+            model.set_weights(trained)
+            for step in sanity.randomised(model, fresh):
+                if draw == 0 or step == last:
+                    name = "all" if step == last else step
+                    compare(draw, name, {n: m(explained, prepared) for n, m in chosen.items()})
+    finally:
+        model.set_weights(trained)
     return pd.DataFrame(lines, columns=["method", "draw", "step", "image", "similarity"])
 
 
@@ -232,14 +242,12 @@ def stability(
 ) -> dict[str, np.ndarray]:
     """Return the max-sensitivity of each method: dict of str to ndarray of float, shape (n,).
 
-    The patch of occlusion moves by its side here.
+    The patch of occlusion is twice as large here and moves by its side.
     """
-    explained = Explained(model, feature_map=feature_map)
+    explained = explained_by(model, feature_map)
     prepared = explained.prepare(images)
     grey_levels = np.ptp(prepared, axis=(1, 2), keepdims=True) if explained.standardises else 1.0
-    chosen = methods(explained, patch_share=patch_share, steps=8)
-    patch = max(2, round(patch_share * explained.size))
-    chosen["occlusion"] = partial(covering.maps, patch=patch, stride=patch)
+    chosen = _coarse_methods(explained, patch_share)
     return {
         name: sanity.max_sensitivity(explained, prepared, method, scale=grey_levels, seed=seed)
         for name, method in chosen.items()

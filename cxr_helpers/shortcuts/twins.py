@@ -33,8 +33,10 @@ class Twins:
 
     Attributes
     ----------
-    models : dict of str to keras.Model
-        By the names of ``BIAS``.
+    network : keras.Model
+        With the weights of one of them.
+    weights : dict of str to list of ndarray
+        Of each, by the names of ``BIAS``.
     images : ndarray of uint8, shape (n, SIZE, SIZE)
         Test phantoms with the marker of their own class.
     exchanged : ndarray of uint8, shape (n, SIZE, SIZE)
@@ -46,7 +48,8 @@ class Twins:
         Patients.
     """
 
-    models: dict[str, keras.Model]
+    network: keras.Model
+    weights: dict[str, list[np.ndarray]]
     images: np.ndarray
     exchanged: np.ndarray
     markers: np.ndarray
@@ -78,9 +81,9 @@ def train(
     known = {"n": n_images, "size": SIZE, "seed": seed, "lesion_contrast": CONTRAST}
     splits = {"train": 0.5, "test": 0.5}
     keras.utils.set_random_seed(seed)
-    initial, models = architectures.binary_cnn(SIZE), {}
+    initial, weights = architectures.binary_cnn(SIZE), {}
     network = keras.models.clone_model(initial)
-    network.compile("adam", "binary_crossentropy")
+    network.compile(keras.optimizers.Adam(0.002), "binary_crossentropy")
     for name, bias in BIAS.items():
         drawn = rendering.render(marker_bias=bias, splits=splits, **known)
         in_train = (drawn.index["split"] == "train").to_numpy()
@@ -96,16 +99,15 @@ def train(
             augmentation=Augmentation(flip=False, shift=0.02, rotation=2.0),
             checkpoint=checkpoint,
         )
-        models[name] = architectures.binary_cnn(SIZE)
-        models[name].set_weights(network.get_weights())
+        weights[name] = network.get_weights()
         if bias == 1.0:
             biased = drawn
         if log is not None:
-            log(f"twins {len(models)}/{len(BIAS)} · {name}")
+            log(f"twins {len(weights)}/{len(BIAS)} · {name}")
     test = biased.index[~in_train].reset_index(drop=True)
     y_test = y_true[~in_train]
     changes = [{"marker": LEVELS[1 - label]} for label in y_test]
     exchanged = rendering.redraw(test, splits=splits, marker_bias=1.0, changes=changes, **known)
     boxes = test[["marker_x0", "marker_y0", "marker_x1", "marker_y1"]].to_numpy()
     groups = (test["class_name"] + " " + test["patient"].astype(str)).to_numpy()
-    return Twins(models, biased.images[~in_train], exchanged, boxes, y_test, groups)
+    return Twins(network, weights, biased.images[~in_train], exchanged, boxes, y_test, groups)
