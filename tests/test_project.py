@@ -24,6 +24,7 @@ NEED_TENSORFLOW = {
     "explain.explained",
     "explain.gradcam",
     "explain.interventions",
+    "explain.measures",
     "explain.removal",
     "explain.sanity",
     "explore.panel",

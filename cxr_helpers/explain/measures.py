@@ -39,7 +39,7 @@ def methods(
     return {
         "occlusion": partial(covering.maps, patch=patch, stride=max(1, patch // 2)),
         "absolute gradient": attributions.absolute_gradient,
-        "integrated gradients": partial(attributions.integrated_gradients, steps=steps),
+        "int. gradients": partial(attributions.integrated_gradients, steps=steps),
         "Grad-CAM": attributions.grad_cam,
         "HiResCAM": attributions.hires_cam,
     }
@@ -115,8 +115,8 @@ def control_maps(
         "white noise": controls.noise(resized, seed=seed),
         "smoothed noise": controls.noise(resized, seed=seed, sigma=patch_share * size / 2),
         "centre": controls.centred(resized),
-        "edges of the image": controls.edges(resized),
-        "mean of other images": controls.of_other_images(occlusion),
+        "image edges": controls.edges(resized),
+        "mean of others": controls.of_other_images(occlusion),
     }
 
 

@@ -269,7 +269,7 @@ def effects(table: pd.DataFrame) -> Figure:
         Columns ``intervention``, ``network``, ``value``, ``low``, ``high`` (change of the log-odds).
     """
     rows, networks = (list(dict.fromkeys(table[c])) for c in ("intervention", "network"))
-    fig, ax = plt.subplots(figsize=(6.6, 0.9 + 0.42 * len(rows)))
+    fig, ax = plt.subplots(figsize=(6.6, 0.8 + 0.27 * len(rows)))
     markers = ("o", "s", "D", "^", "v", "P")
     for k, network in enumerate(networks):
         part = table[table["network"] == network].set_index("intervention").loc[rows]
@@ -278,7 +278,7 @@ def effects(table: pd.DataFrame) -> Figure:
         style = {"fmt": markers[k % len(markers)], "ms": 4, "lw": 1.3, "color": f"C{k}"}
         ax.errorbar(part["value"], places, xerr=spread, label=network, **style)
     ax.axvline(0, color="black", ls=":", lw=1)
-    labels = [textwrap.fill(row, 28) for row in rows]
+    labels = [textwrap.fill(row, 40) for row in rows]
     ax.set(
         yticks=range(len(rows)), yticklabels=labels, xlabel="change of the log-odds of pneumonia"
     )

@@ -4,7 +4,7 @@ import small
 
 from cxr_helpers.explain import measures
 
-METHODS = ["occlusion", "absolute gradient", "integrated gradients", "Grad-CAM", "HiResCAM"]
+METHODS = ["occlusion", "absolute gradient", "int. gradients", "Grad-CAM", "HiResCAM"]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_true_maps_score_higher_than_controls(network, images, maps):
     controls = measures.control_maps(images, maps["occlusion"], patch_share=1 / 3, seed=0)
     corner = np.zeros((6, 12, 12), dtype=bool)
     corner[:, :4, :4] = True
-    own = {name: maps[name] for name in ("occlusion", "integrated gradients", "HiResCAM")}
+    own = {name: maps[name] for name in ("occlusion", "int. gradients", "HiResCAM")}
     scores = measures.scores(
         network, images, own | controls, {"lesion": corner}, feature_map="conv"
     )

@@ -39,6 +39,7 @@ META = {"id": "fig-a", "caption": "A line.", "alt": "A rising line"}
 
 
 def test_figure_displays_vector_raster_and_metadata(shown):
+    plt.close("all")  # what other tests drew in this process
     output, caption = shown(publishing.figure, line(), **META, synthetic=False)
     assert output.data["image/svg+xml"].startswith("<?xml")
     assert set(output.data) == {"image/svg+xml", "image/png", "text/plain"}
