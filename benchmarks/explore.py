@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr_helpers.explore.panel import Panel
+from cxr_helpers.explore.panel import NO_MAP, Panel
 from cxr_helpers.explore.session import MAPS, Session
 from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.pipeline.stages import STORE
@@ -47,7 +47,7 @@ def main() -> None:
     panel.controls["columns"].value = (0.2, 0.4)
     for network in session.networks:
         panel.controls["network"].value = network
-        for shown in MAPS:
+        for shown in (NO_MAP, *MAPS):
             panel.controls["map"].value = shown
             for control, values in moves.items():
                 took = sorted(moved(panel.controls[control], value) for value in values)[:-1]

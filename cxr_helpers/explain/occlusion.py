@@ -129,28 +129,3 @@ def mean_fall(
         total[top : top + patch, left : left + patch] += fall
         counts[top : top + patch, left : left + patch] += 1
     return (total / counts).astype(np.float32)
-
-
-def occlusion_maps(
-    model, images: np.ndarray, *, patch: int, stride: int, fill: float | None = None
-) -> np.ndarray:
-    """Return occlusion maps of several images for the first output of a network.
-
-    Parameters
-    ----------
-    model : keras.Model
-        (m, height, width, 1) float32 in [0, 1] to (m, outputs).
-    images : ndarray of uint8, shape (n, height, width)
-    patch, stride, fill
-        As for ``occlusion_map``.
-
-    Returns
-    -------
-    ndarray of float32, shape (n, height, width)
-    """
-
-    def score(copies: np.ndarray) -> np.ndarray:
-        return model.predict(copies, batch_size=32, verbose=0)[:, 0]
-
-    maps = [occlusion_map(score, image, patch=patch, stride=stride, fill=fill) for image in images]
-    return np.array(maps, dtype=np.float32).reshape(images.shape)

@@ -22,7 +22,7 @@ from cxr_helpers.pipeline.store import Store
 
 SIDE, SMALL = 360, 112  # pixels of the image and of a neighbour
 NEIGHBOURS = 5
-AS_DRAWN = "as drawn"
+AS_DRAWN, NO_MAP = "as drawn", "no map"
 ENVIRONMENT = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
 NOTICE = ENVIRONMENT.from_string(
     "<b>Not for clinical use.</b> The networks of the run {{ run }}"
@@ -108,7 +108,7 @@ class Panel:
             "marker": _share("marker"),
             "reset": widgets.Button(description="undo changes"),
             "network": widgets.Dropdown(options=list(session.networks), description="network"),
-            "map": widgets.Dropdown(options=list(MAPS), description="map"),
+            "map": widgets.Dropdown(options=[NO_MAP, *MAPS], description="map"),
             "threshold": _share("threshold", value=0.5),
         }
         self.outputs = {
@@ -259,12 +259,12 @@ class Panel:
 
     def _show_map(self) -> None:
         network = self.session.networks[self.controls["network"].value]
-        explain = MAPS[self.controls["map"].value]
-        if explain is None:
+        method = self.controls["map"].value
+        if method == NO_MAP:
             self.outputs["image"].value = xrays.png(self._image, side=SIDE)
             self.outputs["map_label"].value = ""
             return
-        heat = explain(network, self._image)
+        heat = network.heat(self._image, method)
         self.outputs["image"].value = xrays.png(
             self._image, side=SIDE, heat=heat.values, signed=heat.signed
         )

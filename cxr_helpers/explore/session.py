@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from cxr_helpers.data import dataset, decoding
 from cxr_helpers.evaluation import bootstrap, metrics
-from cxr_helpers.explain import gradcam, occlusion
+from cxr_helpers.explain import attributions, covering
+from cxr_helpers.explain.explained import Explained, explained_by
 from cxr_helpers.models import architectures
 from cxr_helpers.phantoms import rendering
 from cxr_helpers.pipeline import classifiers
@@ -102,29 +103,34 @@ class Network:
         distance = np.linalg.norm(self._train - query, axis=1)
         return np.argsort(distance, kind="stable")[:n]
 
-    def occlusion(self, image: np.ndarray) -> Heat:
-        """Return how much the probability of pneumonia falls where a patch covers the image."""
-        side = self.classifier.size
-        patch = max(2, round(PATCH * side))
-        heat = occlusion.occlusion_map(
-            lambda copies: _pneumonia(self._forward(copies)[1].numpy()),
-            self.at_size(image),
-            patch=patch,
-            stride=patch,
-        )
-        return Heat(heat, "fall in P(pneumonia) where covered", signed=True)
-
-    def gradcam(self, image: np.ndarray) -> Heat:
-        """Return the Grad-CAM map of the class that the network predicts."""
-        own = self.at_size(image)[None]
-        scores = self._forward(own[..., None].astype(np.float32) / 255)[1].numpy()[0]
-        predicted = int(scores.argmax()) if len(scores) > 1 else int(scores[0] >= 0.5)
-        layer = self.classifier.feature_map
-        heat = gradcam.gradcam(self.classifier.model, own, layer=layer, class_index=predicted)[0]
-        return Heat(heat, f"Grad-CAM of the predicted class ({layer})", signed=False)
+    def heat(self, image: np.ndarray, method: str) -> Heat:
+        """Return a map of an image of any size by one of ``MAPS``."""
+        explain, label, signed = MAPS[method]
+        explained = explained_by(self.classifier.model, self.classifier.feature_map)
+        return Heat(explain(explained, explained.prepare(image[None]))[0], label, signed)
 
 
-MAPS = {"no map": None, "occlusion": Network.occlusion, "Grad-CAM": Network.gradcam}
+def _occlusion(explained: Explained, prepared: np.ndarray) -> np.ndarray:
+    patch = max(2, round(PATCH * explained.size))
+    return covering.maps(explained, prepared, patch=patch, stride=patch, of="probability")
+
+
+# Each with what it shows, and whether it has a sign.
+MAPS: dict[str, tuple[Callable[[Explained, np.ndarray], np.ndarray], str, bool]] = {
+    "occlusion": (_occlusion, "fall of P(pneumonia) where covered by the mean grey level", True),
+    "Grad-CAM": (attributions.grad_cam, "Grad-CAM of the log-odds of pneumonia", False),
+    "HiResCAM": (attributions.hires_cam, "HiResCAM of the log-odds of pneumonia", False),
+    "absolute gradient": (
+        attributions.absolute_gradient,
+        "absolute gradient of the log-odds of pneumonia",
+        False,
+    ),
+    "integrated gradients": (
+        partial(attributions.integrated_gradients, steps=8),
+        "share of each pixel in the log-odds of pneumonia, from the mean grey level",
+        True,
+    ),
+}
 
 
 class Session:

@@ -10,7 +10,7 @@ from sklearn.metrics import confusion_matrix
 from sklearn.neighbors import NearestNeighbors
 
 from cxr_helpers.explain import occlusion
-from cxr_helpers.explore.session import Session, changed
+from cxr_helpers.explore.session import MAPS, Session, changed
 from cxr_helpers.pipeline.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]  # a fixture is a whole run
@@ -77,16 +77,17 @@ def test_occlusion_map_is_that_of_keras_predictions(session):
 
     patch = len(image) // 8
     expected = occlusion.occlusion_map(score, image, patch=patch, stride=patch)
-    found = network.occlusion(image)
+    found = network.heat(image, "occlusion")
     assert found.signed
     np.testing.assert_allclose(found.values, expected, atol=1e-5)
 
 
-def test_gradcam_explains_every_network(session):
+@pytest.mark.parametrize("method", MAPS)
+def test_every_method_explains_every_network(session, method):
     for network in session.networks.values():
-        heat = network.gradcam(session.images[1])
-        assert heat.values.shape == (network.classifier.size,) * 2 and not heat.signed
-        assert heat.values.min() >= 0
+        heat = network.heat(session.images[1], method)
+        assert heat.values.shape == (network.classifier.size,) * 2
+        assert np.isfinite(heat.values).all() and (heat.signed or heat.values.min() >= 0)
 
 
 def test_phantom_without_changes_is_the_image_of_the_run(session):
