@@ -1,56 +1,107 @@
-"""Bright letters and plates on radiographs, found without a label."""
+"""The lead letter "R" on radiographs, found without a label by template matching."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+
 import numpy as np
-from scipy import ndimage
+from PIL import Image, ImageDraw, ImageFont
+from scipy import fft, ndimage
 
-AREA = (0.002, 0.02)  # of a marker's box, share of the image
-ASPECT = 2.5  # of a box's sides, at most
-FILLED = 0.3  # of a box by bright pixels, at least
-SIZE = 0.08  # side of the opening, share of the image's: wider than the strokes of a letter
-EDGE = 0.28  # markers begin within this share of the side from the left or right edge
-CONTRAST = 4.0  # robust standard deviations of the top-hat
+HEIGHTS = (
+    0.034,
+    0.039,
+    0.045,
+    0.052,
+    0.06,
+    0.07,
+    0.08,
+    0.092,
+    0.106,
+    0.122,
+)  # of the letter, share of the image's side
+ASPECTS = (0.55, 0.75, 0.95)  # width by height: images may have been squeezed
+MARGIN = 0.2  # of background around the letter in the template, share of its height
+SIMILAR = 0.6  # normalised cross-correlation from which a place counts
+BRIGHT = 25.0  # grey levels by which the letter is brighter than its background, at least
+FLAT = 10.0  # standard deviation of grey levels below which a place is taken for flat
+LEFT = 0.35  # columns, from the viewer's left, in which it is looked for: the patient's right
 
 
-def find(images: np.ndarray, *, outside: np.ndarray | None = None) -> np.ndarray:
-    """Return the regions that look like a marker.
+def find(images: np.ndarray) -> np.ndarray:
+    """Return the box of the letter on each image.
 
-    The white top-hat (the image minus its morphological opening) keeps what is brighter and narrower
-    than the opening. Neighbouring bright pixels are joined into components; those of a marker's size
-    near the left or right edge are kept.
+    The normalised cross-correlation (Lewis 1995, *Fast Normalized Cross-Correlation*, Vision
+    Interface) of the image with a drawn "R" of several sizes and aspects is highest where a bright
+    letter stands on a darker background. Of the places where it is at least ``SIMILAR``, the highest
+    one is taken.
 
     Parameters
     ----------
     images : ndarray of uint8, shape (n, size, size)
-    outside : ndarray of bool, shape (n, size, size), optional
-        Where markers can be, such as outside the lungs; by default near the left and right edge.
 
     Returns
     -------
     ndarray of bool, shape (n, size, size)
-        Boxes around the components; all False where none was found.
+        True in the box around the letter; all False where none was found.
     """
-    n, size, _ = images.shape
-    masks = np.zeros(images.shape, dtype=bool)
-    reach = round(EDGE * size)
-    for image, mask, allowed in zip(
-        images, masks, outside if outside is not None else [None] * n, strict=True
-    ):
-        values = np.asarray(image, dtype=np.float32)
-        hat = ndimage.white_tophat(values, size=max(3, round(SIZE * size)))
-        spread = 1.4826 * np.median(np.abs(hat - np.median(hat))) + 1.0
-        bright = hat > np.median(hat) + CONTRAST * spread + 20
-        if allowed is not None:
-            bright &= allowed
-        joined = ndimage.binary_closing(bright, iterations=max(1, size // 64))
-        labels, _ = ndimage.label(joined, structure=np.ones((3, 3)))
-        for part in ndimage.find_objects(labels):
-            rows, columns = part
-            height, width = rows.stop - rows.start, columns.stop - columns.start
-            beside = columns.stop <= reach or columns.start >= size - reach
-            fits = AREA[0] <= height * width / size**2 <= AREA[1]
-            compact = max(height, width) <= ASPECT * min(height, width)
-            if beside and fits and compact and bright[part].mean() >= FILLED:
-                mask[part] = True
-    return masks
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return np.stack(list(pool.map(partial(_find, size=images.shape[1]), images)))
+
+
+def _find(image: np.ndarray, *, size: int) -> np.ndarray:
+    values = np.asarray(image, dtype=np.float32)
+    spectrum, mask, best = fft.rfft2(values, workers=1), np.zeros((size, size), dtype=bool), SIMILAR
+    for letter, transformed, norm in _templates(size):
+        height, width = letter.shape
+        # sums of the image under the template, whose mean is 0, at each place
+        product = fft.irfft2(spectrum * np.conj(transformed), s=values.shape, workers=1)
+        mean = _windowed(values, letter.shape)
+        variance = np.maximum(_windowed(values**2, letter.shape) - mean**2, 0)
+        spread = np.sqrt(np.maximum(variance, FLAT**2) * letter.size)
+        rows, columns = size - height + 1, size - width + 1
+        similar = product[:rows, :columns] / (spread[:rows, :columns] * norm)
+        similar[:, np.arange(columns) + width / 2 > LEFT * size] = 0
+        top, left = np.unravel_index(similar.argmax(), similar.shape)
+        if similar[top, left] > best:
+            window = values[top : top + height, left : left + width]
+            if window[letter > 0.5].mean() - window[letter < 0.1].mean() >= BRIGHT:
+                best = similar[top, left]
+                mask[:] = False
+                inside = np.argwhere(letter > 0.1)
+                (y0, x0), (y1, x1) = inside.min(axis=0), inside.max(axis=0) + 1
+                mask[top + y0 : top + y1, left + x0 : left + x1] = True
+    return mask
+
+
+def _windowed(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return the mean over the window of this shape that begins at each pixel."""
+    origin = [-(side // 2) for side in shape]
+    return ndimage.uniform_filter(values.astype(np.float64), shape, mode="constant", origin=origin)
+
+
+@lru_cache(maxsize=4)
+def _templates(size: int) -> list[tuple[np.ndarray, np.ndarray, float]]:
+    """Return letters on a background, 0 to 1, with their transforms and norms, for an image size."""
+    found = []
+    for letter in _letters(size):
+        centred = np.zeros((size, size))
+        centred[: letter.shape[0], : letter.shape[1]] = letter - letter.mean()
+        found.append((letter, fft.rfft2(centred), float(np.linalg.norm(letter - letter.mean()))))
+    return found
+
+
+def _letters(size: int) -> Iterator[np.ndarray]:
+    font = ImageFont.load_default(size=200)
+    glyph = Image.new("L", (400, 400))
+    ImageDraw.Draw(glyph).text((80, 80), "R", fill=255, font=font, stroke_width=6)
+    glyph = glyph.crop(glyph.getbbox())
+    for height in HEIGHTS:
+        for aspect in ASPECTS:
+            tall, wide = max(5, round(height * size)), max(4, round(height * aspect * size))
+            margin = max(2, round(MARGIN * tall))
+            letter = glyph.resize((wide, tall), Image.Resampling.BOX)
+            yield np.pad(np.asarray(letter, dtype=float) / 255, margin)

@@ -1,6 +1,7 @@
 """Markers are found on phantoms, whose boxes are known."""
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from cxr_helpers.explain import localization, markers
@@ -26,8 +27,10 @@ def test_images_without_a_letter_have_no_marker():
     assert not markers.find(smooth).any()
 
 
-def test_nothing_is_found_where_no_marker_can_be():
-    image = np.zeros((1, 64, 64), np.uint8)
-    image[0, 10:16, 4:8] = 255
-    assert markers.find(image).any()
-    assert not markers.find(image, outside=np.zeros((1, 64, 64), dtype=bool)).any()
+def test_letter_of_another_size_and_place_is_found_and_another_letter_is_not():
+    image = np.random.default_rng(0).integers(40, 60, (1, 128, 128), dtype=np.uint8)
+    for text, expected in (("R", True), ("O", False)):
+        drawn = Image.fromarray(image[0])
+        ImageDraw.Draw(drawn).text((20, 90), text, fill=240, font=ImageFont.load_default(size=14))
+        found = markers.find(np.asarray(drawn)[None])[0]
+        assert found[92:106, 20:30].any() == expected, text
