@@ -41,7 +41,7 @@ def main() -> None:
         "rows": [(0.1, share + 0.1) for share in shares],
         "threshold": shares,
     }
-    if session.synthetic:
+    if session.drawn:
         moves |= {"severity": shares, "lesion_contrast": shares, "marker": shares}
     print(f"{'network':26}{'map':12}{'control':18}{'median':>8}{'slowest':>9}")
     panel.controls["columns"].value = (0.2, 0.4)

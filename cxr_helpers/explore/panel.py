@@ -190,7 +190,7 @@ class Panel:
                 ("marker", 0.5),
             ):
                 self.controls[name].value = value
-            if self.session.synthetic:
+            if self.session.drawn:
                 self.controls["lesion_contrast"].value = self.session.lesion_contrast
             self._changes = {}
 
@@ -289,7 +289,7 @@ class Panel:
         """Return all widgets in their places."""
         of, out = self.controls, self.outputs
         names = ["split", "number", "upload", "border", "rows", "columns"]
-        if self.session.synthetic:
+        if self.session.drawn:
             names += ["lesion", "severity", "lesion_contrast", "marker"]
         notice = NOTICE.render(run=self.session.run.name, synthetic=self.session.synthetic)
         wrapped = widgets.Layout(flex_flow="row wrap")

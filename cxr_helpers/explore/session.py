@@ -173,6 +173,11 @@ class Session:
         return self.radiographs.synthetic
 
     @property
+    def drawn(self) -> bool:
+        """Whether the images are phantoms of this run, which can be drawn again."""
+        return self.radiographs.facts["phantoms"] is not None
+
+    @property
     def lesion_contrast(self) -> float:
         """Contrast of the run's phantoms."""
         return float(self.radiographs.facts["phantoms"]["lesion_contrast"])

@@ -84,7 +84,7 @@ def lab(run, tmp_path):
         start_new_session=True,
     ) as process:
         try:
-            deadline = time.monotonic() + 90
+            deadline = time.monotonic() + 240
             while not opened.exists() or not opened.read_text():
                 assert process.poll() is None and time.monotonic() < deadline
                 time.sleep(0.2)
