@@ -23,7 +23,7 @@ def absolute_gradient(explained: Explained, prepared: np.ndarray) -> np.ndarray:
 def integrated_gradients(
     explained: Explained, prepared: np.ndarray, *, steps: int = 32
 ) -> np.ndarray:
-    """Return integrated gradients from an image of the film's mean grey level.
+    """Return integrated gradients from an image of the image's own mean grey level.
 
     The values of a map sum to the score of the image minus that of its baseline, up to the error
     of the integral (Sundararajan, Taly and Yan 2017, *Axiomatic Attribution for Deep Networks*,

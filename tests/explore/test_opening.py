@@ -102,7 +102,7 @@ def test_upload_move_and_read_the_number_in_jupyterlab(lab, run, tmp_path):
     from playwright.sync_api import expect, sync_playwright
 
     pixels = np.load(run.stage("01_data") / "images.npy")[-1]
-    Image.fromarray(pixels).save(tmp_path / "film.png")
+    Image.fromarray(pixels).save(tmp_path / "radiograph.png")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1600, "height": 1000})
@@ -116,7 +116,7 @@ def test_upload_move_and_read_the_number_in_jupyterlab(lab, run, tmp_path):
 
         with page.expect_file_chooser() as chooser:
             page.locator(".widget-upload, .jupyter-button").first.click()
-        chooser.value.set_files(tmp_path / "film.png")
+        chooser.value.set_files(tmp_path / "radiograph.png")
         expect(page.get_by_text("uploaded image")).to_be_visible(timeout=20_000)
         saved = float(np.load(run.stage("02_binary") / "probabilities.npy")[-1])
         near = "|".join(f"{saved + d:.3f}" for d in (-0.001, 0, 0.001))  # rounding
