@@ -10,7 +10,17 @@ import tiny
 
 from cxr_helpers.pipeline import graph, stages
 
-LONGEST = ("test_whole_chain", "test_survival", "test_new_network", "test_checkpoints")
+# The first one makes the run that the last four share.
+LONGEST = (
+    "test_whole_chain",
+    "test_survival",
+    "test_new_network",
+    "test_checkpoints",
+    "test_exercises",
+    "test_opening",
+    "test_session",
+    "test_panel",
+)
 
 
 def pytest_collection_modifyitems(items):
