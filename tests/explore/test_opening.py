@@ -19,10 +19,8 @@ import run_all
 from cxr_helpers.explore import opening
 from cxr_helpers.pipeline.runs import Run
 
-BROWSER = """
-import sys
-from pathlib import Path
-Path({place!r}).write_text(sys.argv[1])
+BROWSER = """#!/bin/sh
+printf %s "$1" > '{place}'
 """
 
 
@@ -64,12 +62,13 @@ def test_missing_jupyterlab_is_one_line(run, capsys, monkeypatch):
 @pytest.fixture
 def lab(run, tmp_path):
     """Start ``run_all.py --explore``; return the address that it opens in the browser."""
-    opened, script = tmp_path / "address.txt", tmp_path / "browser.py"
-    script.write_text(BROWSER.format(place=str(opened)))
+    opened, script = tmp_path / "address.txt", tmp_path / "browser.sh"
+    script.write_text(BROWSER.format(place=opened))
+    script.chmod(0o755)
     code = f"import run_all; run_all.BUILD = run_all.Path({str(run.folder.parent)!r}); "
     code += "run_all.sys.exit(run_all.main())"
     environment = os.environ | {
-        "BROWSER": f"{sys.executable} {script} %s",
+        "BROWSER": f"{script} %s",  # split at spaces, which the path of Python may have
         "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
         "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
         "JUPYTER_DATA_DIR": str(tmp_path / "data"),
@@ -84,7 +83,7 @@ def lab(run, tmp_path):
         start_new_session=True,
     ) as process:
         try:
-            deadline = time.monotonic() + 240
+            deadline = time.monotonic() + 120
             while not opened.exists() or not opened.read_text():
                 assert process.poll() is None and time.monotonic() < deadline
                 time.sleep(0.2)
