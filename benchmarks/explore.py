@@ -43,7 +43,7 @@ def main() -> None:
     }
     if session.drawn:
         moves |= {"severity": shares, "lesion_contrast": shares, "marker": shares}
-    print(f"{'network':26}{'map':12}{'control':18}{'median':>8}{'slowest':>9}")
+    print(f"{'network':26}{'map':22}{'control':18}{'median':>8}{'slowest':>9}")
     panel.controls["columns"].value = (0.2, 0.4)
     for network in session.networks:
         panel.controls["network"].value = network
@@ -52,7 +52,7 @@ def main() -> None:
             for control, values in moves.items():
                 took = sorted(moved(panel.controls[control], value) for value in values)[:-1]
                 median = f"{1000 * statistics.median(took):8.0f}{1000 * took[-1]:9.0f}"
-                print(f"{network:26}{shown:12}{control:18}{median}")
+                print(f"{network:26}{shown:22}{control:18}{median}")
 
 
 def moved(control, value) -> float:

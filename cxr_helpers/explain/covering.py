@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import keras
 import numpy as np
@@ -147,8 +148,9 @@ class Splice:
     reach: int
 
     @classmethod
+    @lru_cache(maxsize=16)
     def of(
-        cls, explained: Explained, places: list[tuple[int, int]], *, patch: int
+        cls, explained: Explained, places: tuple[tuple[int, int], ...], *, patch: int
     ) -> Splice | None:
         """Return the splice of a network, or None if its first layers do not allow it."""
         first, reach, step = [], 1, 1

@@ -22,6 +22,21 @@ def test_spliced_features_give_the_same_maps(fill, categorical, size, patch, str
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_splice_is_made_once_and_uses_weights_that_change_later():
+    explained = small.published(44)
+    prepared = explained.prepare(small.images(n=1, size=44))
+    places = tuple(covering.corners(44, 44, patch=8, stride=8))
+    splice = covering.Splice.of(explained, places, patch=8)
+    assert covering.Splice.of(explained, places, patch=8) is splice
+    options = {"patch": 8, "stride": 8}
+    before = covering.maps(explained, prepared, **options)
+    explained.model.set_weights([2 * weights for weights in explained.model.get_weights()])
+    found = covering.maps(explained, prepared, **options)
+    expected = covering.maps(explained, prepared, spliced=False, **options)
+    assert np.abs(found - before).max() > 1e-3
+    np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
+
+
 def test_network_with_padding_is_not_spliced():
     explained = small.residual()
     places = tuple(covering.corners(32, 32, patch=8, stride=4))

@@ -10,7 +10,7 @@ from sklearn.metrics import confusion_matrix
 from sklearn.neighbors import NearestNeighbors
 
 from cxr_helpers.explain import occlusion
-from cxr_helpers.explore.session import MAPS, Session, changed
+from cxr_helpers.explore.session import MAPS, PATCH, Session, changed
 from cxr_helpers.pipeline.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]  # a fixture is a whole run
@@ -75,7 +75,7 @@ def test_occlusion_map_is_that_of_keras_predictions(session):
     def score(copies):
         return 1 - network.classifier.model.predict(copies, verbose=0)[:, 0]
 
-    patch = len(image) // 8
+    patch = round(PATCH * len(image))
     expected = occlusion.occlusion_map(score, image, patch=patch, stride=patch)
     found = network.heat(image, "occlusion")
     assert found.signed
