@@ -9,6 +9,7 @@ import cells
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from scipy import special
 from sklearn.neighbors import KNeighborsClassifier
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -265,6 +266,30 @@ def test_outer_sixth_is_the_region_where_nothing_else_is_known():
     (region,) = names["regions"].values()
     assert region.shape == (3, 12, 12) and region.mean() == pytest.approx(1 - (8 / 12) ** 2)
     assert names["outlines"] is None
+
+
+def test_outline_of_a_size_that_a_training_image_has_too_is_not_matched(tmp_path, monkeypatch):
+    """Two test images; a training image has the stored size of the first one."""
+    published = Published()
+    monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
+    for name, size in (("1.png", (20, 16)), ("2.png", (24, 16))):
+        Image.fromarray(np.full(size[::-1], 255, np.uint8)).save(tmp_path / name)
+    index = pd.DataFrame(
+        {"file": ["a.png", "b.png", "c.png"], "split": ["train", "test", "test"]}
+        | {"width": [20, 20, 24], "height": 16}
+    )
+    names = cells.run(
+        "07_explainability",
+        "07-lungs",
+        radiographs=Labelled(index=index, synthetic=False, facts={"framing": "squeeze"}),
+        test=SimpleNamespace(pneumonia=np.array([1, 1])),
+        in_test=np.array([False, True, True]),
+        order=np.array([0, 1]),
+        rows=np.array([0, 1]),
+        **{"regions": {}, "lung_masks": str(tmp_path), "size": 8, "images_per_mean": 5},
+    )
+    assert names["regions"]["lung"].any(axis=(1, 2)).tolist() == [False, True]
+    assert "1 of 3 images have lung outlines" in published.sentences[-1]
 
 
 def placed(**methods):

@@ -1,16 +1,18 @@
-"""Download the published images from Kaggle or Mendeley Data, completely or not at all.
+"""Download the published images, or lung outlines for them, completely or not at all.
 
 Kermany, Zhang, Goldbaum (2018), Mendeley Data V2, doi:10.17632/rscbjbr9sj.2, CC BY 4.0.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import zipfile
 from pathlib import Path
 
-from cxr_helpers.system import files
+import pandas as pd
+
+from cxr_helpers.data import decoding
+from cxr_helpers.system import digests, files
 from cxr_helpers.system.errors import DataError
 
 # The version is pinned: a cached copy is then found without the network.
@@ -181,13 +183,11 @@ def v7_lung_masks(
                 f"lung_masks=v7 could not be downloaded ({reason}). Download {V7_PAGE} by hand and "
                 f"name its folder {V7_FOLDER}, or leave lung_masks empty"
             ) from error
-        digests = sorted(
-            hashlib.sha256(path.read_bytes()).hexdigest() for path in (work / "masks").iterdir()
-        )
-        found = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+        masks = list((work / "masks").iterdir())
+        found = decoding.fingerprint(pd.Series([digests.sha256_of_file(path) for path in masks]))
         if found != fingerprint:
             raise DataError(
-                f"the archive of {V7_PAGE} holds {len(digests):,} masks that are not the expected "
+                f"the archive of {V7_PAGE} holds {len(masks):,} masks that are not the expected "
                 f"ones (fingerprint {found[:12]}, expected {fingerprint[:12]})"
             )
         os.replace(work / "masks", target)

@@ -17,8 +17,8 @@ import numpy as np
 import tensorflow as tf
 from scipy import special
 
-from cxr_helpers.explain.explained import BATCH, Explained, log_odds
-from cxr_helpers.explain.occlusion import corners, mean_fall
+from cxr_helpers.explain.explained import Explained, log_odds
+from cxr_helpers.explain.occlusion import corners, mean_fall, occlusion_map
 
 PARTS = 256  # parts of an image at once: they are small
 RING = 2  # pixels around a patch from which it is filled
@@ -70,21 +70,21 @@ def maps(
     size = explained.size
     places = corners(size, size, patch=patch, stride=stride)
     splice = Splice.of(explained, tuple(places), patch=patch) if spliced else None
-    reference = explained.score(prepared)
+
+    def score(images: np.ndarray) -> np.ndarray:
+        return SCALES[of](explained.score(images))
+
+    reference = score(prepared)
     found = np.empty_like(prepared)
     for i, image in enumerate(prepared):
         levels = np.array([_level(image, place, patch=patch, fill=fill) for place in places])
-        if splice is not None:
-            scores = splice.scores(image, levels)
-        else:
-            scores = np.concatenate(
-                [
-                    explained.score(_covered(image, places[k : k + BATCH], patch, levels[k:]))
-                    for k in range(0, len(places), BATCH)
-                ]
+        if splice is None:
+            found[i] = occlusion_map(
+                lambda copies: score(copies[..., 0]), image, patch=patch, stride=stride, fill=levels
             )
-        falls = SCALES[of](reference[i]) - SCALES[of](scores)
-        found[i] = mean_fall(falls, places, patch=patch, shape=image.shape)
+        else:
+            falls = reference[i] - SCALES[of](splice.scores(image, levels))
+            found[i] = mean_fall(falls, places, patch=patch, shape=image.shape)
     return found
 
 
@@ -101,14 +101,6 @@ def _level(image: np.ndarray, place: tuple[int, int], *, patch: int, fill: str) 
     inside = image[top : top + patch, left : left + patch]
     rest = around.size - inside.size
     return float((around.sum() - inside.sum()) / rest) if rest else float(image.mean())
-
-
-def _covered(image, places, patch: int, levels) -> np.ndarray:
-    """Return one copy of an image for each place, with the patch there."""
-    copies = np.repeat(image[None], len(places), axis=0)
-    for copy, (top, left), level in zip(copies, places, levels, strict=False):
-        copy[top : top + patch, left : left + patch] = level
-    return copies
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def occlusion_map(
     *,
     patch: int,
     stride: int,
-    fill: float | None = None,
+    fill: float | np.ndarray | None = None,
     batch_size: int = 512,
 ) -> np.ndarray:
     """Return how much the score falls, on average, when a patch covers a pixel.
@@ -55,14 +55,15 @@ def occlusion_map(
     Parameters
     ----------
     score : callable
-        (m, height, width, 1) float32 in [0, 1] to (m,) scores, such as a class probability.
-        Each call receives the image, followed by at most ``batch_size`` occluded copies.
-    image : ndarray of uint8, shape (height, width)
-        Grey levels, 0 to 255.
+        (m, height, width, 1) float32 to (m,) scores, such as a class probability. Each call
+        receives the image, followed by at most ``batch_size`` occluded copies.
+    image : ndarray of uint8 or float32, shape (height, width)
+        Grey levels, 0 to 255, which are scaled to [0, 1]; float is scored as it is.
     patch, stride : int
         Side of the square patch and its step, in pixels; 1 <= stride <= patch <= side.
-    fill : float, optional
-        Grey level of the patch in [0, 1]; the mean of the image by default.
+    fill : float or ndarray of float, shape (patches,), optional
+        Grey level of the patch, or of each in the order of ``corners``, on the scale that is
+        scored; the mean of the image by default.
     batch_size : int
         Largest number of occluded copies in one call.
 
@@ -80,15 +81,15 @@ def occlusion_map(
     if image.ndim != 2:
         raise ValueError(f"image of shape {image.shape}: expected (height, width)")
     height, width = image.shape
-    scaled = image.astype(np.float32) / 255.0
-    grey = float(scaled.mean()) if fill is None else fill
+    scaled = image.astype(np.float32) / 255.0 if image.dtype == np.uint8 else image
     places = corners(height, width, patch=patch, stride=stride)
+    levels = np.broadcast_to(scaled.mean() if fill is None else fill, len(places))
     reference, falls = None, []
     for first in range(0, len(places), batch_size):
         batch = places[first : first + batch_size]
         copies = np.repeat(scaled[None, :, :, None], len(batch) + 1, axis=0)
-        for copy, (top, left) in zip(copies[1:], batch, strict=True):
-            copy[top : top + patch, left : left + patch] = grey
+        for number, (copy, (top, left)) in enumerate(zip(copies[1:], batch, strict=True), first):
+            copy[top : top + patch, left : left + patch] = levels[number]
         scores = np.asarray(score(copies), dtype=np.float64).reshape(-1)
         reference = scores[0] if reference is None else reference
         falls += list(reference - scores[1:])
