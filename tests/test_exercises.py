@@ -170,14 +170,15 @@ def test_small_perplexity_makes_islands(do, on_phantoms):
     assert sum(after_) > sum(before_)
 
 
-def test_seed_moves_the_points_and_not_their_neighbourhoods(do):
-    again, names = do("06_tsne", 2), do("06_tsne", 2, seed=0)
-    for name, plane in again["maps"].items():
-        places = (maps[["x", "y"]].to_numpy() for maps in (plane, names["maps"][name]))
-        assert np.abs(np.subtract(*places)).max() > 1
-        assert again["quality"][name] == pytest.approx(names["quality"][name], abs=0.05)
-    share, before = (n["agreement"]["same class"].mean() for n in (again, names))
-    assert share == pytest.approx(before, abs=0.1)
+def test_seed_changes_only_the_map_of_the_embedding_that_is_reduced_by_chance(do):
+    every = {"max_images": 1500}  # that is, all images
+    one, other = do("06_tsne", 2, **every)["maps"], do("06_tsne", 2, seed=0, **every)["maps"]
+    for name, plane in one.items():
+        moved = np.abs(plane[["x", "y"]].to_numpy() - other[name][["x", "y"]].to_numpy()).max()
+        assert (moved > 1) == (name == "autoencoder"), (name, moved)
+        assert moved > 1 or moved == 0
+    fewer, again = do("06_tsne", 2)["maps"], do("06_tsne", 2, seed=0)["maps"]
+    assert set(fewer["ours"]["file"]) != set(again["ours"]["file"])
 
 
 def test_another_cover_gives_another_map(do):

@@ -313,6 +313,7 @@ def placed(**methods):
         regions={"lesion": np.zeros((n, 2, 2))},
         parts={"lesion": np.full((n, 2, 2), 0.1)},
         controls={"white noise": None, "centre": None},
+        bounds={},
         seed=0,
         table=shown,
     )
@@ -341,14 +342,18 @@ def test_letter_is_reported_beside_its_placebo(monkeypatch):
     published = Published()
     monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
     effects = pd.DataFrame(
-        [("letter erased", -0.5, -0.7, -0.3), ("as much erased elsewhere", 0.02, -0.1, 0.1)],
+        [
+            ("letter erased", -0.5, -0.7, -0.3),
+            ("as much erased elsewhere", 0.02, -0.1, 0.1),
+            ("letter minus elsewhere", -0.52, -0.8, -0.2),
+        ],
         columns=["intervention", "value", "low", "high"],
     ).assign(network="binary", measure="change", n=40)
     marked = np.zeros((2, 8, 8), dtype=bool)
     marked[0, :2, :2] = True
     heat = np.zeros((2, 8, 8))
     heat[0, 0, 0], heat[0, 7, 7] = 1, 3
-    cells.run(
+    names = cells.run(
         "07_explainability",
         "07-letter",
         radiographs=Labelled(),
@@ -358,8 +363,9 @@ def test_letter_is_reported_beside_its_placebo(monkeypatch):
         marker_masks=marked,
         marked=marked.any(axis=(1, 2)),
         all_maps={"binary": {"Grad-CAM": heat, "HiResCAM": heat}},
-        **{"size": 8, "experiments": {}},
+        size=8,
     )
+    assert names["letter"] == {"binary": {"n": 40, "value": -0.52, "low": -0.8, "high": -0.2}}
     assert published.sentences[-1].startswith(
         "Erasing the letter changes the log-odds of the binary network by −0.50 [−0.70, −0.30] on "
         "40 images; erasing as much on the other side by +0.02 [−0.10, +0.10]. Grad-CAM puts 25.0% "

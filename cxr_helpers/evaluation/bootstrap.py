@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cxr_helpers.evaluation.metrics import accuracy
+from cxr_helpers.evaluation import metrics
 
 # of (y_true, predictions, weights), as in ``cxr_helpers.evaluation.metrics``
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -105,6 +105,20 @@ def estimate(
     return value, *percentile(metric(y_true, predictions, weights))
 
 
+def mean(values: np.ndarray, *, weights: np.ndarray) -> tuple[float, float, float]:
+    """Return the mean of a number that each image has, and its 95 % interval.
+
+    Parameters
+    ----------
+    values : array of float or bool, shape (n,)
+        NaN leaves an image out.
+    weights : array of int, shape (draws, n)
+        From ``resamples``.
+    """
+    values = np.asarray(values, dtype=float)
+    return estimate(metrics.mean, values, values, weights=weights)
+
+
 def difference(
     metric: Metric,
     y_true: np.ndarray,
@@ -155,7 +169,7 @@ def paired(
         First minus second; ``p`` of McNemar's exact test takes images as independent.
     """
     weights = resamples(groups, y_true, seed=seed)
-    interval = difference(accuracy, y_true, first, second, weights=weights)
+    interval = difference(metrics.accuracy, y_true, first, second, weights=weights)
     return Comparison(*interval, mcnemar(first == y_true, second == y_true))
 
 

@@ -7,13 +7,18 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
-from cxr_helpers.evaluation import bootstrap, metrics
+from cxr_helpers.evaluation import bootstrap, metrics, tables
 
 VERDICTS = ("better", "no", "worse")
 
 
 def against_controls(
-    table: pd.DataFrame, metric: str, *, controls: Collection[str], weights: np.ndarray
+    table: pd.DataFrame,
+    metric: str,
+    *,
+    controls: Collection[str],
+    bounds: Collection[str] = (),
+    weights: np.ndarray,
 ) -> pd.DataFrame:
     """Return the mean of a metric for each network and method, and whether it beats the best control.
 
@@ -27,6 +32,8 @@ def against_controls(
     metric : str
     controls : collection of str
         Methods that are controls.
+    bounds : collection of str
+        Methods that no map can be better than, such as the true outline: they get no verdict.
     weights : array of int, shape (draws, n)
         From ``bootstrap.resamples``.
 
@@ -35,8 +42,8 @@ def against_controls(
     pandas.DataFrame
         Columns ``network``, ``method``, ``value``, ``low``, ``high``, ``control`` (the best one of
         this network) and ``verdict``: ``better`` or ``worse`` only where the 95 % interval of the
-        difference from it excludes 0. One row for each method, and one for the best control,
-        without a verdict.
+        difference from it excludes 0. One row for each method, and, without a verdict, for each
+        bound and the best control.
     """
     lines = []
     for network, part in table.groupby("network", sort=False):
@@ -47,10 +54,9 @@ def against_controls(
             if method in controls and method != best:
                 continue
             own, other = own.to_numpy(), values.loc[best].to_numpy()
-            estimate = bootstrap.estimate(metrics.mean, own, own, weights=weights)
-            lines.append((network, method, *estimate, best, _verdict(own, other, weights)))
-            if method == best:
-                lines[-1] = (*lines[-1][:-1], "")
+            judged = method != best and method not in bounds
+            verdict = _verdict(own, other, weights) if judged else ""
+            lines.append((network, method, *bootstrap.mean(own, weights=weights), best, verdict))
     names = ["network", "method", "value", "low", "high", "control", "verdict"]
     return pd.DataFrame(lines, columns=names)
 
@@ -58,7 +64,60 @@ def against_controls(
 def _verdict(own: np.ndarray, other: np.ndarray, weights: np.ndarray) -> str:
     """Return one of ``VERDICTS``; a dash where the metric is defined on no image."""
     gap = own - other  # NaN where either is not defined: compared on the same images
-    _, low, high = bootstrap.estimate(metrics.mean, gap, gap, weights=weights)
+    _, low, high = bootstrap.mean(gap, weights=weights)
     if np.isnan(low):
         return "–"
     return VERDICTS[0] if low > 0 else VERDICTS[2] if high < 0 else VERDICTS[1]
+
+
+def detection(
+    relying: np.ndarray, other: np.ndarray, *, weights: np.ndarray, false_alarms: float = 0.05
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Return how well a score of one image tells a network with a shortcut from one without.
+
+    Parameters
+    ----------
+    relying, other : ndarray of float, shape (n,)
+        The score of the same images with each network; NaN, as of a map without heat, counts as 0.
+    weights : array of int, shape (draws, n)
+        From ``bootstrap.resamples``.
+    false_alarms : float
+        Share of ``other`` above the limit from which a network is called relying.
+
+    Returns
+    -------
+    auroc, detected : (value, low, high)
+        AUROC of ``relying`` against ``other``, and the share of ``relying`` above the limit.
+    """
+    relying, other = (np.nan_to_num(np.asarray(values, dtype=float)) for values in (relying, other))
+    labels, both = np.repeat([1, 0], len(other)), np.concatenate([relying, other])
+    auroc = bootstrap.estimate(metrics.auroc, labels, both, weights=np.hstack([weights] * 2))
+    limit = np.quantile(other, 1 - false_alarms)
+    return auroc, bootstrap.mean(relying > limit, weights=weights)
+
+
+def effects_by_network(effects: pd.DataFrame) -> pd.DataFrame:
+    """Return the effects of interventions with a row for each, and columns for each network.
+
+    Parameters
+    ----------
+    effects : pandas.DataFrame
+        Columns ``intervention``, ``network``, ``n``, ``measure`` (``change`` or ``flipped``),
+        ``value``, ``low`` and ``high``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``intervention``, ``n``, the change for each network as text with its interval, and the share
+        of flipped calls, NaN where there is none, as ``<network>, flipped``. Rows and networks in
+        their order.
+    """
+    rows, networks = (effects[name].unique() for name in ("intervention", "network"))
+    effects = effects.assign(text=tables.intervals(effects)).set_index(["intervention", "network"])
+    changes, flips = (effects[effects["measure"] == name] for name in ("change", "flipped"))
+    wide = changes["text"].unstack().loc[rows, networks]
+    shares = flips["value"].unstack().reindex(index=rows, columns=networks)
+    n = changes["n"].groupby("intervention").first().loc[rows]
+    wide = wide.join(shares.add_suffix(", flipped"))
+    wide.insert(0, "n", n)
+    return wide.reset_index(names="intervention").rename_axis(columns=None)

@@ -90,6 +90,11 @@ def with_interval(
     return f"{value:.3f}{interval}{images}"
 
 
+def intervals(frame: pd.DataFrame) -> list[str]:
+    """Return ``with_interval`` of the columns ``value``, ``low`` and ``high``, row by row."""
+    return [with_interval(*line) for line in frame[["value", "low", "high"]].to_numpy()]
+
+
 def table_one(
     scores: pd.DataFrame,
     rows: Iterable[Row],

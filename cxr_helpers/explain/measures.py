@@ -21,11 +21,15 @@ from cxr_helpers.explain import (
 )
 from cxr_helpers.explain.explained import Explained, explained_by
 
+METHODS = ("occlusion", "absolute gradient", "int. gradients", "Grad-CAM", "HiResCAM")
+
 
 def methods(
     explained: Explained, *, patch_share: float, steps: int = 32
 ) -> dict[str, sanity.Method]:
-    """Return the explanations by name, each a function of ``Explained`` and prepared images.
+    """Return the explanations by name, one for each of ``METHODS``.
+
+    Each is a function of ``Explained`` and prepared images.
 
     Parameters
     ----------

@@ -126,3 +126,10 @@ def test_paired_comparison_is_the_difference_of_accuracies_with_mcnemars_p():
     assert compared.difference == pytest.approx(6 / 40)
     assert 0 < compared.low < 6 / 40 < compared.high < 0.5
     assert compared.p == pytest.approx(2 * 0.5**6)
+
+
+def test_mean_of_values_leaves_the_unknown_out():
+    weights = bootstrap.resamples(np.arange(50), np.zeros(50), draws=400, seed=0)
+    values = np.where(np.arange(50) % 5, np.linspace(0, 1, 50), np.nan)
+    value, low, high = bootstrap.mean(values, weights=weights)
+    assert value == pytest.approx(np.nanmean(values)) and low < value < high

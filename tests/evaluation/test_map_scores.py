@@ -46,9 +46,46 @@ def test_small_difference_on_every_image_counts_although_the_intervals_overlap()
     assert found.loc["good", "verdict"] == "better"
 
 
+def test_bound_is_shown_without_a_verdict():
+    options = {"controls": ["noise"], "bounds": ["true outline"], "weights": WEIGHTS}
+    scores = table(map=BASE + 0.1, noise=BASE, **{"true outline": BASE + 1})
+    found = map_scores.against_controls(scores, "score", **options).set_index("method")
+    assert found["verdict"].to_dict() == {"map": "better", "noise": "", "true outline": ""}
+
+
 def test_images_without_a_value_are_left_out_and_none_at_all_gives_no_verdict():
     gaps = np.where(np.arange(N) % 2, BASE + 0.1, np.nan)
     found = verdicts(some=gaps, none=np.full(N, np.nan), noise=BASE)
     assert found.loc["some", "verdict"] == "better" and found.loc["none", "verdict"] == "–"
     assert np.isnan(found.loc["none", "value"])
     assert np.allclose(found.loc["some", "value"], np.nanmean(gaps))
+
+
+def test_shortcut_is_detected_where_one_network_scores_higher():
+    other = np.linspace(0, 1, N)
+    (auroc, low, _), (detected, *_) = map_scores.detection(other + 2, other, weights=WEIGHTS)
+    assert auroc == low == detected == 1
+    (auroc, low, high), (detected, *_) = map_scores.detection(other, other, weights=WEIGHTS)
+    assert low == auroc == high == 0.5  # the same images, resample by resample
+    assert detected <= 0.05
+    half = np.where(np.arange(N) % 2, 5.0, np.nan)  # no heat counts as 0
+    assert map_scores.detection(half, other, weights=WEIGHTS)[1][0] == 0.5
+
+
+def test_effects_have_a_row_for_each_intervention_in_its_order():
+    lines = [
+        (what, name, 7, kind, value, value - 0.1, value + 0.1)
+        for name, value in (("small", 0.2), ("large", -0.3))
+        for what in ("second", "first")
+        for kind in ("change", "flipped")
+        if (what, kind) != ("first", "flipped")
+    ]
+    names = ["intervention", "network", "n", "measure", "value", "low", "high"]
+    found = map_scores.effects_by_network(pd.DataFrame(lines, columns=names))
+    assert found.columns.tolist() == [
+        "intervention", "n", "small", "large", "small, flipped", "large, flipped"
+    ]  # fmt: skip
+    assert found["intervention"].tolist() == ["second", "first"] and found["n"].tolist() == [7, 7]
+    assert found.loc[0, "small"] == "0.200 [0.10,\xa00.30]"
+    assert found["large, flipped"].isna().tolist() == [False, True]
+    assert found.loc[0, "large, flipped"] == -0.3

@@ -4,7 +4,7 @@ import small
 
 from cxr_helpers.explain import measures
 
-METHODS = ["occlusion", "absolute gradient", "int. gradients", "Grad-CAM", "HiResCAM"]
+METHODS = list(measures.METHODS)
 
 
 @pytest.fixture(scope="module")
