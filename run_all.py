@@ -38,6 +38,7 @@ from cxr_helpers.pipeline import (
     housekeeping,
     parameters,
     preflight,
+    repeatability,
     results,
     runner,
     settings,
@@ -254,6 +255,8 @@ def typeset(options, values, run, log) -> int:
         scores, warnings = results.collect(run, seeds=others), []
     else:
         scores, _ = results.write(run, seeds=others)
+        if others:
+            repeatability.write(run, seeds=others, store=Store(BUILD / stages.STORE))
         executed = [run.executed(stage) for stage in run.graph]
         try:
             pages = contents.compose(run, scores=scores, values=values, options=vars(options))

@@ -67,9 +67,9 @@ def of_ours(images: np.ndarray, patch: int) -> None:
         print(f"{name:23}{took[0]:12.1f}{took[1]:10.1f}{took[1] / took[0]:8.1f}{difference:14.1e}")
     print("\nms per image, without tracing")
     for name, (model, layer) in networks.items():
-        found = measures.attribution_maps(model, images, feature_map=layer, patch_share=1 / 8)
-        for method, ms in zip(found, found["ms"], strict=False):
-            print(f"{name:14}{method:22}{ms:10.1f}")
+        _, ms = measures.attribution_maps(model, images, feature_map=layer, patch_share=1 / 8)
+        for method, of_image in ms.items():
+            print(f"{name:14}{method:22}{of_image:10.1f}")
 
 
 def of_xplique(images: np.ndarray, patch: int) -> None:

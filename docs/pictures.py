@@ -54,7 +54,7 @@ def main() -> int:
     FOLDER.mkdir(exist_ok=True)
     for name, content in {
         "results.png": forest(run),
-        "explanations.png": published(run, "07_explainability", "fig-occlusion-pneumonia"),
+        "explanations.png": published(run, "07_explainability", "fig-occlusion"),
         "first-page.png": first_page(run),
     }.items():
         (FOLDER / name).write_bytes(content)

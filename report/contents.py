@@ -20,7 +20,7 @@ import pandas as pd
 from cxr_helpers.data import kermany
 from cxr_helpers.evaluation import shortcut_groups, tables
 from cxr_helpers.figures import captions, charts, publishing
-from cxr_helpers.pipeline import currency, parameters, results
+from cxr_helpers.pipeline import currency, parameters, repeatability, results
 from cxr_helpers.pipeline.graph import Row
 from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.system import digests
@@ -85,6 +85,7 @@ def compose(
         ],
         "closing": [
             Prose(_prose("discussion.md", lookup)),
+            *_map_similarity(lookup["map_similarity"], synthetic=data["synthetic"]),
             *notes.pop("closing", ()),
             Prose(_prose("references.md", {})),
         ],
@@ -253,6 +254,7 @@ def _lookup(run: Run, *, scores: pd.DataFrame, data: Mapping, index: pd.DataFram
         "two_class_reason": data.get("two_class_reason", ""),
         "without_patient": data.get("without_patient", 0),
         "seeds": int(scores["seeds"].max()) if "seeds" in scores else 1,
+        "map_similarity": repeatability.read(run) if "seeds" in scores else pd.DataFrame(),
         "published_test_split": all(
             test_counts.get(name, 0) == count
             for name, count in kermany.counts("test", kinds="pneumonia" not in test_counts).items()
@@ -264,6 +266,24 @@ def _lookup(run: Run, *, scores: pd.DataFrame, data: Mapping, index: pd.DataFram
         "validation_gaps": gaps,
         "closest_validation": min(gaps, key=gaps.get) if len(gaps) > 1 else None,
     }
+
+
+def _map_similarity(table: pd.DataFrame, *, synthetic: bool) -> list[Table]:
+    """Return the table of the maps of several trainings, if there are any."""
+    if not len(table):
+        return []
+    shown = table[["network", "method", "n"]].assign(
+        trainings=tables.intervals(table.rename(columns={"similarity": "value"})),
+        images=table["other"].map("{:.2f}".format),
+    )
+    names = {"trainings": "between trainings", "images": "between images"}
+    caption = (
+        "Similarity (absolute Spearman correlation) of the maps of the same image between trainings "
+        "with different seeds, mean over pairs of trainings and test images with pneumonia, with 95% "
+        "intervals from resampled patients, and of the maps of different images of one training."
+    )
+    caption = publishing.labelled(caption, synthetic=synthetic)
+    return [_table(shown.rename(columns=names), "tab-map-similarity", caption)]
 
 
 def _prose(name: str, lookup: Mapping) -> str:

@@ -253,16 +253,20 @@ class Labelled(SimpleNamespace):
 
     evaluation = staticmethod(nullcontext)
 
+    def __len__(self):
+        return len(self.pneumonia)
+
 
 def test_outer_sixth_is_the_region_where_nothing_else_is_known():
     names = cells.run(
         "07_explainability",
-        "07-lungs",
+        *("07-lungs", "07-rows"),
         radiographs=Labelled(synthetic=False),
-        test=[None] * 3,
-        rows=np.array([0, 1]),
-        **{"regions": {}, "lung_masks": "", "size": 12},
+        test=Labelled(pneumonia=np.array([1, 0, 1])),
+        order=np.array([2, 1, 0]),
+        **{"regions": {}, "lung_masks": "", "size": 12, "images_per_mean": 1, "gradient_images": 9},
     )
+    assert names["rows"].tolist() == [2, 0]
     (region,) = names["regions"].values()
     assert region.shape == (3, 12, 12) and region.mean() == pytest.approx(1 - (8 / 12) ** 2)
     assert names["outlines"] is None
@@ -282,11 +286,8 @@ def test_outline_of_a_size_that_a_training_image_has_too_is_not_matched(tmp_path
         "07_explainability",
         "07-lungs",
         radiographs=Labelled(index=index, synthetic=False, facts={"framing": "squeeze"}),
-        test=SimpleNamespace(pneumonia=np.array([1, 1])),
         in_test=np.array([False, True, True]),
-        order=np.array([0, 1]),
-        rows=np.array([0, 1]),
-        **{"regions": {}, "lung_masks": str(tmp_path), "size": 8, "images_per_mean": 5},
+        **{"regions": {}, "lung_masks": str(tmp_path), "size": 8},
     )
     assert names["regions"]["lung"].any(axis=(1, 2)).tolist() == [False, True]
     assert "1 of 3 images have lung outlines" in published.sentences[-1]
@@ -298,7 +299,7 @@ def placed(**methods):
     scored = pd.concat(
         [
             pd.DataFrame({"network": "binary", "method": m, "image": np.arange(n)})
-            .assign(**{"lesion hit": 0.0, "lesion gain": gain, "lesion auprc": gain / 10})
+            .assign(**{"lesion hit": 0.0, "lesion gain": gain, "lesion auprc": gain / 10, "lesion heat": gain})
             for m, gain in methods.items()
         ]
     )  # fmt: skip
@@ -394,7 +395,9 @@ def test_twins_are_compared_only_where_one_relies_on_the_marker(monkeypatch, mov
         shown=np.arange(n),
         seed=0,
         table=lambda shown, *_, **__: published.tables.append(shown),
+        figure=published,
     )
+    assert ("fig-twins" in published.captions) == planted
     assert names["planted"] == planted and bool(published.tables) == planted
     assert ("was not planted" in published.sentences[-1]) != planted
     if planted:

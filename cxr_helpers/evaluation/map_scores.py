@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -68,6 +68,41 @@ def _verdict(own: np.ndarray, other: np.ndarray, weights: np.ndarray) -> str:
     if np.isnan(low):
         return "–"
     return VERDICTS[0] if low > 0 else VERDICTS[2] if high < 0 else VERDICTS[1]
+
+
+def mean_curves(
+    curves: pd.DataFrame, *, shown: Mapping[str, Sequence[str]], weights: np.ndarray
+) -> pd.DataFrame:
+    """Return mean removal curves with 95 % intervals.
+
+    Parameters
+    ----------
+    curves : pandas.DataFrame
+        Columns ``network``, ``method``, ``image`` (position, 0 to n - 1), ``share``, ``most`` and
+        ``least``, of one fill.
+    shown : mapping of network to sequence of str
+        Two of its methods, the second of which is a control.
+    weights : array of int, shape (draws, n)
+        From ``bootstrap.resamples``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``network``, ``method``, ``control`` (bool), ``order`` (``most`` or ``least``),
+        ``share``, ``value``, ``low`` and ``high``.
+    """
+    lines = []
+    for network, methods in shown.items():
+        for method in methods:
+            of_both = curves["network"].eq(network) & curves["method"].eq(method)
+            key = (network, method, method != methods[0])
+            for order in ("most", "least"):
+                wide = curves[of_both].pivot(index="share", columns="image", values=order)
+                for share, values in wide.iterrows():
+                    interval = bootstrap.mean(values.to_numpy(), weights=weights)
+                    lines.append((*key, order, share, *interval))
+    names = ["network", "method", "control", "order", "share", "value", "low", "high"]
+    return pd.DataFrame(lines, columns=names)
 
 
 def detection(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import average_precision_score
 
 
 def score_maps(maps: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
@@ -55,15 +54,20 @@ def score_maps(maps: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
 
 
 def _ranked(heat: np.ndarray, inside: np.ndarray) -> tuple[float, float]:
-    """Return the rank in the mask and the average precision of one map."""
+    """Return the rank in the mask and the average precision of one map.
+
+    Equal values are one step of both. The average precision is scikit-learn's, whose function spends
+    most of its time on checks of its arguments.
+    """
     n = int(inside.sum())
     if n == 0:
         return np.nan, np.nan
-    lowest = np.partition(heat, -n)[-n]
-    above, tied = heat > lowest, heat == lowest
-    share = (n - above.sum()) / tied.sum()  # of the tied pixels that still fit
-    rank = ((above & inside).sum() + share * (tied & inside).sum()) / n
-    return float(rank), float(average_precision_score(inside, heat))
+    order = np.argsort(-heat)
+    last = np.append(np.flatnonzero(np.diff(heat[order])), len(heat) - 1)  # of equal values
+    found, taken = np.cumsum(inside[order])[last], last + 1
+    rank = np.interp(n, np.append(0, taken), np.append(0, found)) / n  # a share of the tied pixels
+    precision = np.sum(np.diff(found, prepend=0) * found / taken) / n
+    return float(rank), float(precision)
 
 
 def box_masks(boxes: np.ndarray, size: int) -> np.ndarray:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import keras
@@ -21,13 +22,17 @@ from cxr_helpers.explain import (
 )
 from cxr_helpers.explain.explained import Explained, explained_by
 
-METHODS = ("occlusion", "absolute gradient", "int. gradients", "Grad-CAM", "HiResCAM")
+# What fills the patch of each kind of occlusion. A network that standardises its input is explained
+# after that step, where 0 is the mean: it has the first only.
+COVERS = {"occlusion": "mean", "occlusion, black": "black", "occlusion, around": "surroundings"}
+GRADIENTS = ("absolute gradient", "int. gradients", "Grad-CAM", "HiResCAM")
+METHODS = (*COVERS, *GRADIENTS)
 
 
 def methods(
     explained: Explained, *, patch_share: float, steps: int = 32
 ) -> dict[str, sanity.Method]:
-    """Return the explanations by name, one for each of ``METHODS``.
+    """Return the explanations by name, those of ``METHODS`` that the network has.
 
     Each is a function of ``Explained`` and prepared images.
 
@@ -40,8 +45,10 @@ def methods(
         Of the integral of integrated gradients.
     """
     patch = max(2, round(patch_share * explained.size))
+    occlude = partial(covering.maps, patch=patch, stride=max(1, patch // 2))
+    covers = list(COVERS)[:1] if explained.standardises else COVERS
     return {
-        "occlusion": partial(covering.maps, patch=patch, stride=max(1, patch // 2)),
+        **{name: partial(occlude, fill=COVERS[name]) for name in covers},
         "absolute gradient": attributions.absolute_gradient,
         "int. gradients": partial(attributions.integrated_gradients, steps=steps),
         "Grad-CAM": attributions.grad_cam,
@@ -50,8 +57,13 @@ def methods(
 
 
 def attribution_maps(
-    model: keras.Model, images: np.ndarray, *, feature_map: str, patch_share: float
-) -> dict[str, np.ndarray]:
+    model: keras.Model,
+    images: np.ndarray,
+    *,
+    feature_map: str,
+    patch_share: float,
+    occluded: int | None = None,
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Return the maps of every method, and how long they took.
 
     Parameters
@@ -61,21 +73,27 @@ def attribution_maps(
     images : ndarray of uint8, shape (n, side, side)
     feature_map : str
     patch_share : float
+        As for ``methods``.
+    occluded : int, optional
+        Only so many images, the first ones, get the maps of ``COVERS``, which take longest.
 
     Returns
     -------
-    dict of str to ndarray of float32, shape (n, size, size)
-        By the names of ``methods``; ``"ms"`` has the milliseconds per image of each, shape (5,).
+    maps : dict of str to ndarray of float32, shape (n or occluded, size, size)
+        By the names of ``methods``.
+    ms : dict of str to float
+        Milliseconds per image of each.
     """
     explained = explained_by(model, feature_map)
     prepared = explained.prepare(images)
-    maps, took = {}, []
+    maps, ms = {}, {}
     for name, method in methods(explained, patch_share=patch_share).items():
-        method(explained, prepared[:1])  # traces its functions
+        some = prepared[:occluded] if name in COVERS else prepared
+        method(explained, some[:1])  # traces its functions
         start = time.perf_counter()
-        maps[name] = method(explained, prepared)
-        took.append(1000 * (time.perf_counter() - start) / len(prepared))
-    return maps | {"ms": np.array(took)}
+        maps[name] = method(explained, some)
+        ms[name] = 1000 * (time.perf_counter() - start) / len(some)
+    return maps, ms
 
 
 def occlusion_maps(
@@ -103,8 +121,9 @@ def control_maps(
     Parameters
     ----------
     images : ndarray of uint8, shape (n, side, side)
-    occlusion : ndarray of float, shape (n, size, size)
-        Occlusion maps of a network: of each image, the mean map of the *other* images is taken.
+    occlusion : ndarray of float, shape (m, size, size)
+        Occlusion maps of a network, of the first m images: of each image, the mean map of the
+        *other* images is taken.
     patch_share : float
         The smoothed noise has half a patch as standard deviation.
     seed : int
@@ -115,12 +134,13 @@ def control_maps(
     """
     size = occlusion.shape[1]
     resized = decoding.resize(images, size)
+    of_all = np.repeat(occlusion.mean(axis=0)[None], len(images) - len(occlusion), axis=0)
     return {
         "white noise": controls.noise(resized, seed=seed),
         "smoothed noise": controls.noise(resized, seed=seed, sigma=patch_share * size / 2),
         "centre": controls.centred(resized),
         "image edges": controls.edges(resized),
-        "mean of others": controls.of_other_images(occlusion),
+        "mean of others": np.concatenate([controls.of_other_images(occlusion), of_all]),
     }
 
 
@@ -136,50 +156,64 @@ def scores(
     regions: Mapping[str, np.ndarray],
     *,
     feature_map: str,
-) -> pd.DataFrame:
-    """Return what each map scores on each image.
+    curved: int | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return what each map scores on each image, and its removal curves.
 
     Parameters
     ----------
     model : keras.Model
     images : ndarray of uint8, shape (n, side, side)
-    maps : mapping of name to ndarray of float, shape (n, size, size)
+    maps : mapping of name to ndarray of float, shape (n or fewer, size, size)
+        Of the first images.
     regions : mapping of name to ndarray of bool, shape (n, side, side)
         Such as lesion, lung and marker.
     feature_map : str
+    curved : int, optional
+        Only of so many images, the first ones, are pixels removed.
 
     Returns
     -------
-    pandas.DataFrame
+    scores : pandas.DataFrame
         Columns ``method``, ``image`` (position), for each region ``<region> hit``, ``<region> heat``,
         ``<region> auprc``, ``<region> area`` and ``<region> gain`` (heat / area), and the symmetric
-        relevance gain for each of ``removal.FILLS``, ``SRG, <fill>``.
+        relevance gain for each of ``removal.FILLS``, ``SRG, <fill>``, NaN where nothing was removed.
+    curves : pandas.DataFrame
+        Columns ``method``, ``fill``, ``image``, ``share`` (of the pixels removed), ``most`` and
+        ``least`` (the log-odds when the most, or the least, relevant ones go first).
     """
     explained = explained_by(model, feature_map)
-    prepared = explained.prepare(images)
+    prepared = explained.prepare(images[:curved])
     parts = {name: resized_masks(masks, explained.size) for name, masks in regions.items()}
-    tables = []
+    tables, curves = [], []
     for method, heat in maps.items():
         columns = {"method": method, "image": np.arange(len(heat))}
         for region, masks in parts.items():
-            placed = localization.score_maps(heat, masks)
+            placed = localization.score_maps(heat, masks[: len(heat)])
             placed["gain"] = placed["heat"] / placed["area"].where(placed["area"] > 0)
             columns |= {f"{region} {name}": placed[name] for name in placed}
         for fill in removal.FILLS:
-            curves = removal.curves(explained, prepared, heat, fill=fill)
-            columns[f"SRG, {fill}"] = removal.relevance_gain(*curves)
+            n = min(len(prepared), len(heat))
+            most, least = removal.curves(explained, prepared[:n], heat[:n], fill=fill)
+            columns[f"SRG, {fill}"] = np.full(len(heat), np.nan)
+            columns[f"SRG, {fill}"][:n] = removal.relevance_gain(most, least)
+            curve = pd.DataFrame({"image": np.repeat(np.arange(n), len(removal.SHARES))})
+            curve = curve.assign(share=np.tile(removal.SHARES, n), most=most.ravel())
+            curves.append(curve.assign(least=least.ravel(), method=method, fill=fill))
         tables.append(pd.DataFrame(columns))
-    return pd.concat(tables, ignore_index=True)
+    return tuple(pd.concat(parts, ignore_index=True) for parts in (tables, curves))
 
 
 def _coarse_methods(explained: Explained, patch_share: float) -> dict[str, sanity.Method]:
     """Return the methods with fewer evaluations: for maps that are only compared with each other.
 
-    The patch of occlusion is twice as large and moves by its side; the integral has eight steps.
+    Of the kinds of occlusion the first, whose patch is twice as large and moves by its side; the
+    integral has eight steps.
     """
     patch = max(2, round(min(2 * patch_share, 0.5) * explained.size))
     coarse = methods(explained, patch_share=patch_share, steps=8)
-    return coarse | {"occlusion": partial(covering.maps, patch=patch, stride=patch)}
+    occlusion = {"occlusion": partial(covering.maps, patch=patch, stride=patch)}
+    return occlusion | {name: coarse[name] for name in GRADIENTS}
 
 
 def dependence(
@@ -190,7 +224,7 @@ def dependence(
     patch_share: float,
     seed: int,
     draws: int = 3,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, dict[str, dict[str, np.ndarray]]]:
     """Return how similar maps stay when the network loses its training, from the last layer on.
 
     Parameters
@@ -209,15 +243,18 @@ def dependence(
 
     Returns
     -------
-    pandas.DataFrame
+    similarity : pandas.DataFrame
         Columns ``method``, ``draw``, ``step`` (the layer that lost its training last), ``image`` and
         ``similarity`` (see ``sanity.similarity``). The step ``"other image"`` compares the maps of
         different images of the trained network, the step ``"all"`` is the last one.
+    strip : dict of str to dict of str to ndarray of float32, shape (size, size)
+        Maps of the first image by method and step of the first draw, ``"trained"`` first.
     """
     explained, trained = explained_by(model, feature_map), model.get_weights()
     prepared = explained.prepare(images)
     chosen = _coarse_methods(explained, patch_share)
     before = {name: method(explained, prepared) for name, method in chosen.items()}
+    strip = {name: {"trained": maps[0]} for name, maps in before.items()}
     lines = []
 
     def compare(draw: int, step: str, maps: Mapping[str, np.ndarray]) -> None:
@@ -233,12 +270,18 @@ def dependence(
             fresh = keras.models.clone_model(model)  # with new initial weights
             model.set_weights(trained)
             for step in sanity.randomised(model, fresh):
-                if draw == 0 or step == last:
-                    name = "all" if step == last else step
-                    compare(draw, name, {n: m(explained, prepared) for n, m in chosen.items()})
+                if draw > 0 and step != last:
+                    continue
+                name = "all" if step == last else step
+                found = {n: method(explained, prepared) for n, method in chosen.items()}
+                compare(draw, name, found)
+                if draw == 0:
+                    for method, maps in found.items():
+                        strip[method][name] = maps[0]
     finally:
         model.set_weights(trained)
-    return pd.DataFrame(lines, columns=["method", "draw", "step", "image", "similarity"])
+    names = ["method", "draw", "step", "image", "similarity"]
+    return pd.DataFrame(lines, columns=names), strip
 
 
 def stability(
@@ -246,7 +289,7 @@ def stability(
 ) -> dict[str, np.ndarray]:
     """Return the max-sensitivity of each method: dict of str to ndarray of float, shape (n,).
 
-    The patch of occlusion is twice as large here and moves by its side.
+    The methods are those of ``dependence``.
     """
     explained = explained_by(model, feature_map)
     prepared = explained.prepare(images)
@@ -256,3 +299,37 @@ def stability(
         name: sanity.max_sensitivity(explained, prepared, method, scale=grey_levels, seed=seed)
         for name, method in chosen.items()
     }
+
+
+def repeatability(
+    models: Sequence[keras.Model], images: np.ndarray, *, feature_map: str, patch_share: float
+) -> pd.DataFrame:
+    """Return how similar the maps of several trainings of one network are.
+
+    Parameters
+    ----------
+    models : sequence of keras.Model
+        Trained with different seeds; at least two.
+    images : ndarray of uint8, shape (n, side, side)
+    feature_map : str
+    patch_share : float
+        Of occlusion, as for ``dependence``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``method``, ``image``, ``similarity`` (see ``sanity.similarity``; mean over all pairs
+        of trainings) and ``other`` (of the maps of this and of the next image, mean over trainings).
+    """
+    lines, of_model = [], []
+    for model in models:
+        explained = explained_by(model, feature_map)
+        prepared, chosen = explained.prepare(images), _coarse_methods(explained, patch_share)
+        of_model.append({name: method(explained, prepared) for name, method in chosen.items()})
+    for name in of_model[0]:
+        maps = [found[name] for found in of_model]
+        same = np.mean([sanity.similarity(*two) for two in itertools.combinations(maps, 2)], axis=0)
+        other = np.mean([sanity.similarity(m, np.roll(m, -1, axis=0)) for m in maps], axis=0)
+        lines.append(pd.DataFrame({"method": name, "similarity": same, "other": other}))
+    found = pd.concat(lines).reset_index(names="image")
+    return found[["method", "image", "similarity", "other"]]

@@ -5,7 +5,6 @@ A class keeps its colour in all notebooks (the colour-blind-safe palette of Okab
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -224,66 +223,6 @@ def ablation(table: pd.DataFrame) -> Figure:
     ax.set(yticks=range(len(order)), yticklabels=order, xlabel="AUROC", xlim=(0, 1.02))
     ax.invert_yaxis()
     fig.legend(*ax.get_legend_handles_labels(), ncols=2, loc="outside lower center")
-    return fig
-
-
-def similarity_by_step(table: pd.DataFrame) -> Figure:
-    """Draw how similar maps stay while a network loses its training, a panel for each network.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Columns ``network``, ``method``, ``step`` (in order; ``other image`` is drawn as a cross at
-        the right end) and ``similarity``.
-    """
-    networks = list(dict.fromkeys(table["network"]))
-    fig, axes = plt.subplots(
-        1,
-        len(networks),
-        figsize=(6.6, 2.4),
-        sharey=True,
-        squeeze=False,
-        width_ratios=[1] * len(networks),
-    )
-    for ax, name in zip(axes[0], networks, strict=True):
-        part = table[table["network"] == name]
-        means = part.groupby(["method", "step"], sort=False)["similarity"].mean()
-        for number, method in enumerate(dict.fromkeys(part["method"])):
-            values = means[method]
-            floor = values.pop("other image")
-            ax.plot(range(len(values)), values, marker="o", ms=3, color=f"C{number}", label=method)
-            ax.plot(len(values) - 0.6, floor, "x", ms=5, color=f"C{number}")
-        ax.set(xticks=range(len(values)), title=name, ylim=(-0.02, 1.02))
-        ax.set_xticklabels(values.index, rotation=60, ha="right", fontsize=6)
-    axes[0, 0].set_ylabel("similarity to the map\nof the trained network")
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), ncols=3, loc="outside lower center")
-    return fig
-
-
-def effects(table: pd.DataFrame) -> Figure:
-    """Draw the mean effect of each intervention on each network, with its interval.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Columns ``intervention``, ``network``, ``value``, ``low``, ``high`` (change of the log-odds).
-    """
-    rows, networks = (list(dict.fromkeys(table[c])) for c in ("intervention", "network"))
-    fig, ax = plt.subplots(figsize=(6.6, 0.8 + 0.27 * len(rows)))
-    markers = ("o", "s", "D", "^", "v", "P")
-    for k, network in enumerate(networks):
-        part = table[table["network"] == network].set_index("intervention").loc[rows]
-        places = np.arange(len(rows)) + 0.22 * (k - (len(networks) - 1) / 2)
-        spread = np.abs(part[["low", "high"]].to_numpy() - part[["value"]].to_numpy()).T
-        style = {"fmt": markers[k % len(markers)], "ms": 4, "lw": 1.3, "color": f"C{k}"}
-        ax.errorbar(part["value"], places, xerr=spread, label=network, **style)
-    ax.axvline(0, color="black", ls=":", lw=1)
-    labels = [textwrap.fill(row, 40) for row in rows]
-    ax.set(
-        yticks=range(len(rows)), yticklabels=labels, xlabel="change of the log-odds of pneumonia"
-    )
-    ax.invert_yaxis()
-    fig.legend(*ax.get_legend_handles_labels(), ncols=4, loc="outside lower center")
     return fig
 
 

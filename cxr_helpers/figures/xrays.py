@@ -16,11 +16,13 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 from PIL import Image
 
 from cxr_helpers.figures import charts  # noqa: F401  (sets the style)
 
+REGIONS = {"lung": "#56B4E9", "lesion": "#F0E442", "marker": "#00A87A"}  # colours of outlines
 LABELS = 0.3  # inches: width of the row labels
 TITLE = 6.5  # points: font size above an image
 
@@ -78,6 +80,7 @@ def overlays(
     label: str,
     signed: bool,
     limit: float | None = None,
+    regions: Mapping[str, Sequence[np.ndarray]] | None = None,
     side: float = 0.88,
 ) -> Figure:
     """Draw images and, below each row, the same images with their heat maps.
@@ -97,8 +100,11 @@ def overlays(
         True: diverging colours centred at 0. False: perceptually uniform colours from 0.
     limit : float, optional
         End of the colour range; by default the 99.5 % quantile of all absolute values.
+    regions : mapping of name to sequence of ndarray of bool, shape (m, size, size), optional
+        Masks by row, for names of ``REGIONS``: they are outlined on the maps.
     """
     columns = max(len(row) for row in images)
+    regions = {name: masks for name, masks in (regions or {}).items() if name in REGIONS}
     fig, axes, titles = _canvas(2 * len(images), columns, side=side, titles=titles, bar=0.75)
     values = np.abs(np.concatenate([np.asarray(m).ravel() for m in maps]))
     limit = limit or float(np.quantile(values, 0.995)) or 1.0
@@ -110,6 +116,9 @@ def overlays(
                 ax.imshow(image, cmap="gray", vmin=0, vmax=255)
                 ax.set_visible(True)
             below.imshow(heat, vmax=limit, alpha=_opacity(heat, limit), **style)
+            for name, masks in regions.items():
+                if masks[i][j].any():
+                    below.contour(masks[i][j], levels=[0.5], colors=REGIONS[name], linewidths=0.6)
             above.set_title(titles[i][j], fontsize=TITLE, pad=2, parse_math=False)
         axes[2 * i][0].set_ylabel(row_labels[i], fontsize=8)
         axes[2 * i + 1][0].set_ylabel("map", fontsize=8)
@@ -117,6 +126,36 @@ def overlays(
     if len(label) * 0.07 > fig.get_figheight():  # inches of a character
         label = label.replace(" (", "\n(")
     fig.colorbar(scale, ax=axes.ravel().tolist(), shrink=0.7, label=label, aspect=30, pad=0.01)
+    if regions:
+        lines = [Line2D([], [], color=REGIONS[name], label=name) for name in regions]
+        fig.legend(handles=lines, ncols=len(lines), loc="outside lower center")
+    return fig
+
+
+def strip(
+    image: np.ndarray, maps: Mapping[str, Mapping[str, np.ndarray]], *, side: float = 0.72
+) -> Figure:
+    """Draw the maps of one image, a row for each method and a column for each step.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (size, size)
+    maps : mapping of method to mapping of step to ndarray of float, shape (size, size)
+        The same steps for each; every map is drawn from 0 to its own largest value.
+    side : float
+        Side of an image in inches.
+    """
+    steps = list(next(iter(maps.values())))
+    fig, axes, _ = _canvas(len(maps), len(steps), side=side, titles=None)
+    for row, (method, of_step) in zip(axes, maps.items(), strict=True):
+        for ax, heat in zip(row, of_step.values(), strict=True):
+            limit = float(heat.max()) or 1.0
+            ax.imshow(image, cmap="gray", vmin=0, vmax=255)
+            ax.imshow(heat, vmax=limit, alpha=_opacity(heat, limit), **_style(False, limit))
+            ax.set_visible(True)
+        row[0].set_ylabel(textwrap.fill(method, 10), fontsize=6)
+    for ax, name in zip(axes[0], steps, strict=True):
+        ax.set_title(name, fontsize=TITLE, pad=2, parse_math=False)
     return fig
 
 

@@ -69,6 +69,16 @@ class Classifier:
         )
 
 
+def are_there(run: Run) -> bool:
+    """Return whether a run has the trained networks that ``load`` returns."""
+    weights = {"02_binary": ("binary",), "03_categorical": ("categorical", "ours")}
+    return all(
+        (run.stage(stage) / f"{name}.weights.h5").is_file()
+        for stage, names in weights.items()
+        for name in names
+    )
+
+
 def load(run: Run) -> dict[str, Classifier]:
     """Return the classifiers of a run whose ``STAGES`` are finished, by name."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported

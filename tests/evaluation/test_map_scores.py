@@ -89,3 +89,19 @@ def test_effects_have_a_row_for_each_intervention_in_its_order():
     assert found.loc[0, "small"] == "0.200 [0.10,\xa00.30]"
     assert found["large, flipped"].isna().tolist() == [False, True]
     assert found.loc[0, "large, flipped"] == -0.3
+
+
+def test_curves_are_means_over_images_with_intervals():
+    lines = [
+        ("a", method, image, share, BASE[image] - share, BASE[image])
+        for method in ("map", "noise", "other")
+        for image in range(N)
+        for share in (0.0, 1.0)
+    ]
+    curves = pd.DataFrame(lines, columns=["network", "method", "image", "share", "most", "least"])
+    found = map_scores.mean_curves(curves, shown={"a": ("map", "noise")}, weights=WEIGHTS)
+    assert set(found["method"]) == {"map", "noise"}
+    assert found.set_index("method")["control"].to_dict() == {"map": False, "noise": True}
+    most = found[(found["method"] == "map") & (found["order"] == "most")].set_index("share")
+    np.testing.assert_allclose(most["value"], [BASE.mean(), BASE.mean() - 1])
+    assert (most["low"] < most["value"]).all() and (most["value"] < most["high"]).all()

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
 from cxr_helpers.explain import localization
 
@@ -52,3 +53,21 @@ def test_box_masks_exclude_right_and_bottom_edges():
 def test_different_shapes_are_refused():
     with pytest.raises(ValueError, match="maps of shape"):
         localization.score_maps(np.zeros((1, 2, 2)), np.zeros((1, 3, 3), bool))
+
+
+@pytest.mark.parametrize("levels", [3, 1000])
+def test_average_precision_is_that_of_scikit_learn(levels):
+    rng = np.random.default_rng(levels)
+    maps = rng.integers(0, levels, (5, 9, 9)).astype(float)
+    masks = rng.random((5, 9, 9)) < 0.2
+    expected = [
+        average_precision_score(mask.ravel(), heat.ravel())
+        for mask, heat in zip(masks, maps, strict=True)
+    ]
+    np.testing.assert_allclose(localization.score_maps(maps, masks)["auprc"], expected)
+
+
+def test_rank_counts_a_share_of_the_tied_pixels():
+    mask = np.array([[[True, True], [False, False]]])
+    scores = localization.score_maps(np.array([[[9.0, 5.0], [5.0, 0.0]]]), mask)
+    assert scores["rank"].tolist() == [0.75]  # the hottest pixel, and half of one of the two tied

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from cxr_helpers.data import dataset
@@ -208,6 +209,34 @@ def test_overlays_share_one_colour_range(signed, low):
     assert ranges == {(low, 2.0)}
 
 
+def test_regions_are_outlined_on_the_maps_in_their_colours():
+    masks = np.zeros((2, 8, 8), bool)
+    masks[0, 2:5, 2:5] = True
+    fig = xrays.overlays(
+        [IMAGES[:2]],
+        [np.ones((2, 8, 8))],
+        row_labels=["a"],
+        titles=[["1", "2"]],
+        label="heat",
+        signed=False,
+        regions={"lesion": [masks], "outer sixth": [~masks]},
+    )
+    drawn = [c for ax in axes_of(fig) for c in ax.collections if c.get_edgecolor().size]
+    outlines = [c for c in drawn if to_hex(c.get_edgecolor()[0]).upper() == xrays.REGIONS["lesion"]]
+    assert len(outlines) == 1  # the other image has no lesion
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["lesion"]
+
+
+def test_a_strip_has_a_row_for_each_method_and_names_its_steps_once():
+    maps = {
+        m: {step: np.full((8, 8), k) for k, step in enumerate(("trained", "all"))} for m in "ab"
+    }
+    axes = axes_of(xrays.strip(IMAGES[0], maps))
+    assert [ax.get_title() for ax in axes] == ["trained", "all", "", ""]
+    assert [ax.get_ylabel() for ax in axes] == ["a", "", "b", ""]
+    assert [ax.images[1].get_clim() for ax in axes] == [(0, 1)] * 4
+
+
 def test_mean_maps_have_a_colour_range_centred_at_zero():
     fig = xrays.mean_maps(
         [np.full((8, 8), 0.5), np.full((8, 8), -1.0)],
@@ -261,24 +290,3 @@ def test_maps_stand_beside_their_image():
     shown = [ax for ax in fig.axes[:-1] if ax.get_visible()]
     assert [ax.get_title() for ax in shown] == ["one", "A", "B", "two", "A", "B", "three", "A", "B"]
     assert [len(ax.images) for ax in shown] == [1, 2, 2] * 3
-
-
-def test_similarity_is_drawn_by_step_with_a_cross_for_other_images():
-    lines = [("a", "m", step, v) for step, v in (("other image", 0.4), ("last", 0.9), ("all", 0.1))]
-    table = pd.DataFrame(lines, columns=["network", "method", "step", "similarity"])
-    (ax,) = charts.similarity_by_step(table).axes
-    line, cross = ax.lines
-    assert line.get_ydata().tolist() == [0.9, 0.1] and cross.get_ydata()[0] == 0.4
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["last", "all"]
-
-
-def test_effects_are_drawn_with_their_intervals_and_a_line_at_zero():
-    table = pd.DataFrame(
-        [("letter erased", n, v, v - 0.1, v + 0.2) for n, v in (("binary", -0.5), ("ours", 0.1))],
-        columns=["intervention", "network", "value", "low", "high"],
-    )
-    (ax,) = charts.effects(table).axes
-    assert [c.lines[0].get_xdata()[0] for c in ax.containers] == [-0.5, 0.1]
-    segments = [c.lines[2][0].get_segments()[0][:, 0].tolist() for c in ax.containers]
-    np.testing.assert_allclose(segments, [[-0.6, -0.3], [0.0, 0.3]])
-    assert 0 in ax.lines[-1].get_xdata()

@@ -121,7 +121,7 @@ def test_added_network_is_trained_scored_and_explained(added, radiographs, monke
     assert (label, feature_map) == ("Tiny network", "features")
     with radiographs.evaluation():
         images = radiographs["test"].images[:4]
-    maps = measures.attribution_maps(model, images, feature_map=feature_map, patch_share=0.25)
+    maps, _ = measures.attribution_maps(model, images, feature_map=feature_map, patch_share=0.25)
     assert maps["Grad-CAM"].shape == (4, 16, 16)
 
 

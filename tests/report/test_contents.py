@@ -10,7 +10,7 @@ import pytest
 from cxr_helpers.data.dataset import Dataset
 from cxr_helpers.evaluation import shortcut_groups
 from cxr_helpers.evaluation.scorecard import Scorecard
-from cxr_helpers.pipeline import graph, results
+from cxr_helpers.pipeline import graph, repeatability, results
 from cxr_helpers.pipeline.runs import Run
 from report import ReportError, contents
 
@@ -209,6 +209,24 @@ def test_discussion_links_published_counts_only_where_chapter_1_has_them(scored_
         lookup |= {"synthetic": False, "published_test_split": False, "scored_only": scored_only}
         discussion = contents._prose("discussion.md", lookup)
         assert ("#tab-published-counts" in discussion) is not scored_only
+
+
+def test_maps_of_other_trainings_are_discussed_where_there_are_several(scored_run):
+    _, run, data, index = scored_run
+    scores = results.collect(run)
+    lookup = contents._lookup(run, scores=scores, data=data, index=index)
+    assert "other trainings" not in contents._prose("discussion.md", lookup)
+    assert contents._map_similarity(lookup["map_similarity"], synthetic=True) == []
+    lines = [
+        ("ours", "Grad-CAM", 24, 0.7, 0.6, 0.8, 0.5),
+        ("ours", "HiResCAM", 24, 0.5, 0.4, 0.6, 0.5),
+    ]
+    table = pd.DataFrame(lines, columns=repeatability.COLUMNS)
+    discussion = contents._prose("discussion.md", lookup | {"map_similarity": table})
+    assert "Of the 2 combinations" in discussion and "\n1 have maps" in discussion
+    (shown,) = contents._map_similarity(table, synthetic=True)
+    assert shown.rows[0][:3] == ["ours", "Grad-CAM", "24"] and "SYNTHETIC" in shown.caption
+    assert shown.rows[0][3].startswith("0.700 [0.60") and shown.rows[0][4] == "0.50"
 
 
 def test_table_one_has_sub_headings_for_its_groups(prose_of):

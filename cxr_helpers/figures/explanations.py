@@ -1,0 +1,147 @@
+"""Figures of the numbers of chapter 7: each takes a table and returns a matplotlib ``Figure``."""
+
+from __future__ import annotations
+
+import textwrap
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from cxr_helpers.figures import charts  # noqa: F401  (sets the style)
+
+MARKERS = ("o", "s", "D", "^", "v", "P")
+CONTROL = "#888888"
+
+
+def removal_curves(table: pd.DataFrame) -> Figure:
+    """Draw the log-odds while pixels are removed, a panel for each network.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From ``map_scores.mean_curves``: columns ``network``, ``method``, ``control`` (bool, drawn in
+        grey), ``order`` (``most`` or ``least`` relevant first), ``share``, ``value``, ``low``, ``high``.
+    """
+    networks = list(dict.fromkeys(table["network"]))
+    fig, axes = plt.subplots(1, len(networks), figsize=(6.6, 2.6), squeeze=False)
+    for ax, network in zip(axes[0], networks, strict=True):
+        part = table[table["network"] == network]
+        names = dict.fromkeys(part["method"])
+        for (control, order), line in part.groupby(["control", "order"]):
+            colour, style = CONTROL if control else "C0", "-" if order == "most" else "--"
+            label = f"{'control' if control else 'map'}, {order} relevant first"
+            ax.plot(line["share"], line["value"], style, color=colour, label=label)
+            ax.fill_between(line["share"], line["low"], line["high"], color=colour, alpha=0.2, lw=0)
+        ax.axhline(0, color="black", ls=":", lw=0.8)
+        title = f"{network}:\n" + "\nagainst ".join(names)
+        ax.set_title(title, fontsize=8)
+        ax.set(xlabel="share of pixels removed", xlim=(0, 1))
+    axes[0, 0].set_ylabel("log-odds of pneumonia")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), ncols=2, loc="outside lower center")
+    return fig
+
+
+def similarity_by_step(table: pd.DataFrame) -> Figure:
+    """Draw how similar maps stay while a network loses its training, a panel for each network.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns ``network``, ``method``, ``step`` (in order; ``other image`` is drawn as a cross at
+        the right end) and ``similarity``.
+    """
+    networks = list(dict.fromkeys(table["network"]))
+    fig, axes = plt.subplots(1, len(networks), figsize=(6.6, 2.4), sharey=True, squeeze=False)
+    for ax, name in zip(axes[0], networks, strict=True):
+        part = table[table["network"] == name]
+        means = part.groupby(["method", "step"], sort=False)["similarity"].mean()
+        for number, method in enumerate(dict.fromkeys(part["method"])):
+            values = means[method]
+            floor = values.pop("other image")
+            ax.plot(range(len(values)), values, marker="o", ms=3, color=f"C{number}", label=method)
+            ax.plot(len(values) - 0.6, floor, "x", ms=5, color=f"C{number}")
+        ax.set(xticks=range(len(values)), title=name, ylim=(-0.02, 1.02))
+        ax.set_xticklabels(values.index, rotation=60, ha="right", fontsize=6)
+    axes[0, 0].set_ylabel("similarity to the map\nof the trained network")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), ncols=3, loc="outside lower center")
+    return fig
+
+
+def effects(table: pd.DataFrame) -> Figure:
+    """Draw the mean effect of each intervention on each network, with its interval.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns ``intervention``, ``network``, ``value``, ``low``, ``high`` (change of the log-odds).
+    """
+    rows, networks = (list(dict.fromkeys(table[c])) for c in ("intervention", "network"))
+    fig, ax = plt.subplots(figsize=(6.6, 0.8 + 0.27 * len(rows)))
+    for k, network in enumerate(networks):
+        part = table[table["network"] == network].set_index("intervention").loc[rows]
+        places = np.arange(len(rows)) + 0.22 * (k - (len(networks) - 1) / 2)
+        spread = np.abs(part[["low", "high"]].to_numpy() - part[["value"]].to_numpy()).T
+        style = {"fmt": MARKERS[k % len(MARKERS)], "ms": 4, "lw": 1.3, "color": f"C{k}"}
+        ax.errorbar(part["value"], places, xerr=spread, label=network, **style)
+    ax.axvline(0, color="black", ls=":", lw=1)
+    labels = [textwrap.fill(row, 40) for row in rows]
+    ax.set(
+        yticks=range(len(rows)), yticklabels=labels, xlabel="change of the log-odds of pneumonia"
+    )
+    ax.invert_yaxis()
+    fig.legend(*ax.get_legend_handles_labels(), ncols=4, loc="outside lower center")
+    return fig
+
+
+def heat_and_effect(table: pd.DataFrame) -> Figure:
+    """Draw the share of the heat on a part of the image against the part's true effect.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns ``network`` (a panel each), ``method``, ``part``, ``heat`` (share in the part) and
+        ``effect`` (absolute change of the log-odds where the part is not drawn).
+    """
+    networks, methods, parts = (
+        list(dict.fromkeys(table[c])) for c in ("network", "method", "part")
+    )
+    fig, axes = plt.subplots(1, len(networks), figsize=(6.6, 2.3), sharey=True, squeeze=False)
+    for ax, network in zip(axes[0], networks, strict=True):
+        for number, method in enumerate(methods):
+            of_both = table["network"].eq(network) & table["method"].eq(method)
+            points = table[of_both].sort_values("effect")
+            ax.plot(points["effect"], points["heat"], color=f"C{number}", lw=0.8, label=method)
+            for part, marker in zip(parts, MARKERS, strict=False):
+                of_part = points[points["part"] == part]
+                ax.plot(of_part["effect"], of_part["heat"], marker, ms=4, color=f"C{number}")
+        ax.set(title=network, xlabel="effect on the log-odds", ylim=(0, None))
+    for part, marker in zip(parts, MARKERS, strict=False):
+        axes[0, 0].plot([], [], marker, ms=4, color="black", label=part)
+    axes[0, 0].set_ylabel("share of the heat")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), ncols=5, loc="outside lower center")
+    return fig
+
+
+def twin_gains(table: pd.DataFrame) -> Figure:
+    """Draw the marker gain of each image for two networks, by method.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns ``method``, ``network`` and ``gain`` (share of the heat in the marker by its share of
+        the image); a map without heat counts as 0.
+    """
+    fig, ax = plt.subplots(figsize=(6.6, 2.1))
+    options = {"x": "method", "y": "gain", "hue": "network", "dodge": True, "ax": ax}
+    sns.stripplot(table.fillna({"gain": 0.0}), size=2.5, alpha=0.6, palette=["C1", "C0"], **options)
+    ax.axhline(1, color="black", ls=":", lw=0.8)
+    ax.set(xlabel="", ylabel="marker gain")
+    ax.set_yscale("symlog", linthresh=1)
+    ax.set_ylim(-0.2, None)
+    labels = [textwrap.fill(text.get_text(), 11) for text in ax.get_xticklabels()]
+    ax.set_xticks(ax.get_xticks(), labels)
+    ax.legend(title=None, ncols=2, loc="best")
+    return fig

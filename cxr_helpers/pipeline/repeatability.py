@@ -1,0 +1,73 @@
+"""How similar the heat maps of several trainings are, once all seeds of a run have been trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from cxr_helpers.data import dataset
+from cxr_helpers.evaluation import bootstrap
+from cxr_helpers.pipeline import classifiers
+from cxr_helpers.pipeline.runs import Run
+from cxr_helpers.pipeline.store import Store
+from cxr_helpers.system import files
+
+FILE = "map_similarity.csv"
+COLUMNS = ["network", "method", "n", "similarity", "low", "high", "other"]
+IMAGES = 24  # with pneumonia
+PATCH = 0.125  # of occlusion, share of the image's side
+
+
+def write(run: Run, *, seeds: Sequence[int], store: Store) -> pd.DataFrame:
+    """Write ``FILE`` into a run's folder; return its content.
+
+    Parameters
+    ----------
+    run : Run
+    seeds : sequence of int
+        Other seeds of this run.
+    store : Store
+        Of cached results.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``network``, ``method``, ``n`` (test images with pneumonia, drawn as in chapter 7),
+        ``similarity`` of the maps of two trainings (absolute Spearman correlation, mean over pairs
+        and images) with its 95 % interval ``low`` and ``high``, and ``other``, that of the maps of two
+        images. No rows where a training's networks are not there.
+    """
+    runs = [run, *(run.seed(seed) for seed in seeds)]
+    found = _similarity(runs, store) if all(map(classifiers.are_there, runs)) else []
+    table = pd.DataFrame(found, columns=COLUMNS)
+    files.write_text(run.folder / FILE, table.to_csv(index=False, lineterminator="\n"))
+    return table
+
+
+def read(run: Run) -> pd.DataFrame:
+    """Return what ``write`` wrote; without rows where it wrote nothing."""
+    path = run.folder / FILE
+    return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=COLUMNS)
+
+
+def _similarity(runs: Sequence[Run], store: Store) -> list[tuple]:
+    from cxr_helpers.explain import measures  # imports TensorFlow
+
+    data = dataset.read(runs[0].stage("01_data"))
+    with data.evaluation():
+        test = data["test"]
+        order = np.random.default_rng(0).permutation(len(test))
+        rows = order[test.pneumonia[order] == 1][:IMAGES]
+        weights = bootstrap.resamples(test.index["group"].iloc[rows], np.ones(len(rows)), seed=0)
+    trainings = [classifiers.load(run) for run in runs]
+    lines = []
+    for name, first in trainings[0].items():
+        models, images = [of_run[name].model for of_run in trainings], test.at(first.size)[rows]
+        options = {"feature_map": first.feature_map, "patch_share": PATCH}
+        table = store.call(measures.repeatability, models, images, **options)
+        for method, of_method in table.groupby("method", sort=False):
+            interval = bootstrap.mean(of_method["similarity"], weights=weights)
+            lines.append((name, method, len(rows), *interval, of_method["other"].mean()))
+    return lines

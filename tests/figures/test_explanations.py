@@ -1,0 +1,76 @@
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+
+from cxr_helpers.figures import explanations
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def test_removal_curves_are_drawn_with_bands_in_a_panel_for_each_network():
+    lines = [
+        (network, method, method == "noise", order, share, value, value - 1, value + 1)
+        for network in ("a", "b")
+        for method in ("HiResCAM", "noise")
+        for order, value in (("most", 1.0), ("least", 2.0))
+        for share in (0.0, 1.0)
+    ]
+    names = ["network", "method", "control", "order", "share", "value", "low", "high"]
+    fig = explanations.removal_curves(pd.DataFrame(lines, columns=names))
+    fig.canvas.draw()
+    assert [ax.get_title() for ax in fig.axes] == [f"{n}:\nHiResCAM\nagainst noise" for n in "ab"]
+    for ax in fig.axes:
+        grey = {line.get_color() for line in ax.lines if "control" in line.get_label()}
+        assert grey == {explanations.CONTROL} and len(ax.collections) == 4
+        band = ax.collections[0].get_paths()[0].vertices[:, 1]
+        assert np.ptp(band) == 2
+
+
+def test_similarity_is_drawn_by_step_with_a_cross_for_other_images():
+    lines = [("a", "m", step, v) for step, v in (("other image", 0.4), ("last", 0.9), ("all", 0.1))]
+    table = pd.DataFrame(lines, columns=["network", "method", "step", "similarity"])
+    (ax,) = explanations.similarity_by_step(table).axes
+    line, cross = ax.lines
+    assert line.get_ydata().tolist() == [0.9, 0.1] and cross.get_ydata()[0] == 0.4
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["last", "all"]
+
+
+def test_effects_are_drawn_with_their_intervals_and_a_line_at_zero():
+    table = pd.DataFrame(
+        [("letter erased", n, v, v - 0.1, v + 0.2) for n, v in (("binary", -0.5), ("ours", 0.1))],
+        columns=["intervention", "network", "value", "low", "high"],
+    )
+    (ax,) = explanations.effects(table).axes
+    assert [c.lines[0].get_xdata()[0] for c in ax.containers] == [-0.5, 0.1]
+    segments = [c.lines[2][0].get_segments()[0][:, 0].tolist() for c in ax.containers]
+    np.testing.assert_allclose(segments, [[-0.6, -0.3], [0.0, 0.3]])
+    assert 0 in ax.lines[-1].get_xdata()
+
+
+def test_heat_is_drawn_against_the_effect_of_each_part():
+    lines = [
+        ("ours", m, p, h, e) for m in "xy" for p, h, e in (("lesion", 0.4, 2), ("marker", 0.1, 1))
+    ]
+    table = pd.DataFrame(lines, columns=["network", "method", "part", "heat", "effect"])
+    (ax,) = explanations.heat_and_effect(table).axes
+    joined = [line for line in ax.lines if line.get_label() in ("x", "y")]
+    assert [line.get_xydata().tolist() for line in joined] == [[[1, 0.1], [2, 0.4]]] * 2
+    assert {line.get_label() for line in ax.lines} >= {"lesion", "marker"}
+
+
+def test_every_image_is_a_point_and_a_map_without_heat_counts_as_zero():
+    table = pd.DataFrame(
+        {
+            "method": ["a", "a", "b", "b"],
+            "network": ["relies", "does not"] * 2,
+            "gain": [9, np.nan, 8, 1],
+        }
+    )
+    (ax,) = explanations.twin_gains(table).axes
+    heights = sorted(y for points in ax.collections for y in np.asarray(points.get_offsets())[:, 1])
+    assert heights == [0, 1, 8, 9]

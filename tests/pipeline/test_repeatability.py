@@ -1,0 +1,41 @@
+import shutil
+
+import keras
+import pandas as pd
+import pytest
+
+from cxr_helpers.models import architectures
+from cxr_helpers.pipeline import classifiers, repeatability
+from cxr_helpers.pipeline.runs import Run
+from cxr_helpers.pipeline.store import Store
+
+
+@pytest.fixture
+def run(on_phantoms, tmp_path):
+    """Return a run with a second seed, whose binary network was not trained."""
+    shutil.copytree(on_phantoms.folder, tmp_path / "run")
+    run = Run(tmp_path / "run")
+    for stage in ("01_data", "02_binary", "03_categorical"):
+        shutil.copytree(run.stage(stage), run.seed(1).stage(stage))
+    keras.utils.set_random_seed(1)
+    untrained = architectures.binary_cnn(32)
+    untrained.save_weights(run.seed(1).stage("02_binary") / "binary.weights.h5")
+    return run
+
+
+def test_maps_of_equal_networks_are_equal_and_others_less(run, tmp_path):
+    table = repeatability.write(run, seeds=[1], store=Store(tmp_path / "store"))
+    pd.testing.assert_frame_equal(repeatability.read(run), table)
+    assert list(table) == repeatability.COLUMNS
+    gradients = table[table["method"] == "absolute gradient"].set_index("network")
+    assert list(gradients.index) == list(classifiers.load(run))
+    assert gradients.loc["published, categorical", "similarity"] == pytest.approx(1)
+    assert gradients.loc["published, binary", "similarity"] < 0.9
+    assert (gradients["other"] < 1).all()
+    assert (table["low"] <= table["similarity"]).all() and table["n"].gt(2).all()
+
+
+def test_without_the_networks_of_a_seed_there_are_no_rows(run, tmp_path):
+    (run.seed(1).stage("03_categorical") / "ours.weights.h5").unlink()
+    assert repeatability.write(run, seeds=[1], store=Store(tmp_path / "store")).empty
+    assert repeatability.read(run).empty
