@@ -4,11 +4,14 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cxr_helpers.data import decoding, ingestion, kermany, layouts, splits
+from cxr_helpers.explain import localization, markers
 
 FOLDER = os.environ.get("CXR_DATA_DIR")
+LETTERS = Path(__file__).parent.parent / "docs" / "decisions" / "letters.csv"
 pytestmark = pytest.mark.skipif(
     not FOLDER, reason="CXR_DATA_DIR does not name a folder of real images"
 )
@@ -70,3 +73,18 @@ def test_reduced_scale_decoding_stays_close_to_full_decoding():
         full = image.convert("L").resize((128, 128), Image.Resampling.BICUBIC)
     difference = np.abs(pixels.astype(int) - np.asarray(full).astype(int))
     assert difference.mean() < 1.5
+
+
+def test_most_letters_boxed_by_hand_are_found():
+    """The boxes, as shares of the side, of 60 test images of the development copy."""
+    table = pd.read_csv(LETTERS)
+    paths = [Path(FOLDER) / "chest_xray" / file for file in table["file"]]
+    size = 224
+    images = np.stack([decoding.decode(path, size)[0] for path in paths])
+    corners = table[["left", "top", "right", "bottom"]].fillna(0) * size
+    true = localization.box_masks(corners.round().astype(int).to_numpy(), size)
+    found = markers.find(images)
+    shared, pixels = (found & true).sum(axis=(1, 2)), true.sum(axis=(1, 2))
+    hit = shared >= 0.5 * np.maximum(1, np.minimum(found.sum(axis=(1, 2)), pixels))
+    recall, precision = hit[pixels > 0].mean(), hit[found.any(axis=(1, 2))].mean()
+    assert (pixels > 0).sum() == 56 and recall > 0.9 and precision > 0.95, (recall, precision)

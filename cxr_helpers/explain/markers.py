@@ -29,6 +29,7 @@ SIMILAR = 0.6  # normalised cross-correlation from which a place counts
 BRIGHT = 25.0  # grey levels by which the letter is brighter than its background, at least
 FLAT = 10.0  # standard deviation of grey levels below which a place is taken for flat
 LEFT = 0.35  # columns, from the viewer's left, in which it is looked for: the patient's right
+EDGE = 0.03  # of background added around the image, share of its side: letters touch its edge
 
 
 def find(images: np.ndarray) -> np.ndarray:
@@ -53,18 +54,19 @@ def find(images: np.ndarray) -> np.ndarray:
 
 
 def _find(image: np.ndarray, *, size: int) -> np.ndarray:
-    values = np.asarray(image, dtype=np.float32)
-    spectrum, mask, best = fft.rfft2(values, workers=1), np.zeros((size, size), dtype=bool), SIMILAR
-    for letter, transformed, norm in _templates(size):
+    edge = round(EDGE * size)
+    values = np.pad(image.astype(np.float32), edge, mode="minimum", stat_length=max(2, 2 * edge))
+    spectrum, mask, best = fft.rfft2(values, workers=1), np.zeros(values.shape, dtype=bool), SIMILAR
+    for letter, transformed, norm in _templates(size, edge):
         height, width = letter.shape
         # sums of the image under the template, whose mean is 0, at each place
         product = fft.irfft2(spectrum * np.conj(transformed), s=values.shape, workers=1)
         mean = _windowed(values, letter.shape)
         variance = np.maximum(_windowed(values**2, letter.shape) - mean**2, 0)
         spread = np.sqrt(np.maximum(variance, FLAT**2) * letter.size)
-        rows, columns = size - height + 1, size - width + 1
+        rows, columns = len(values) - height + 1, len(values) - width + 1
         similar = product[:rows, :columns] / (spread[:rows, :columns] * norm)
-        similar[:, np.arange(columns) + width / 2 > LEFT * size] = 0
+        similar[:, np.arange(columns) + width / 2 > edge + LEFT * size] = 0
         top, left = np.unravel_index(similar.argmax(), similar.shape)
         if similar[top, left] > best:
             window = values[top : top + height, left : left + width]
@@ -74,7 +76,7 @@ def _find(image: np.ndarray, *, size: int) -> np.ndarray:
                 inside = np.argwhere(letter > 0.1)
                 (y0, x0), (y1, x1) = inside.min(axis=0), inside.max(axis=0) + 1
                 mask[top + y0 : top + y1, left + x0 : left + x1] = True
-    return mask
+    return mask[edge : edge + size, edge : edge + size]
 
 
 def _windowed(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -84,11 +86,14 @@ def _windowed(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def _templates(size: int) -> list[tuple[np.ndarray, np.ndarray, float]]:
-    """Return letters on a background, 0 to 1, with their transforms and norms, for an image size."""
-    found = []
+def _templates(size: int, edge: int) -> list[tuple[np.ndarray, np.ndarray, float]]:
+    """Return letters on a background, 0 to 1, with their transforms and norms.
+
+    For images of a size with an added edge, both in pixels.
+    """
+    found, side = [], size + 2 * edge
     for letter in _letters(size):
-        centred = np.zeros((size, size))
+        centred = np.zeros((side, side))
         centred[: letter.shape[0], : letter.shape[1]] = letter - letter.mean()
         found.append((letter, fft.rfft2(centred), float(np.linalg.norm(letter - letter.mean()))))
     return found

@@ -34,3 +34,13 @@ def test_letter_of_another_size_and_place_is_found_and_another_letter_is_not():
         ImageDraw.Draw(drawn).text((20, 90), text, fill=240, font=ImageFont.load_default(size=14))
         found = markers.find(np.asarray(drawn)[None])[0]
         assert found[92:106, 20:30].any() == expected, text
+
+
+def test_letter_that_touches_the_edge_is_found():
+    image = np.random.default_rng(0).integers(40, 60, (1, 128, 128), dtype=np.uint8)
+    drawn = Image.fromarray(image[0])
+    font = ImageFont.load_default(size=14)
+    left, top, _, _ = font.getbbox("R")
+    ImageDraw.Draw(drawn).text((-left, -top), "R", fill=240, font=font)
+    found = markers.find(np.asarray(drawn)[None])[0]
+    assert found[:10, :10].any() and found.sum() < 250
