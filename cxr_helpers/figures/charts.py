@@ -40,7 +40,7 @@ def class_counts(counts: pd.DataFrame) -> Figure:
 
 def image_sizes(index: pd.DataFrame) -> Figure:
     """Draw each image's stored width and height in pixels, by class."""
-    fig, axes = plt.subplots(1, 2, figsize=(6.6, 2.6), width_ratios=(1.1, 1))
+    fig, axes = plt.subplots(1, 2, figsize=(6.6, 2.2), width_ratios=(1.1, 1))
     aspect = index["width"] / index["height"]
     for name, rows in index.groupby("class_name"):
         colour = COLOURS[name]
@@ -133,7 +133,7 @@ def roc_and_precision_recall(y_true: np.ndarray, scores: Mapping[str, np.ndarray
     scores : mapping of label to ndarray of float, shape (n,)
         Higher means pneumonia.
     """
-    fig, axes = plt.subplots(1, 2, figsize=(6.2, 2.8))
+    fig, axes = plt.subplots(1, 2, figsize=(6.2, 2.3))
     for label, score in scores.items():
         roc = metrics.RocCurveDisplay.from_predictions(y_true, score, ax=axes[0])
         pr = metrics.PrecisionRecallDisplay.from_predictions(y_true, score, ax=axes[1])
@@ -159,7 +159,7 @@ def reliability(curves: Mapping[str, pd.DataFrame]) -> Figure:
     curves : mapping of label to pandas.DataFrame
         From ``calibration.reliability``. A point's area grows with the number of images in its bin.
     """
-    fig, ax = plt.subplots(figsize=(5.2, 2.7))
+    fig, ax = plt.subplots(figsize=(5.2, 2.3))
     ax.plot([0, 1], [0, 1], ":", color="#999999", lw=1)
     for label, curve in curves.items():
         x, y, share = (
@@ -211,7 +211,7 @@ def ablation(table: pd.DataFrame) -> Figure:
     """
     order = list(dict.fromkeys(table["step"]))
     conditions = list(dict.fromkeys(table["marker"]))
-    fig, ax = plt.subplots(figsize=(6.4, 0.5 + 0.5 * len(order)))
+    fig, ax = plt.subplots(figsize=(6.4, 0.5 + 0.42 * len(order)))
     height = 0.8 / len(conditions)
     for k, (condition, colour) in enumerate(zip(conditions, ("#999999", "#0072B2"), strict=True)):
         rows = table[table["marker"] == condition].set_index("step").loc[order]
@@ -284,7 +284,7 @@ def error_histogram(
     clip : float
         Quantile of all errors at which the axis ends.
     """
-    fig, ax = plt.subplots(figsize=(6.0, 2.2))
+    fig, ax = plt.subplots(figsize=(6.0, 2.0))
     pooled = np.concatenate(list(errors.values()))
     edges = np.linspace(pooled.min(), np.quantile(pooled, clip), 41)
     for name, values in errors.items():
@@ -308,7 +308,7 @@ def accuracy_by_threshold(
     percentiles: np.ndarray, curves: Mapping[str, np.ndarray], *, chosen: float, baseline: float
 ) -> Figure:
     """Draw accuracy by the percentile of the threshold, one line per direction of the rule."""
-    fig, ax = plt.subplots(figsize=(5.4, 2.2))
+    fig, ax = plt.subplots(figsize=(5.4, 2.0))
     for (label, values), colour in zip(curves.items(), ("#D55E00", "#0072B2"), strict=False):
         ax.plot(percentiles, values, color=colour, label=label)
     ax.axhline(baseline, color="#999999", ls=":", lw=1, label="majority class")
@@ -333,7 +333,7 @@ def layer_by_k(study: pd.DataFrame) -> Figure:
     models = list(dict.fromkeys(study["model"]))
     heights = [study.loc[study["model"] == m, "layer"].nunique() for m in models]
     fig, axes = plt.subplots(
-        len(models), 1, figsize=(5.0, 0.6 + 0.19 * sum(heights) + 0.3 * len(models)),
+        len(models), 1, figsize=(5.0, 0.5 + 0.165 * sum(heights) + 0.3 * len(models)),
         height_ratios=heights, sharex=True, squeeze=False,
     )  # fmt: skip
     for ax, name in zip(axes[:, 0], models, strict=True):

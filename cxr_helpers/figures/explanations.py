@@ -26,7 +26,7 @@ def removal_curves(table: pd.DataFrame) -> Figure:
         grey), ``order`` (``most`` or ``least`` relevant first), ``share``, ``value``, ``low``, ``high``.
     """
     networks = list(dict.fromkeys(table["network"]))
-    fig, axes = plt.subplots(1, len(networks), figsize=(6.6, 2.6), squeeze=False)
+    fig, axes = plt.subplots(1, len(networks), figsize=(6.6, 2.4), squeeze=False)
     for ax, network in zip(axes[0], networks, strict=True):
         part = table[table["network"] == network]
         names = dict.fromkeys(part["method"])
@@ -54,7 +54,7 @@ def similarity_by_step(table: pd.DataFrame) -> Figure:
         the right end) and ``similarity``.
     """
     networks = list(dict.fromkeys(table["network"]))
-    fig, axes = plt.subplots(1, len(networks), figsize=(6.6, 2.4), sharey=True, squeeze=False)
+    fig, axes = plt.subplots(1, len(networks), figsize=(6.6, 2.2), sharey=True, squeeze=False)
     for ax, name in zip(axes[0], networks, strict=True):
         part = table[table["network"] == name]
         means = part.groupby(["method", "step"], sort=False)["similarity"].mean()
@@ -79,7 +79,7 @@ def effects(table: pd.DataFrame) -> Figure:
         Columns ``intervention``, ``network``, ``value``, ``low``, ``high`` (change of the log-odds).
     """
     rows, networks = (list(dict.fromkeys(table[c])) for c in ("intervention", "network"))
-    fig, ax = plt.subplots(figsize=(6.6, 0.8 + 0.27 * len(rows)))
+    fig, ax = plt.subplots(figsize=(6.6, 0.8 + 0.24 * len(rows)))
     for k, network in enumerate(networks):
         part = table[table["network"] == network].set_index("intervention").loc[rows]
         places = np.arange(len(rows)) + 0.22 * (k - (len(networks) - 1) / 2)
@@ -108,7 +108,7 @@ def heat_and_effect(table: pd.DataFrame) -> Figure:
     networks, methods, parts = (
         list(dict.fromkeys(table[c])) for c in ("network", "method", "part")
     )
-    fig, axes = plt.subplots(1, len(networks), figsize=(6.6, 2.3), sharey=True, squeeze=False)
+    fig, axes = plt.subplots(1, len(networks), figsize=(6.6, 2.1), sharey=True, squeeze=False)
     for ax, network in zip(axes[0], networks, strict=True):
         for number, method in enumerate(methods):
             of_both = table["network"].eq(network) & table["method"].eq(method)
@@ -134,7 +134,7 @@ def twin_gains(table: pd.DataFrame) -> Figure:
         Columns ``method``, ``network`` and ``gain`` (share of the heat in the marker by its share of
         the image); a map without heat counts as 0.
     """
-    fig, ax = plt.subplots(figsize=(6.6, 2.1))
+    fig, ax = plt.subplots(figsize=(6.6, 1.9))
     options = {"x": "method", "y": "gain", "hue": "network", "dodge": True, "ax": ax}
     sns.stripplot(table.fillna({"gain": 0.0}), size=2.5, alpha=0.6, palette=["C1", "C0"], **options)
     ax.axhline(1, color="black", ls=":", lw=0.8)

@@ -133,7 +133,7 @@ def overlays(
 
 
 def strip(
-    image: np.ndarray, maps: Mapping[str, Mapping[str, np.ndarray]], *, side: float = 0.72
+    image: np.ndarray, maps: Mapping[str, Mapping[str, np.ndarray]], *, side: float = 0.66
 ) -> Figure:
     """Draw the maps of one image, a row for each method and a column for each step.
 
@@ -253,7 +253,7 @@ def mean_maps(
     background : ndarray, shape (size, size), range [0, 255]
     """
     limit = max(float(np.abs(m).max()) for m in maps) or 1.0
-    fig, axes = plt.subplots(1, len(maps), figsize=(2.1 * len(maps) + 0.7, 2.3), squeeze=False)
+    fig, axes = plt.subplots(1, len(maps), figsize=(1.75 * len(maps) + 0.7, 1.95), squeeze=False)
     for ax, heat, title in zip(axes[0], maps, titles, strict=True):
         ax.imshow(background, cmap="gray", vmin=0, vmax=255)
         drawn = ax.imshow(heat, cmap="RdBu_r", vmin=-limit, vmax=limit, alpha=0.6)
