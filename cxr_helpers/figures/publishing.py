@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
 from IPython.display import display
 from PIL import Image
 
@@ -86,7 +87,7 @@ def pictures(fig: Figure, *, id: str) -> tuple[str, bytes]:
 def _smaller(embedded: re.Match) -> str:
     """Encode an image in an SVG without the channels that it does not use; no pixel changes.
 
-    Matplotlib writes grey images with four channels.
+    Matplotlib writes grey images and heat maps of few colours with four channels.
     """
     encoded = base64.b64decode(embedded[1])
     image = Image.open(io.BytesIO(encoded))
@@ -94,8 +95,17 @@ def _smaller(embedded: re.Match) -> str:
         image = image.convert("RGB")
     if image.mode == "RGB" and len({channel.tobytes() for channel in image.split()}) == 1:
         image = image.getchannel(0)
+    options = {}
+    if image.mode in ("RGB", "RGBA") and image.getcolors(256):
+        pixels = np.asarray(image)
+        colours, places = np.unique(
+            pixels.reshape(-1, pixels.shape[2]), axis=0, return_inverse=True
+        )
+        image = Image.fromarray(places.astype(np.uint8).reshape(pixels.shape[:2])).convert("P")
+        image.putpalette(colours[:, :3].tobytes())
+        options = {"transparency": colours[:, 3].tobytes()} if pixels.shape[2] == 4 else {}
     smaller = io.BytesIO()
-    image.save(smaller, "PNG", optimize=True)
+    image.save(smaller, "PNG", optimize=True, **options)
     shortest = min(smaller.getvalue(), encoded, key=len)
     return f'"data:image/png;base64,{base64.b64encode(shortest).decode()}"'
 

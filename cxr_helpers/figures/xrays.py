@@ -23,6 +23,7 @@ from PIL import Image
 from cxr_helpers.figures import charts  # noqa: F401  (sets the style)
 
 REGIONS = {"lung": "#56B4E9", "lesion": "#F0E442", "marker": "#00A87A"}  # colours of outlines
+LEVELS = 100  # colours of a heat map: with few of them its file is small
 LABELS = 0.3  # inches: width of the row labels
 TITLE = 6.5  # points: font size above an image
 
@@ -115,7 +116,7 @@ def overlays(
             for ax in (above, below):
                 ax.imshow(image, cmap="gray", vmin=0, vmax=255)
                 ax.set_visible(True)
-            below.imshow(heat, vmax=limit, alpha=_opacity(heat, limit), **style)
+            _draw(below, heat, limit, signed=signed)
             for name, masks in regions.items():
                 if masks[i][j].any():
                     below.contour(masks[i][j], levels=[0.5], colors=REGIONS[name], linewidths=0.6)
@@ -135,7 +136,7 @@ def overlays(
 def strip(
     image: np.ndarray, maps: Mapping[str, Mapping[str, np.ndarray]], *, side: float = 0.66
 ) -> Figure:
-    """Draw the maps of one image, a row for each method and a column for each step.
+    """Draw an image and, beside it, its maps: a row for each method and a column for each step.
 
     Parameters
     ----------
@@ -145,16 +146,16 @@ def strip(
     side : float
         Side of an image in inches.
     """
-    steps = list(next(iter(maps.values())))
-    fig, axes, _ = _canvas(len(maps), len(steps), side=side, titles=None)
+    titles = ["image", *next(iter(maps.values()))]
+    fig, axes, _ = _canvas(len(maps), len(titles), side=side, titles=None)
+    axes[0][0].imshow(image, cmap="gray", vmin=0, vmax=255)
     for row, (method, of_step) in zip(axes, maps.items(), strict=True):
-        for ax, heat in zip(row, of_step.values(), strict=True):
-            limit = float(heat.max()) or 1.0
-            ax.imshow(image, cmap="gray", vmin=0, vmax=255)
-            ax.imshow(heat, vmax=limit, alpha=_opacity(heat, limit), **_style(False, limit))
+        for ax, heat in zip(row[1:], of_step.values(), strict=True):
+            ax.imshow(heat, vmax=float(heat.max()) or 1.0, **_style(False, 1.0))
             ax.set_visible(True)
-        row[0].set_ylabel(textwrap.fill(method, 10), fontsize=6)
-    for ax, name in zip(axes[0], steps, strict=True):
+        row[1].set_ylabel(textwrap.fill(method, 10), fontsize=6)
+    axes[0][0].set_visible(True)
+    for ax, name in zip(axes[0], titles, strict=True):
         ax.set_title(name, fontsize=TITLE, pad=2, parse_math=False)
     return fig
 
@@ -181,7 +182,7 @@ def beside(
     step = 1 + len(maps)
     columns = step * max(len(row) for row in images)
     above = [[t for title in row for t in (title, *maps)] for row in titles]
-    fig, axes, above = _canvas(len(images), columns, side=0.8, titles=above, bar=0.6)
+    fig, axes, above = _canvas(len(images), columns, side=0.66, titles=above, bar=0.6)
     for i, row in enumerate(images):
         for j, image in enumerate(row):
             heats = [None, *(rows[i][j] for rows in maps.values())]
@@ -191,7 +192,7 @@ def beside(
                 ax.set_visible(True)
                 ax.set_title(above[i][k], fontsize=TITLE, pad=2, parse_math=False)
                 if heat is not None:
-                    ax.imshow(heat, alpha=_opacity(heat, 1.0), vmax=1.0, **_style(False, 1.0))
+                    _draw(ax, heat, 1.0)
         axes[i][0].set_ylabel(row_labels[i], fontsize=7)
     scale = ScalarMappable(Normalize(0, 1), "inferno")
     label = textwrap.fill(label, max(12, int(fig.get_figheight() / 0.09)))
@@ -227,6 +228,12 @@ def png(
     with io.BytesIO() as file:
         picture.save(file, "PNG", compress_level=1)  # read once, by the browser beside it
         return file.getvalue()
+
+
+def _draw(ax, heat: np.ndarray, limit: float, *, signed: bool = False) -> None:
+    """Draw a heat map over an image, in ``LEVELS`` colours on each side of 0."""
+    heat = np.round(np.clip(heat / limit, -1, 1) * LEVELS) / LEVELS * limit
+    ax.imshow(heat, vmax=limit, alpha=_opacity(heat, limit), **_style(signed, limit))
 
 
 def _style(signed: bool, limit: float) -> dict:

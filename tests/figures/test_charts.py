@@ -232,9 +232,10 @@ def test_a_strip_has_a_row_for_each_method_and_names_its_steps_once():
         m: {step: np.full((8, 8), k) for k, step in enumerate(("trained", "all"))} for m in "ab"
     }
     axes = axes_of(xrays.strip(IMAGES[0], maps))
-    assert [ax.get_title() for ax in axes] == ["trained", "all", "", ""]
-    assert [ax.get_ylabel() for ax in axes] == ["a", "", "b", ""]
-    assert [ax.images[1].get_clim() for ax in axes] == [(0, 1)] * 4
+    assert [ax.get_title() for ax in axes] == ["image", "trained", "all", "", "", ""]
+    assert [ax.get_ylabel() for ax in axes] == ["", "a", "", "", "b", ""]
+    assert [ax.get_visible() for ax in axes] == [True] * 3 + [False, True, True]
+    assert [ax.images[0].get_clim() for ax in (axes[1], axes[2])] == [(0, 1)] * 2
 
 
 def test_mean_maps_have_a_colour_range_centred_at_zero():

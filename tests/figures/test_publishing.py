@@ -102,11 +102,24 @@ def embedded(svg):
     return [Image.open(io.BytesIO(base64.b64decode(image))) for image in found]
 
 
-@pytest.mark.parametrize(("cmap", "mode"), [("gray", "L"), ("viridis", "RGB")])
-def test_embedded_image_has_only_the_channels_it_needs_and_the_same_pixels(cmap, mode):
+GREY = np.repeat(np.arange(64, dtype=np.uint8).reshape(8, 8, 1), 3, axis=2)
+NOISE = np.random.default_rng(0).integers(0, 256, (20, 20, 4), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("image", "mode"),
+    [
+        (GREY, "L"),
+        (GREY * np.uint8([1, 2, 3]), "P"),
+        (np.dstack([GREY, 3 * GREY[..., :1]]), "P"),
+        (NOISE[..., :3], "RGB"),
+        (NOISE, "RGBA"),
+    ],
+)
+def test_embedded_image_has_only_the_channels_it_needs_and_the_same_pixels(image, mode):
     def drawn():
         fig, ax = plt.subplots()
-        ax.imshow(np.arange(64).reshape(8, 8), cmap=cmap)
+        ax.imshow(image)
         return fig
 
     plain, fig = io.BytesIO(), drawn()
