@@ -102,7 +102,8 @@ def embedded(svg):
     return [Image.open(io.BytesIO(base64.b64decode(image))) for image in found]
 
 
-GREY = np.repeat(np.arange(64, dtype=np.uint8).reshape(8, 8, 1), 3, axis=2)
+RAMP = np.random.default_rng(0).integers(0, 64, (40, 40, 1), dtype=np.uint8)
+GREY = np.repeat(RAMP, 3, axis=2)
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 20, 4), dtype=np.uint8)
 
 
