@@ -380,6 +380,7 @@ def _shortcut_note(scores: pd.DataFrame) -> str:
 
 def _appendix(run: Run, *, values: Mapping, data: Mapping) -> list:
     """Return the record of every stage, versions and parameters, those that were changed first."""
+    manifest = {stage: run.manifest(stage) for stage in run.graph}
     changed, complete = [], []
     for stage, stage_values in values.items():
         defaults = parameters.read(run.graph[stage].notebook)
@@ -390,25 +391,16 @@ def _appendix(run: Run, *, values: Mapping, data: Mapping) -> list:
             if name in defaults and value != defaults[name].default
         )
         changed += [(stage, differing)] if differing else []
-        complete.append((stage, ", ".join(f"{n} {_value(v)}" for n, v in shown.items())))
+        memory = (run.declared(stage)["peak_memory_bytes"] or math.nan) / 2**20
+        digest = digests.sha256_of_json(manifest[stage]["recipe"])[:16]
+        text = ", ".join(f"{n} {_value(v)}" for n, v in shown.items())
+        complete.append((stage, manifest[stage]["seconds"], memory, digest, text))
     changed = pd.DataFrame(changed, columns=["stage", "parameters"])
-    complete = pd.DataFrame(complete, columns=["stage", "parameters"])
-    manifest = {stage: run.manifest(stage) for stage in run.graph}
+    names = ["stage", "seconds", "memory (MiB)", "recipe digest", "parameters"]
+    complete = pd.DataFrame(complete, columns=names)
     first = manifest["01_data"]
     versions = ", ".join(
         f"{name} {version}" for name, version in first["recipe"]["versions"].items()
-    )
-    record = pd.DataFrame(
-        [
-            (
-                stage,
-                manifest[stage]["seconds"],
-                (run.declared(stage)["peak_memory_bytes"] or math.nan) / 2**20,
-                digests.sha256_of_json(manifest[stage]["recipe"])[:16],
-            )
-            for stage in run.graph
-        ],
-        columns=["stage", "seconds", "peak memory (MiB)", "recipe digest"],
     )
     machine = first["machine"]
     return [
@@ -423,8 +415,11 @@ def _appendix(run: Run, *, values: Mapping, data: Mapping) -> list:
             _table(table, id, publishing.labelled(caption, synthetic=data["synthetic"]))
             for table, id, caption in (
                 (changed, "tab-changed", "Parameters that differ from the notebooks' defaults."),
-                (complete, "tab-parameters", "All parameters of every stage, including seeds."),
-                (record, "tab-record", "Run time, peak memory and recipe of every stage."),
+                (
+                    complete,
+                    "tab-parameters",
+                    "Run time, peak memory, recipe and all parameters of every stage, including seeds.",
+                ),
             )
             if len(table)
         ),

@@ -35,7 +35,7 @@ def grid(
     titles: Sequence[Sequence[str]] | None = None,
     edges: Sequence[Sequence[str | None]] | None = None,
     outlines: Sequence[np.ndarray] | None = None,
-    side: float = 0.88,
+    side: float = 0.78,
 ) -> Figure:
     """Draw a grid of images.
 
