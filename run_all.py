@@ -47,7 +47,7 @@ from cxr_helpers.pipeline import (
 from cxr_helpers.pipeline.fork_server import ForkServer
 from cxr_helpers.pipeline.runs import REPORT_FILES, Run
 from cxr_helpers.pipeline.store import Store
-from cxr_helpers.system import digests, environment, errors, files, terminal
+from cxr_helpers.system import accelerators, digests, environment, errors, files, terminal
 from cxr_helpers.system.errors import Refused
 from cxr_helpers.system.signals import Stopped, stoppable
 
@@ -73,7 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.list:
             display.list_parameters(schema)
             return 0
-        with stoppable(), digests.cached(BUILD / ".cache", write=not options.dry_run):
+        determinism = accelerators.determinism(not options.nondeterministic)
+        with stoppable(), determinism, digests.cached(BUILD / ".cache", write=not options.dry_run):
             if options.clean:
                 return clean(options)
             if options.predict:
@@ -116,6 +117,8 @@ def run_stages(options, stages_of, schema) -> int:
         )
     models = f"models of {earlier.name}" if earlier else f"preset {options.preset}"
     terminal.write_line(f"{source.name}, {models} → {terminal.short_path(run.folder)}")
+    for line in preflight.check_device():
+        terminal.write_line(f"note: {line}")
     fingerprint, n_images = None, 0
     if source.located:
         fingerprint, n_images = examine(source, options, values["01_data"], run)
@@ -220,6 +223,8 @@ def predict(options, stages_of) -> int:
     run = command_line.finished_run(
         named, BUILD, stages_of, option="--predict", stages=classifiers.STAGES
     )
+    for line in preflight.check_device():
+        terminal.write_line(f"note: {line}")
     terminal.write_line(f"{len(images)} images, networks of {run.name}. Not for clinical use.")
     table = prediction.predict(
         run, images, store=Store(BUILD / stages.STORE), log=terminal.write_line

@@ -7,6 +7,7 @@ from pathlib import Path
 import chain
 import pytest
 import tiny
+from devices import before_import, card, float16, no_card, tensorflow_gpu  # noqa: F401
 
 from cxr_helpers.pipeline import graph, stages
 

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -83,11 +84,26 @@ def test_constraints_are_the_same_in_both_files():
 
 def test_every_dependency_is_pinned():
     def plain(name):
-        return re.split(r"[<>=]", name)[0].lower().replace("_", "-")
+        return re.split(r"[<>=\[]", name)[0].lower().replace("_", "-")
 
     pinned = {plain(p) for p in PROJECT["tool"]["uv"]["constraint-dependencies"]}
+    extras = PROJECT["project"]["optional-dependencies"].values()
     direct = PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"]
-    assert {plain(p) for p in direct} <= pinned
+    assert {plain(p) for p in sum(extras, direct)} <= pinned
+
+
+def test_gpu_extra_adds_the_cuda_libraries_on_linux_alone():
+    (needed,) = map(Requirement, PROJECT["project"]["optional-dependencies"]["gpu"])
+    (plain,) = (d for d in PROJECT["project"]["dependencies"] if d.startswith("tensorflow>"))
+    assert needed.extras == {"and-cuda"} and needed.specifier == Requirement(plain).specifier
+    for system, machine, expected in (
+        ("linux", "x86_64", True),
+        ("linux", "aarch64", False),
+        ("darwin", "arm64", False),
+        ("win32", "AMD64", False),
+    ):
+        there = {"sys_platform": system, "platform_machine": machine}
+        assert needed.marker.evaluate(there) == expected
 
 
 def test_no_file_records_a_download_address():

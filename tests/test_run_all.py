@@ -570,3 +570,48 @@ def test_lung_masks_that_do_not_exist_are_refused_before_anything_runs(build, ca
     assert run_all.main(["--set", f"lung_masks={tmp_path / 'none'}", "--dry-run"]) == 3
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("error: lung_masks ") and "is not a folder" in message
+
+
+def test_card_that_tensorflow_does_not_use_is_noted_and_the_run_goes_on(build, capsys, monkeypatch):
+    monkeypatch.setattr(run_all.preflight.accelerators, "advice", lambda: ["Tesla T4 is there"])
+    assert run_all.main(["--dry-run"]) == 0
+    text = capsys.readouterr().err
+    assert "note: Tesla T4 is there" in text and "never finished" in text
+
+
+def test_plug_in_that_breaks_tensorflow_is_exit_code_6(build, capsys, monkeypatch):
+    reason = "tensorflow-metal 1.2.0 breaks the import"
+    monkeypatch.setattr(run_all.preflight.accelerators, "broken", lambda: reason)
+    assert run_all.main(["--dry-run"]) == 6
+    assert capsys.readouterr().err.strip().splitlines()[-1] == f"error: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((7, 5), "mixed_float16"), ((8, 0), "mixed_bfloat16")]
+)
+def test_precision_of_a_run_is_asked_once_and_recorded(
+    build, monkeypatch, card, before_import, capability, expected
+):
+    """Every stage that trains gets the answer, not the question."""
+    asked, runs = [], []
+    answer = json.dumps({"name": "x", "capability": capability})
+    monkeypatch.setattr(run_all.accelerators, "_output", lambda *a, **k: asked.append(a) or answer)
+    monkeypatch.setattr(
+        run_all.runner, "update", lambda run, **k: runs.append(k["values"]) or ([], ["x"])
+    )
+    assert run_all.main(["--dry-run"]) == 0
+    found = {own["precision"] for own in runs[0].values() if "precision" in own}
+    assert found == {expected} and len(asked) == 1
+
+
+def test_determinism_is_switched_off_for_the_stages_of_one_command(build, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        run_all.runner,
+        "update",
+        lambda run, **k: seen.append(run_all.accelerators.is_deterministic()) or ([], ["x"]),
+    )
+    monkeypatch.delenv(run_all.accelerators.NONDETERMINISTIC, raising=False)
+    assert run_all.main(["--dry-run", "--nondeterministic"]) == 0
+    assert run_all.main(["--dry-run"]) == 0
+    assert seen == [False, True]

@@ -16,7 +16,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from cxr_helpers.system import files
+from cxr_helpers.system import accelerators, files
 
 
 def key(model: keras.Model, *arrays: np.ndarray | None, **settings: object) -> str:
@@ -29,9 +29,10 @@ def key(model: keras.Model, *arrays: np.ndarray | None, **settings: object) -> s
     *arrays : ndarray or None
         Images and targets, hashed by type, shape and content.
     **settings : object
-        Anything else that matters, such as the seed; distinguished by ``repr``.
+        Anything else that matters, such as the seed; distinguished by ``repr``. The device counts
+        too where it is not the CPU, see ``accelerators.key``.
     """
-    digest = hashlib.sha256(keras.__version__.encode())
+    digest = hashlib.sha256("".join([keras.__version__, *accelerators.key()]).encode())
     settings = {name: repr(value) for name, value in settings.items()}
     digest.update(json.dumps([_architecture(model), settings]).encode())
     for array in [*_state(model).values(), *arrays]:
@@ -47,7 +48,12 @@ def _architecture(model: keras.Model) -> str:
     text = model.to_json()
     layers = [layer["config"]["name"] for layer in json.loads(text)["config"]["layers"]]
     text += json.dumps(keras.saving.serialize_keras_object(model.optimizer))
-    for position, name in enumerate([model.name, model.optimizer.name, *layers]):
+    # under mixed_float16, Keras wraps the optimizer in one that scales the loss
+    inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    names = [model.name, model.optimizer.name, *layers]
+    if inner is not model.optimizer:
+        names.append(inner.name)
+    for position, name in enumerate(names):
         text = text.replace(f'"{name}"', f'"#{position}"')
     return text
 

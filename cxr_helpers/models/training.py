@@ -6,6 +6,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ import tensorflow as tf
 from cxr_helpers.models import augmentation as aug
 from cxr_helpers.models import checkpoints
 from cxr_helpers.models.augmentation import Augmentation, StrongAugmentation
-from cxr_helpers.system import digests
+from cxr_helpers.system import accelerators, digests
 
 
 def batches(
@@ -243,9 +244,12 @@ def restart(model: keras.Model, *, like: keras.Model) -> None:
     """
     for variable, initial in zip(model.variables, like.variables, strict=True):
         variable.assign(initial)
-    for variable in model.optimizer.variables:
+    optimizer = model.optimizer
+    # under mixed_float16, Keras wraps the optimizer in one that scales the loss
+    initial = {"dynamic_scale": getattr(optimizer, "initial_scale", 0.0)}
+    for variable in optimizer.variables:
         if variable.name != "learning_rate":
-            variable.assign(np.zeros(variable.shape))
+            variable.assign(np.full(variable.shape, initial.get(variable.name, 0.0)))
 
 
 # By model: its optimizer when they were compiled, and the compiled steps.
@@ -369,12 +373,24 @@ class _Progress:
         return cls(**progress, best_weights=extra.get("best", []))
 
 
+def _ahead(feed: Iterator) -> Iterator:
+    """Yield the batches of a feed, each prepared in another thread while the last one is in use.
+
+    Order and values are the same. On a CPU that computes the steps too, nothing would be gained.
+    """
+    with ThreadPoolExecutor(max_workers=1) as worker:
+        following = worker.submit(next, feed, None)
+        while (batch := following.result()) is not None:
+            following = worker.submit(next, feed, None)
+            yield batch
+
+
 def _pass(
     model: keras.Model, step: Callable, feed: Iterator, *, after: Callable[[], None] | None = None
 ) -> dict[str, float]:
     """Run a compiled step on every batch; return the loss and metrics over all of them."""
     model.reset_metrics()
-    for batch, targets in feed:
+    for batch, targets in _ahead(feed) if accelerators.gpu() else feed:
         step(tf.constant(batch), tf.constant(targets))
         if after is not None:
             after()

@@ -12,6 +12,7 @@ import numpy as np
 from cxr_helpers.data import dataset
 from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.pipeline.store import Store
+from cxr_helpers.system import accelerators
 
 if TYPE_CHECKING:
     import keras
@@ -84,6 +85,7 @@ def load(run: Run) -> dict[str, Classifier]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
     from cxr_helpers.models import architectures, networks
 
+    accelerators.prepare()
     folder, facts = run.stage("03_categorical"), run.declared("03_categorical")["facts"]
     data = dataset.read(run.stage("01_data"))
     size, n_classes = data.facts["image_size"], len(data.classes)

@@ -60,6 +60,11 @@ def parse(
         action="store_true",
         help="run stages even if they are up to date, and train again",
     )
+    add(
+        "--nondeterministic",
+        action="store_true",
+        help="let the last digits differ from run to run, which is faster on a GPU; it is recorded",
+    )
     text(
         "--predict", nargs="+", metavar=("RUN", "IMAGES"),
         help="predict images (files or folders) with the networks of a finished run; writes predicted.csv",

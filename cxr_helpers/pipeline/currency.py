@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cxr_helpers.pipeline import dependencies
 from cxr_helpers.pipeline.runs import Run
-from cxr_helpers.system import digests, environment
+from cxr_helpers.system import accelerators, digests, environment
 
 STYLE = Path(__file__).parents[1] / "figures" / "report.mplstyle"
 # parameters that hold paths: the contents of the files are tracked instead
@@ -47,13 +47,14 @@ def recipe(
     style = {STYLE.name: digests.sha256_of_file(STYLE)} if "figures.charts" in helpers else {}
     if spec.captions.is_file():
         style[f"captions/{spec.captions.name}"] = digests.sha256_of_file(spec.captions)
+    switched_off = {} if accelerators.is_deterministic() else {"deterministic": False}
     return {
         "code": digests.sha256_of_json(code),
         "prose": digests.sha256_of_json(
             [[cell["cell_type"], *_text_and_tags(cell)] for cell in cells]
         ),
         "helpers": dependencies.digest_each(helpers) | style,
-        "parameters": {k: v for k, v in parameters.items() if k not in UNTRACKED},
+        "parameters": {k: v for k, v in parameters.items() if k not in UNTRACKED} | switched_off,
         "inputs": inputs,
         "versions": environment.versions(),
     }

@@ -14,7 +14,7 @@ from jupyter_client.kernelspec import KernelSpec
 from traitlets import Unicode
 
 from cxr_helpers.pipeline.fork_server import ForkServer
-from cxr_helpers.system import errors, files
+from cxr_helpers.system import accelerators, errors, files
 
 NAME = "cxr-this-python"
 # Native libraries write to the kernel's standard error, which goes to a file, not to the terminal.
@@ -97,6 +97,7 @@ def this_interpreter(
             or "module://matplotlib_inline.backend_inline",
             "PYTHONPATH": os.pathsep.join(paths),
             "TF_CPP_MIN_LOG_LEVEL": "2",
+            accelerators.GROWTH: os.environ.get(accelerators.GROWTH, "true"),
         }
         command = [sys.executable, "-c", _LAUNCH, "-f", "{connection_file}"]
         spec = KernelSpec(argv=command, display_name="Python 3", language="python", env=environment)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cxr_helpers.data import ingestion, splits
-from cxr_helpers.system import files
+from cxr_helpers.system import accelerators, files
 from cxr_helpers.system.errors import Refused
 from cxr_helpers.system.terminal import short_path
 
@@ -61,6 +61,19 @@ def check(folder: Path, *, n_images: int, image_size: int, pdf: bool) -> list[st
         names = " ".join(missing)
         return [f"there will be no PDF: {names} is not installed (pip install {names})"]
     return []
+
+
+def check_device() -> list[str]:
+    """Return a line of advice for each GPU that is there and not used.
+
+    Raises
+    ------
+    Refused
+        With exit code 6, where a plug-in breaks the import of TensorFlow.
+    """
+    if reason := accelerators.broken():
+        raise Refused(6, reason)
+    return accelerators.advice()
 
 
 def check_disk(folder: Path, needed: int, *, advice: str) -> None:

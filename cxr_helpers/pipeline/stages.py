@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from cxr_helpers.pipeline import standalone
 from cxr_helpers.pipeline.runs import DECLARED, FORMAT, KEPT, SCRATCH, Run
 from cxr_helpers.pipeline.store import Store
-from cxr_helpers.system import digests, environment, files
+from cxr_helpers.system import accelerators, digests, environment, files
 
 if TYPE_CHECKING:
     import keras
@@ -36,6 +36,8 @@ class MissingArtifact(FileNotFoundError):
 
 class Stage:
     """One notebook's view of a run.
+
+    To open it makes TensorFlow's operations deterministic, see ``accelerators.prepare``.
 
     Parameters
     ----------
@@ -60,6 +62,7 @@ class Stage:
     """
 
     def __init__(self, name: str, *, run_dir: str | Path, weights_from: str | Path = "") -> None:
+        accelerators.prepare()
         self.run = Run(Path(run_dir).resolve())
         if name not in self.run.graph:
             raise ValueError(f"stage {name!r} is not one of {', '.join(self.run.graph)}")

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_helpers.pipeline import dependencies
-from cxr_helpers.system import environment, files
+from cxr_helpers.system import accelerators, environment, files
 
 LIMIT = 5 * 10**9  # bytes of the whole store
 ROOM = LIMIT // 20  # reserved for a training's checkpoint, whose size is not known beforehand
@@ -66,8 +66,8 @@ class Store:
         """Return ``function(*args, **kwargs)``, computed once for each key.
 
         The key combines the function's name, its code (for this package: the module and those that
-        it imports), the versions of the libraries, and all arguments: arrays by content,
-        Keras models by architecture and weights, scikit-learn estimators by their parameters.
+        it imports), the versions of the libraries, the device that TensorFlow computes on where it
+        is not the CPU, and all arguments: arrays by content, Keras models by architecture and weights, scikit-learn estimators by their parameters.
 
         Parameters
         ----------
@@ -103,7 +103,8 @@ class Store:
         return _unpacked(json.loads(structure), arrays)  # as a later call returns it
 
     def _key(self, function: Callable, args: tuple, kwargs: Mapping) -> str:
-        digest = hashlib.sha256(json.dumps(environment.versions()).encode())
+        made_with = [json.dumps(environment.versions()), *accelerators.key()]
+        digest = hashlib.sha256("".join(made_with).encode())
         for value in (function, list(args), dict(kwargs)):
             for part in _described(value):
                 digest.update(part)

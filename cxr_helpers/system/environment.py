@@ -9,6 +9,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import psutil
+
+from cxr_helpers.system import accelerators
+
 LIBRARIES = (
     "scipy",
     "seaborn",
@@ -36,21 +40,31 @@ def versions(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:
 
 def machine() -> dict[str, object]:
     """Return the properties of the machine that may change the last bits of a result."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "threads": int(os.environ.get("OMP_NUM_THREADS") or cores or 1),
+        "threads": int(os.environ.get("OMP_NUM_THREADS") or usable_cores()),
+        "device": accelerators.device(),
+        "deterministic": accelerators.is_deterministic(),
     }
 
 
-def peak_memory() -> int | None:
-    """Return the highest resident memory of this process in bytes; None on Windows."""
+def usable_cores() -> int:
+    """Return the number of processor cores that this process may use, not all that there are."""
+    if hasattr(os, "process_cpu_count"):  # from Python 3.13
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def peak_memory() -> int:
+    """Return the highest resident memory of this process in bytes."""
     try:
         import resource
-    except ImportError:
-        return None
+    except ImportError:  # Windows
+        return psutil.Process().memory_info().peak_wset
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -61,11 +75,14 @@ def precision(requested: str) -> str:
     Parameters
     ----------
     requested : str
-        ``"auto"``: ``"mixed_bfloat16"`` where the processor has instructions for bfloat16, on
-        which training is faster, otherwise ``"float32"``. Anything else is returned as it is.
+        ``"auto"``: on a GPU, the fastest that it has, see ``accelerators.Gpu.precision``; on the
+        CPU, ``"mixed_bfloat16"`` where the processor has instructions for bfloat16, on which
+        training is faster, otherwise ``"float32"``. Anything else is returned as it is.
     """
     if requested != "auto":
         return requested
+    if gpu := accelerators.gpu():
+        return gpu.precision
     fast = {"avx512_bf16", "amx_bf16"} & set(_cpuinfo("flags").split())
     return "mixed_bfloat16" if fast else "float32"
 

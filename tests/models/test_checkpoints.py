@@ -13,6 +13,7 @@ from keras import layers
 
 from cxr_helpers.models import checkpoints, training
 from cxr_helpers.models.augmentation import Augmentation
+from cxr_helpers.system import accelerators
 
 ROOT = Path(training.__file__).parents[2]
 IMAGES = np.random.default_rng(0).integers(0, 256, (48, 8, 8), dtype=np.uint8)
@@ -232,3 +233,58 @@ def test_averaging_and_sampling_weights_resume_bit_for_bit(tmp_path):
     again = network()
     assert train(again, checkpoint=at(path), **options).equals(history)
     assert same(state(again), state(model))
+
+
+# --- other devices ---
+
+
+def test_training_begun_on_the_cpu_is_not_continued_on_a_gpu(tmp_path, tensorflow_gpu):
+    """Nor is a finished one taken for its result: the bits differ."""
+    checkpoint, lines = (lambda key: tmp_path / f"{key}.npz"), []
+    with pytest.raises(Interrupted):
+        train(network(), stop_after=2, checkpoint=checkpoint)
+    tensorflow_gpu()
+    train(network(), checkpoint=checkpoint, log=lines.append)
+    assert lines[0].startswith("epoch 1/5") and len(list(tmp_path.iterdir())) == 2
+
+
+def test_key_depends_on_determinism(monkeypatch):
+    model, keys = network(), []
+    model.optimizer.build(model.trainable_variables)
+    for value in ("", "1", ""):
+        monkeypatch.setenv(accelerators.NONDETERMINISTIC, value)
+        keys.append(checkpoints.key(model, IMAGES))
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_input_prepared_ahead_gives_the_same_bits(uninterrupted, tensorflow_gpu):
+    """On a GPU, the next batch is drawn and augmented in another thread."""
+    tensorflow_gpu()
+    model = network()
+    assert train(model).equals(uninterrupted[1])
+    assert same(state(model), state(uninterrupted[0]))
+
+
+def test_error_in_input_prepared_ahead_ends_the_training(tensorflow_gpu):
+    class Broken:
+        def draw(self, seed):
+            return lambda *batch: 1 / 0
+
+    tensorflow_gpu()
+    with pytest.raises(ZeroDivisionError):
+        train(network(), augmentation=Broken())
+
+
+def test_scaled_loss_resumes_bit_for_bit(tmp_path, float16):
+    """An optimizer made before gets another automatic name inside the one that scales the loss."""
+    path, keys = tmp_path / "x.npz", []
+    checkpoint = lambda key: keys.append(key) or path  # noqa: E731
+    model = network()
+    history = train(model)
+    assert type(model.optimizer).__name__ == "LossScaleOptimizer"
+    with pytest.raises(Interrupted):
+        train(network(), stop_after=2, checkpoint=checkpoint)
+    keras.optimizers.AdamW()
+    again = network()
+    assert train(again, checkpoint=checkpoint).equals(history)
+    assert same(state(again), state(model)) and keys[0] == keys[1]

@@ -77,6 +77,21 @@ def test_restarted_model_trains_like_a_new_one_with_the_step_compiled_before(
         assert np.array_equal(one, other)
 
 
+def test_restarted_model_scales_its_loss_like_a_new_one(images, bright, float16):
+    """Under mixed_float16, a scale of 0 would make every gradient vanish or overflow."""
+    new, again = network(), network()
+    curves = train(new, images, bright)
+    train(again, images, bright, epochs=1)
+    training.restart(again, like=network())
+    assert float(again.optimizer.dynamic_scale) == again.optimizer.initial_scale > 1
+    pd.testing.assert_frame_equal(train(again, images, bright), curves)
+
+
+def test_labels_are_learned_with_a_scaled_loss(images, bright, float16):
+    history = train(network(), images, bright, epochs=30)
+    assert history["accuracy"].iloc[-1] > 0.95
+
+
 def test_restarted_model_keeps_its_learning_rate(images, bright):
     model = network()
     model.optimizer.learning_rate = 0.5

@@ -8,7 +8,7 @@ from cxr_helpers.pipeline import currency, runs
 from cxr_helpers.pipeline.graph import Graph, StageSpec
 from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.pipeline.stages import Stage
-from cxr_helpers.system import digests, files
+from cxr_helpers.system import accelerators, digests, files
 
 SOURCE = "from cxr_helpers.explain import occlusion\nfrom cxr_helpers.pipeline.stages import Stage"
 
@@ -115,6 +115,15 @@ def test_changed_version_of_a_library_is_named(run, monkeypatch):
     versions = run.manifest("01_data")["recipe"]["versions"] | {"keras": "0"}
     monkeypatch.setattr(currency.environment, "versions", lambda: versions)
     assert why(run).startswith("version changed: keras ")
+
+
+def test_determinism_counts_only_where_it_is_switched_off(run, monkeypatch):
+    assert "deterministic" not in recipe(run)["parameters"]
+    monkeypatch.setenv(accelerators.NONDETERMINISTIC, "1")
+    assert why(run) == "parameter changed: deterministic"
+    write_manifest(run)
+    assert why(run) is None
+    assert run.manifest("01_data")["machine"]["deterministic"] is False
 
 
 def test_changed_helper_is_named(run, monkeypatch):

@@ -52,3 +52,15 @@ def test_missing_package_is_named(tmp_path, monkeypatch, package):
         with pytest.raises(Refused, match=f"not installed: {package}; `uv sync`") as error:
             preflight.check(tmp_path, **ENOUGH)
         assert error.value.code == 6
+
+
+def test_plug_in_that_breaks_tensorflow_is_refused(monkeypatch):
+    monkeypatch.setattr(preflight.accelerators, "broken", lambda: "tensorflow-metal breaks it")
+    with pytest.raises(Refused, match="tensorflow-metal breaks it") as error:
+        preflight.check_device()
+    assert error.value.code == 6
+
+
+def test_card_that_is_not_used_is_only_noted(monkeypatch):
+    monkeypatch.setattr(preflight.accelerators, "advice", lambda: ["a card"])
+    assert preflight.check_device() == ["a card"]

@@ -12,6 +12,7 @@ from cxr_helpers.data import duplicates
 from cxr_helpers.explain import occlusion
 from cxr_helpers.pipeline import store
 from cxr_helpers.pipeline.store import Store
+from cxr_helpers.system import accelerators
 
 POINTS = np.random.default_rng(0).normal(size=(20, 5))
 
@@ -60,6 +61,15 @@ def test_other_version_of_a_library_is_computed_again(results, calls, monkeypatc
     monkeypatch.setattr(store.environment, "versions", lambda: {"numpy": "0"})
     positions_of(results)
     assert calls == [6, 6]
+
+
+def test_other_device_is_computed_again(results, calls, tensorflow_gpu, monkeypatch):
+    positions_of(results)
+    tensorflow_gpu()
+    positions_of(results)
+    monkeypatch.setenv(accelerators.NONDETERMINISTIC, "1")
+    positions_of(results)
+    assert calls == [6, 6, 6]
 
 
 def test_without_reuse_results_are_computed_and_stored_again(results, calls):

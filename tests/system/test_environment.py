@@ -1,10 +1,12 @@
 import importlib.metadata
 import os
 import platform
+import sys
+from types import SimpleNamespace
 
 import pytest
 
-from cxr_helpers.system import environment
+from cxr_helpers.system import accelerators, environment
 
 
 def test_versions_of_installed_and_missing_libraries():
@@ -28,7 +30,9 @@ def test_machine_names_processor_cores_and_threads(monkeypatch, threads):
     if threads:
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
     found = environment.machine()
-    assert set(found) == {"system", "processor", "cores", "threads"}
+    expected = {"system", "processor", "cores", "threads", "device", "deterministic"}
+    assert set(found) == expected
+    assert found["device"] == accelerators.device() and found["deterministic"] is True
     assert found["cores"] == os.cpu_count() and found["processor"]
     assert found["threads"] == 3 if threads else 1 <= found["threads"] <= os.cpu_count()
     assert os.path.expanduser("~") not in str(found)
@@ -36,8 +40,34 @@ def test_machine_names_processor_cores_and_threads(monkeypatch, threads):
 
 def test_peak_memory_is_in_bytes():
     """This process holds more than 10 MB and less than a terabyte."""
-    peak = environment.peak_memory()
-    assert peak is None or 1e7 < peak < 1e12
+    assert 1e7 < environment.peak_memory() < 1e12
+
+
+def test_peak_memory_on_windows_is_that_of_the_working_set(monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)  # there is no such module
+    memory = SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=5))
+    monkeypatch.setattr(environment.psutil, "Process", lambda: memory)
+    assert environment.peak_memory() == 5
+
+
+@pytest.mark.parametrize("newest", ["process_cpu_count", "sched_getaffinity", "cpu_count"])
+def test_usable_cores_are_those_of_this_process_where_the_system_says(monkeypatch, newest):
+    """From Python 3.13; on Linux before; and otherwise all that there are."""
+    known = ["process_cpu_count", "sched_getaffinity", "cpu_count"]
+    answers = [lambda: 3, lambda pid: {0, 5, 7}, lambda: 3]
+    for name, answer in zip(known, answers, strict=True):
+        monkeypatch.setattr(os, name, answer, raising=False)
+    for name in known[: known.index(newest)]:
+        monkeypatch.delattr(os, name)
+    assert environment.usable_cores() == 3
+
+
+def test_precision_of_a_gpu_is_chosen_by_its_compute_capability(monkeypatch):
+    """Not by the instructions of the processor beside it."""
+    monkeypatch.setattr(environment, "_cpuinfo", lambda field: "amx_bf16")
+    monkeypatch.setattr(accelerators, "gpu", lambda: accelerators.Gpu("Tesla T4", (7, 5)))
+    assert environment.precision("auto") == "mixed_float16"
+    assert environment.precision("float32") == "float32"
 
 
 @pytest.mark.parametrize(
