@@ -58,7 +58,7 @@ BUILD = ROOT / "report" / "build"
 
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line requests; return the exit code."""
-    terminal.open_closed_streams()
+    terminal.open_streams()
     try:
         stages_of = graph.load(NOTEBOOKS)
         schema = {stage: parameters.read(spec.notebook) for stage, spec in stages_of.items()}

@@ -117,7 +117,7 @@ def run(project: Path, arguments: Sequence[str]) -> Measured:
     """Run all stages in the project's environment, and sample the memory until the end."""
     start, peak, peaks = time.monotonic(), 0.0, {}
     before = os.times()
-    with tempfile.TemporaryFile("w+") as log:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
         command = subprocess.Popen(
             [python(project), "run_all.py", *arguments], cwd=project, stderr=log
         )

@@ -136,7 +136,7 @@ class Round:
             if setting.partition(".")[0] in self.names or "." not in setting.partition("=")[0]:
                 command += ["--set", setting]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        with open(self.build / "log", "w") as log:
+        with open(self.build / "log", "w", encoding="utf-8") as log:
             return subprocess.Popen(command, cwd=ROOT, stderr=log, env=environment)
 
     def run_to_the_end(self) -> float:

@@ -8,6 +8,7 @@ import chain
 import pytest
 import tiny
 from devices import before_import, card, float16, no_card, tensorflow_gpu  # noqa: F401
+from windows import windows  # noqa: F401
 
 from cxr_helpers.pipeline import graph, stages
 

@@ -66,7 +66,7 @@ def test_import_against_a_contract_is_refused(tmp_path, module, line):
         ignored = shutil.ignore_patterns("__pycache__", "build")
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
     shutil.copy(ROOT / ".importlinter", tmp_path)
-    with open(tmp_path / "cxr_helpers" / module, "a") as file:
+    with open(tmp_path / "cxr_helpers" / module, "a", encoding="utf-8") as file:
         file.write(f"\n{line}\n")
     done = lint(tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr

@@ -64,6 +64,8 @@ def test_mistake_is_reported_in_one_line_with_an_exit_code(build, capsys, argume
     [
         (["--run", "../../x"], "--run '../../x'"),
         (["--run", "/tmp/x"], "expected letters"),
+        (["--run", "con"], "Windows reserves this name"),
+        (["--run", "aux.2"], "Windows reserves this name"),
         (["--preset", "fast"], "invalid choice: 'fast'"),
         (["--timeout", "0"], "expected at least 1 second"),
         (["--weights-from", "x", "--preset", "quick"], "omit --preset and --set"),
@@ -441,6 +443,7 @@ def test_relative_paths_start_at_the_working_directory(tmp_path):
         ("my images", "my-images-standard"),
         ("../..", "data-standard"),
         ("Röntgen", "R-ntgen-standard"),
+        ("con.1", "data-con.1-standard"),  # Windows reserves con with any suffix
     ],
 )
 def test_run_names_have_plain_characters(data, name):

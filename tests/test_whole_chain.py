@@ -96,7 +96,7 @@ def test_every_stage_declares_its_artifacts_and_leaves_no_partial_files(run):
 
 
 def test_results_have_one_line_per_row_split_and_metric(run):
-    with open(run.folder / "results.csv", newline="") as file:
+    with open(run.folder / "results.csv", encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     columns = ["row", "split", "metric", "value", "low", "high", "published", "n"]
     assert list(lines[0]) == columns

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import lzma
-import os
 import shutil
 import stat
 import tarfile
@@ -20,7 +19,7 @@ from typing import IO
 from cxr_helpers.data import file_types
 from cxr_helpers.data.folders import is_clutter
 from cxr_helpers.data.image_files import SUFFIXES
-from cxr_helpers.system import digests, files
+from cxr_helpers.system import digests, files, portable
 from cxr_helpers.system.errors import DataError
 
 UNPACKED = "unpacked"  # folder of the cache
@@ -123,8 +122,7 @@ def unpack(archive: Path, *, cache_dir: str | Path) -> Path:
             with _opened(archive) as members:
                 for parts, member in _checked(archive, members):
                     _copy(archive, member, images.joinpath(*parts))
-            with contextlib.suppress(OSError):  # another run was faster: its folder is the same
-                os.rename(images, target)
+            portable.publish_folder(images, target)
     except (NotImplementedError, RuntimeError) as error:
         raise DataError(
             f"{archive.name} cannot be unpacked here ({error}): unpack it, and give the folder"
@@ -221,6 +219,11 @@ def _safe_parts(archive: Path, member: _Member) -> tuple[str, ...]:
     outside = path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name
     if outside or not (path.parts or member.is_folder):
         raise DataError(f"{archive.name} holds {name!r}, which leads outside: not unpacked")
+    if portable.WINDOWS and _is_image(path.parts) and any(map(portable.is_reserved, path.parts)):
+        raise DataError(
+            f"{archive.name} holds {name!r}, a name that Windows cannot store: unpack it elsewhere, "
+            "rename the file, and give the folder"
+        )
     if not (member.is_file or member.is_folder):
         raise DataError(f"{archive.name} holds the link or device {name!r}: not unpacked")
     return path.parts

@@ -14,7 +14,7 @@ import pandas as pd
 from cxr_helpers.data import decoding, splits
 from cxr_helpers.data.class_names import CLASSES, NAMES
 from cxr_helpers.data.labels import Evaluation
-from cxr_helpers.system import files
+from cxr_helpers.system import files, portable
 from cxr_helpers.system.errors import DataError
 
 # validation: groups drawn at random; contiguous: contiguous blocks of patient numbers
@@ -275,17 +275,17 @@ def load(stage: Stage) -> Dataset:
 
 
 def read(folder: Path) -> Dataset:
-    """Return the images that ``01_data`` wrote into a folder, memory-mapped."""
+    """Return the images that ``01_data`` wrote into a folder, memory-mapped except on Windows."""
     facts = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     index = pd.read_csv(folder / "index.csv", keep_default_na=False)
     classes = tuple(facts.get("classes", CLASSES))
     larger = folder / "detail.npy"
     return Dataset(
-        np.load(folder / "images.npy", mmap_mode="r"),
+        portable.load_array(folder / "images.npy"),
         index,
         facts,
         classes=classes,
-        _detail=np.load(larger, mmap_mode="r") if facts.get("detail_size") else None,
+        _detail=portable.load_array(larger) if facts.get("detail_size") else None,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -16,7 +15,7 @@ import PIL
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from cxr_helpers.data.scans import Scan
-from cxr_helpers.system import files
+from cxr_helpers.system import files, portable
 from cxr_helpers.system.errors import DataError
 
 DECODER = 1  # to be raised when the same file would give other pixels
@@ -175,8 +174,8 @@ def _library() -> str:
 
 
 def _read(entry: Path) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
-    pixels = np.load(entry / "pixels.npy", mmap_mode="r")
-    return pixels, pd.read_csv(entry / "table.csv"), pd.read_csv(entry / "unreadable.csv")
+    tables = [pd.read_csv(entry / name) for name in ("table.csv", "unreadable.csv")]
+    return portable.load_array(entry / "pixels.npy"), *tables
 
 
 def _fill(entry: Path, scan: Scan, sha256: pd.Series, size: int, framing: str) -> None:
@@ -211,15 +210,14 @@ def _fill(entry: Path, scan: Scan, sha256: pd.Series, size: int, framing: str) -
                 f"{MAXIMUM_UNREADABLE:.0%}, are left out), first {bad[0][0]}: {bad[0][1]}; "
                 "copy the data again or remove these files"
             )
+        kept = np.array(pixels[: len(good)]) if bad else None
+        del pixels  # Windows renames no folder, and replaces no file, that an array is mapped to
         if bad:
-            kept = np.array(pixels[: len(good)])
-            del pixels
             np.save(work / "pixels.npy", kept)
         readable = table.iloc[good].reset_index(drop=True)
         pd.concat([readable, pd.DataFrame(facts)], axis=1).to_csv(work / "table.csv", index=False)
         pd.DataFrame(bad, columns=["file", "reason"]).to_csv(work / "unreadable.csv", index=False)
-        with contextlib.suppress(OSError):  # another run was faster: its entry is the same
-            os.rename(work, entry)
+        portable.publish_folder(work, entry)
 
 
 def _reserve(path: Path) -> None:

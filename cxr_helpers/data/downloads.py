@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxr_helpers.data import decoding
-from cxr_helpers.system import digests, files
+from cxr_helpers.system import digests, files, portable
 from cxr_helpers.system.errors import DataError
 
 # The version is pinned: a cached copy is then found without the network.
@@ -131,7 +131,7 @@ def mendeley(*, cache_dir: str | Path, url: str = MENDELEY_URL, size: int = MEND
                 f"{'' if zipfile.is_zipfile(part) else 'no '}zip archive; expected {size:,} bytes. "
                 f"Try again, or get {ARCHIVE} from {MENDELEY_PAGE} by hand and use --data {ARCHIVE}"
             )
-        os.replace(part, target)
+        portable.replace(part, target)
     return target
 
 
@@ -190,7 +190,7 @@ def v7_lung_masks(
                 f"the archive of {V7_PAGE} holds {len(masks):,} masks that are not the expected "
                 f"ones (fingerprint {found[:12]}, expected {fingerprint[:12]})"
             )
-        os.replace(work / "masks", target)
+        portable.publish_folder(work / "masks", target)
     return target
 
 

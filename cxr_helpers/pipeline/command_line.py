@@ -14,7 +14,7 @@ from cxr_helpers.data.sources import PHANTOM
 from cxr_helpers.pipeline import settings
 from cxr_helpers.pipeline.graph import DEMO, STANDARD, Graph
 from cxr_helpers.pipeline.runs import Run
-from cxr_helpers.system import terminal
+from cxr_helpers.system import portable, terminal
 from cxr_helpers.system.errors import Refused, did_you_mean
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -93,6 +93,8 @@ def parse(
         parser.error("--only and --from cannot be combined")
     if options.run and not RUN_NAME.fullmatch(options.run):
         parser.error(f"--run {options.run!r}: expected letters, digits, '.', '_' and '-' only")
+    if options.run and portable.is_reserved(options.run):
+        parser.error(f"--run {options.run!r}: Windows reserves this name; give another one")
     if options.timeout is not None and options.timeout < 1:
         parser.error(f"--timeout {options.timeout}: expected at least 1 second")
     if options.seeds:
@@ -224,7 +226,8 @@ def selection(options: argparse.Namespace, graph: Graph) -> list[str]:
 def run_name(data_name: str, preset: str) -> str:
     """Return the name of a run's folder, of letters, digits, ``.``, ``_`` and ``-``."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", data_name).strip("-.") or "data"
-    return f"{plain[:60]}-{preset}"
+    name = f"{plain[:60]}-{preset}"
+    return f"data-{name}" if portable.is_reserved(name) else name
 
 
 def fail(code: int, message: str, *, debug: bool = False) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from traitlets import Unicode
@@ -141,6 +142,24 @@ class _Manager(AsyncKernelManager):
 
 def end_group(pid_file: Path) -> None:
     """Kill the processes that a kernel has left running, such as the workers of a cell."""
-    if hasattr(os, "killpg") and pid_file.is_file():
-        with suppress(OSError, ValueError):  # there are none, or the kernel never started
-            os.killpg(int(pid_file.read_text()), signal.SIGKILL)
+    try:
+        kernel = int(pid_file.read_text(encoding="ascii"))
+    except (OSError, ValueError):  # it never started
+        return
+    if hasattr(os, "killpg"):
+        with suppress(OSError):  # there are none
+            os.killpg(kernel, signal.SIGKILL)
+    else:
+        _end_children(kernel, since=pid_file.stat().st_mtime)
+
+
+def _end_children(parent: int, *, since: float) -> None:
+    """Kill the processes that one has started since a time, and theirs, where there are no groups.
+
+    Windows keeps the number of a parent that has ended; it may be given to another process later.
+    """
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it has ended, or is another user's
+            if process.ppid() == parent and process.create_time() >= since:
+                _end_children(process.pid, since=since)
+                process.kill()

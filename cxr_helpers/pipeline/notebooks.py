@@ -15,7 +15,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from cxr_helpers.pipeline import dependencies, kernels, stages
 from cxr_helpers.pipeline.fork_server import ForkServer
 from cxr_helpers.pipeline.runs import Run
-from cxr_helpers.system import errors, files
+from cxr_helpers.system import errors, files, portable
 from cxr_helpers.system.errors import Fault, Refused
 
 
@@ -131,10 +131,10 @@ def execute(
             f"{source.name}: a cell took longer than {timeout} s (--timeout)"
         ) from error
     else:
-        os.replace(running, done)
+        portable.replace(running, done)
     finally:
         if running.exists():
-            os.replace(running, failed)
+            portable.replace(running, failed)
     return done
 
 

@@ -63,6 +63,7 @@ def _make(stages: Sequence[str]) -> None:
     command += ["--run", f"phantom-{PRESET}", "--only", *stages]
     # a kernel asks the processes that it starts for colours
     environment = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}
+    environment["PYTHONIOENCODING"] = "utf-8"  # on Windows, not the default of a pipe
     last = ""
     with subprocess.Popen(
         command, cwd=PROJECT, env=environment, stderr=subprocess.PIPE, text=True, encoding="utf-8"

@@ -44,14 +44,14 @@ def machine() -> dict[str, object]:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "threads": int(os.environ.get("OMP_NUM_THREADS") or usable_cores()),
+        "threads": int(os.environ.get("OMP_NUM_THREADS") or cores()),
         "device": accelerators.device(),
         "deterministic": accelerators.is_deterministic(),
     }
 
 
-def usable_cores() -> int:
-    """Return the number of processor cores that this process may use, not all that there are."""
+def cores() -> int:
+    """Return the number of cores that this process may use, not all that there are."""
     if hasattr(os, "process_cpu_count"):  # from Python 3.13
         return os.process_cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows

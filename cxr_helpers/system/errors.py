@@ -40,6 +40,10 @@ _MACHINE = _DISK | {
     errno.EMFILE: "raise the limit on open files",
     errno.ENFILE: "raise the limit on open files",
 }
+# By Windows' own number, which says more than the errno: a file that is open cannot be replaced, and
+# neither can one that an array is mapped to.
+_CLOSE = "close the program that has it open (a notebook, a spreadsheet, a PDF viewer)"
+_WINDOWS = dict.fromkeys((32, 33, 1224), _CLOSE) | {5: f"{_CLOSE}, or change its permissions"}
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ def classify(error: BaseException) -> Fault:
     if isinstance(error, DataError):
         return Fault(DATA, type(error).__name__, _first_line(error))
     for cause in causes:
+        if (number := getattr(cause, "winerror", None)) in _WINDOWS:
+            return _machine(cause, _WINDOWS[number])
         if errno_of(cause) in _MACHINE:
             return _machine(cause, _MACHINE[cause.errno])
         if isinstance(cause, ImportError) and (cause.name or "").split(".")[0] not in ("", *_OURS):
@@ -131,7 +137,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _machine(cause: BaseException, advice: str) -> Fault:
     name, text = type(cause).__name__, _first_line(cause)
-    reason = os.strerror(cause.errno) if errno_of(cause) else ""
+    said = errno_of(cause) is None or getattr(cause, "winerror", None)  # in Windows' own words
+    reason = "" if said else os.strerror(cause.errno)
     if reason not in text:  # HDF5 has it on its second line
         text = f"{text} … {reason}"
     return Fault(MACHINE, name, f"{name}: {text}: {advice}")

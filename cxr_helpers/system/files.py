@@ -7,12 +7,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
-from cxr_helpers.system import errors
+from cxr_helpers.system import errors, portable
 
 PARTIAL = ".partial-"
 
@@ -39,13 +39,14 @@ def replacing(path: Path) -> Iterator[Path]:
         yield partial
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())  # else a power cut may leave an empty file under the new name
-        os.replace(partial, path)
+        portable.replace(partial, path)
     except (OSError, RuntimeError) as error:
         if not errors.has_errno(error):
             _write_more(partial)
         raise
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(PermissionError):  # open elsewhere, on Windows
+            partial.unlink(missing_ok=True)
 
 
 def _write_more(path: Path) -> None:
@@ -85,8 +86,12 @@ def read_json(path: Path) -> dict | None:
 
 @contextmanager
 def temporary_folder(folder: Path) -> Iterator[Path]:
-    """Give an empty folder inside ``folder``, removed with its content at the end."""
-    with tempfile.TemporaryDirectory(prefix=f"{PARTIAL}{os.getpid()}-", dir=folder) as work:
+    """Give an empty folder inside ``folder``, removed with its content at the end.
+
+    Where Windows still has a file in it open, it stays for ``remove_leftovers``.
+    """
+    prefix = f"{PARTIAL}{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder, ignore_cleanup_errors=True) as work:
         yield Path(work)
 
 
@@ -101,7 +106,8 @@ def remove_leftovers(folder: Path, *, deep: bool = True) -> list[Path]:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
-            path.unlink(missing_ok=True)
+            with suppress(PermissionError):  # open elsewhere, on Windows
+                path.unlink(missing_ok=True)
     return leftovers
 
 

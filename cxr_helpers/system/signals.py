@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP end a run alike: it cleans up, then it exits."""
+"""Ctrl-C, SIGTERM and SIGHUP, on Windows Ctrl-Break, end a run alike: it cleans up, then it exits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # no system has them all
+SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 
 
 class Stopped(KeyboardInterrupt):

@@ -29,16 +29,20 @@ class Terminal(Console):
         self.quiet = True
 
 
-def open_closed_streams() -> None:
-    """Connect standard streams that were closed, as by ``2>&-``, to the null device.
+def open_streams() -> None:
+    """Make standard streams usable that were closed, or that cannot encode every character.
 
-    Otherwise the next file that is opened would get their number and receive their output.
+    Streams that were closed, as by ``2>&-``, are connected to the null device: otherwise the next
+    file that is opened would get their number and receive their output. A character that a stream
+    cannot encode, as ``→`` where Windows redirects it to a file, becomes a question mark.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             null = os.open(os.devnull, os.O_RDWR)  # the lowest free number
             os.set_inheritable(null, True)
             setattr(sys, name, open(null, "w" if number else "r", encoding="utf-8"))
+        elif number and hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="replace")
 
 
 def write_out(lines: list[str]) -> None:

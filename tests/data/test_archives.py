@@ -228,3 +228,22 @@ def test_zip_of_a_folder_is_read_like_the_folder(tmp_path):
     zipped = shutil.make_archive(str(tmp_path / "images"), "zip", tmp_path / "a")
     unpacked = archives.unpack(tmp_path / zipped, cache_dir=tmp_path / "c")
     assert layouts.scan(unpacked).files.equals(layouts.scan(tmp_path / "a").files)
+
+
+@pytest.mark.usefixtures("windows")
+def test_archive_is_unpacked_where_open_files_are_locked(images, tmp_path):
+    root = archives.unpack(images, cache_dir=tmp_path / "c")
+    assert len(layouts.scan(root).files) == sum(map(len, LAYOUT.values()))
+    assert [path.name for path in (tmp_path / "c" / archives.UNPACKED).iterdir()] == [
+        root.parent.name
+    ]
+
+
+@pytest.mark.parametrize("name", ["train/NORMAL/con.jpeg", "aux/a.png", "train/a?.png"])
+def test_name_that_windows_cannot_store_is_refused_there(tmp_path, request, name):
+    """Written there, con.jpeg would go to the console."""
+    archive = packed(tmp_path / "x.zip", [(name, b"x"), ("aux.txt", b"x")])
+    assert (archives.unpack(archive, cache_dir=tmp_path / "c") / name).is_file()
+    request.getfixturevalue("windows")
+    with pytest.raises(DataError, match="a name that Windows cannot store: unpack it elsewhere"):
+        archives.unpack(archive, cache_dir=tmp_path / "d")

@@ -81,6 +81,18 @@ def test_images_of_a_split_are_a_memory_mapped_view(stage):
     assert isinstance(train.images, np.memmap)
 
 
+@pytest.mark.usefixtures("windows")
+def test_data_are_written_again_while_they_are_in_use(stage):
+    """01_data run again in a live kernel, on Windows: what is mapped cannot be replaced."""
+    images, index = make_images()
+    facts = {"synthetic": True}
+    first = dataset.save(stage, images, index, facts, detail=images)
+    part = first["train"]
+    again = dataset.save(stage, 255 - images, index, facts, detail=255 - images)
+    assert np.array_equal(again.images, 255 - first.images)
+    assert np.array_equal(again["train"].detail, 255 - part.detail)
+
+
 def test_development_holds_out_clusters_of_train_without_validation(stage):
     images, index = make_images()
     index["split"] = index["split"].replace({"validation": "train", "contiguous": "train"})

@@ -248,6 +248,33 @@ def test_concurrent_runs_fill_the_cache_once(tmp_path):
     assert len(list((tmp_path / "c").iterdir())) == 1
 
 
+@pytest.mark.usefixtures("windows")
+@pytest.mark.parametrize(("damaged", "copies"), [(0, 3), (2, 3)])
+def test_cache_is_filled_where_mapped_files_are_locked(tmp_path, damaged, copies):
+    """On Windows, a folder with a mapped file cannot be renamed, and the file not be replaced."""
+    scan = images(tmp_path / "d", damaged=damaged, copies=copies)
+    for _ in range(2):  # from the files, then from the cache
+        pixels, table, unreadable = decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
+        assert len(pixels) == len(table) == len(scan.files) - damaged
+        assert len(unreadable) == damaged and len(list((tmp_path / "c").iterdir())) == 1
+    (entry,) = (tmp_path / "c").iterdir()
+    (entry / "table.csv").unlink()
+    again, *_ = decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    assert np.array_equal(again, pixels)
+
+
+@pytest.mark.usefixtures("windows")
+def test_refusal_is_not_hidden_where_mapped_files_are_locked(tmp_path):
+    """The temporary folder cannot be removed yet; the next call does so."""
+    scan = images(tmp_path / "d", damaged=6, copies=3)
+    with pytest.raises(DataError, match="6 of 30 images cannot be read"):
+        decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    good = images(tmp_path / "e")
+    decoding.decode_all(good, 16, cache_dir=tmp_path / "c")
+    (entry,) = (tmp_path / "c").iterdir()
+    assert not entry.name.startswith(files.PARTIAL)
+
+
 @pytest.mark.parametrize("damage", ["short", "empty", "gone", "objects"])
 def test_damaged_cache_entry_is_replaced(tmp_path, damage):
     scan = images(tmp_path / "d")

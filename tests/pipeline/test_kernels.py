@@ -16,7 +16,7 @@ from executed import execute
 from tiny import is_gone, wait_for
 
 import cxr_helpers
-from cxr_helpers.pipeline import fork_server
+from cxr_helpers.pipeline import fork_server, kernels
 from cxr_helpers.pipeline.fork_server import ForkServer
 from cxr_helpers.pipeline.notebooks import NotebookFailed
 
@@ -192,6 +192,50 @@ def test_kernel_is_a_new_process_on_other_systems_than_linux(tmp_path, monkeypat
     with ForkServer() as server:
         _, lines, _ = execute(tmp_path, PARENT, FINISH, fork_server=server)
         assert lines == [str(os.getpid())]
+
+
+def test_kernel_runs_where_there_is_no_fork_at_all(tmp_path, monkeypatch):
+    """As on Windows: without the guard, and without groups of processes."""
+    forget = "import os\nfor name in ('fork', 'setsid', 'killpg', 'getppid'): delattr(os, name)\n"
+    (tmp_path / "sitecustomize.py").write_text(forget, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.delattr(os, "killpg")
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    cell = "import os; stage.log(str(hasattr(os, 'fork')))"
+    with ForkServer() as server:
+        _, lines, _ = execute(tmp_path, cell, FINISH, fork_server=server)
+    assert lines == ["False"] and children() == []
+
+
+class Process:
+    """What psutil lists of a process; on Windows, the number of a parent stays."""
+
+    def __init__(self, pid, parent, created):
+        self.pid, self.ended = pid, False
+        self.ppid, self.create_time = lambda: parent, lambda: created
+
+    def kill(self):
+        self.ended = True
+
+
+def test_children_of_a_kernel_end_where_there_are_no_groups_of_processes(tmp_path, monkeypatch):
+    pid = tmp_path / "pid"
+    pid.write_text("100", encoding="ascii")
+    os.utime(pid, (50, 50))
+    processes = [
+        Process(1, 100, 60),  # its child
+        Process(2, 1, 70),  # and that one's
+        Process(3, 9, 60),  # another's
+        Process(4, 100, 40),  # of an earlier process with that number
+    ]
+    gone = Process(5, 100, 60)
+    gone.kill = lambda: (_ for _ in ()).throw(psutil.NoSuchProcess(5))
+    monkeypatch.delattr(os, "killpg")
+    monkeypatch.setattr(kernels.psutil, "process_iter", lambda: [gone, *processes])
+    kernels.end_group(pid)
+    assert [process.ended for process in processes] == [True, True, False, False]
+    pid.unlink()
+    kernels.end_group(pid)  # of a kernel that never started
 
 
 def fork(server, program, folder, imports=()):

@@ -51,7 +51,7 @@ def test_peak_memory_on_windows_is_that_of_the_working_set(monkeypatch):
 
 
 @pytest.mark.parametrize("newest", ["process_cpu_count", "sched_getaffinity", "cpu_count"])
-def test_usable_cores_are_those_of_this_process_where_the_system_says(monkeypatch, newest):
+def test_cores_are_those_of_this_process_where_the_system_says(monkeypatch, newest):
     """From Python 3.13; on Linux before; and otherwise all that there are."""
     known = ["process_cpu_count", "sched_getaffinity", "cpu_count"]
     answers = [lambda: 3, lambda pid: {0, 5, 7}, lambda: 3]
@@ -59,7 +59,7 @@ def test_usable_cores_are_those_of_this_process_where_the_system_says(monkeypatc
         monkeypatch.setattr(os, name, answer, raising=False)
     for name in known[: known.index(newest)]:
         monkeypatch.delattr(os, name)
-    assert environment.usable_cores() == 3
+    assert environment.cores() == 3
 
 
 def test_precision_of_a_gpu_is_chosen_by_its_compute_capability(monkeypatch):

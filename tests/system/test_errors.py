@@ -6,6 +6,7 @@ import os
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
+from windows import denied
 
 from cxr_helpers.system import errors
 from cxr_helpers.system.errors import DataError
@@ -37,6 +38,20 @@ def raised(error, *, cause=None, context=None):
 def test_faults_of_the_machine_say_what_to_do(error, words):
     fault = errors.classify(error)
     assert fault.code == errors.MACHINE and words in fault.message
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (32, "close the program that has it open (a notebook, a spreadsheet, a PDF viewer)"),
+        (1224, "close the program that has it open (a notebook, a spreadsheet, a PDF viewer)"),
+        (5, "PDF viewer), or change its permissions"),
+    ],
+)
+def test_file_that_is_open_on_windows_says_what_to_close(number, words):
+    fault = errors.classify(denied("report.pdf", number))
+    assert fault.code == errors.MACHINE and fault.message.endswith(words)
+    assert "report.pdf" in fault.message and "…" not in fault.message
 
 
 @pytest.mark.parametrize(

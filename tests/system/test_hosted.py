@@ -120,7 +120,12 @@ def test_other_packages_are_held_at_their_versions(lacks, monkeypatch, capsys):
     calls = []
 
     def run(command, **options):
-        calls.append((command, Path(command[command.index("-c") + 1]).read_text().splitlines()))
+        calls.append(
+            (
+                command,
+                Path(command[command.index("-c") + 1]).read_text(encoding="utf-8").splitlines(),
+            )
+        )
         return subprocess.CompletedProcess(command, 0, stderr="")
 
     monkeypatch.setattr(hosted, "service", lambda: "Colab")

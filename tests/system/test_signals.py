@@ -1,6 +1,7 @@
 """Real signals, sent to this process or to a child (PRC-02, PRC-03)."""
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -79,3 +80,12 @@ def test_second_signal_ends_a_clean_up_that_hangs():
         child.kill()
         child.wait()
         child.stdout.close()
+
+
+def test_ctrl_break_is_listened_to_where_the_system_has_it(monkeypatch):
+    """Windows has no SIGHUP: its console sends SIGBREAK, also when it is closed."""
+    assert set(signals.SIGNALS) == {s for s in signal.Signals if s.name in signals.NAMES}
+    monkeypatch.delattr(signal, "SIGHUP")
+    monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
+    found = runpy.run_path(signals.__file__)["SIGNALS"]
+    assert found == [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]

@@ -32,9 +32,19 @@ def test_reader_that_ends_does_not_fail_a_run():
 def test_number_of_a_closed_stream_is_given_to_no_file(tmp_path):
     """Otherwise the next file gets the number of standard error, and the warnings with it."""
     code = (
-        "import os, sys; from cxr_helpers.system import terminal; terminal.open_closed_streams(); "
+        "import os, sys; from cxr_helpers.system import terminal; terminal.open_streams(); "
         "file = open(sys.argv[1], 'w'); os.write(2, b'warning'); file.close()"
     )
     command = f'"{sys.executable}" -c "{code}" "{tmp_path}/x" 2>&-'
     assert subprocess.run(["sh", "-c", command], cwd=ROOT).returncode == 0
     assert (tmp_path / "x").read_bytes() == b""
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--list"])
+def test_characters_that_a_stream_cannot_encode_do_not_fail_a_run(option):
+    """As on Windows, where output that is redirected to a file has an old code page."""
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    command = [sys.executable, "run_all.py", option]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True)
+    assert done.returncode == 0 and b"Traceback" not in done.stderr
+    assert b"phantom, preset demo ? " in done.stderr or option == "--list"
