@@ -155,6 +155,36 @@ def test_no_file_is_loaded_that_could_run_code(banned):
     assert not [p.name for p in sources if re.search(banned, p.read_text(encoding="utf-8"))]
 
 
+# What Windows has not: calls of ``os``, and modules.
+POSIX_CALLS = (
+    *("fork", "forkpty", "killpg", "setsid", "getpgid", "getsid", "getuid", "geteuid", "chown"),
+    *("mkfifo", "nice", "pidfd_open", "posix_fallocate", "sched_getaffinity", "statvfs", "wait"),
+)
+POSIX_MODULES = ("fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios")
+
+
+def test_calls_that_windows_has_not_are_asked_for_first():
+    """The fork server is used on Linux alone; in a kernel, what has forked may call setsid."""
+    unasked = set()
+    for path in SOURCES:
+        text = path.read_text(encoding="utf-8")
+        for name in POSIX_CALLS:
+            asked = re.search(rf'(has|get)attr\(os, \\?"{name}', text)
+            if re.search(rf"\bos\.{name}\(", text) and not asked:
+                unasked.add((path.name, name))
+        for name in POSIX_MODULES:
+            if re.search(rf"^(import|from) {name}\b", text, re.M):
+                unasked.add((path.name, name))
+    assert {u for u in unasked if u[0] != "fork_server.py"} == {("kernels.py", "setsid")}
+
+
+def test_arrays_are_mapped_in_one_place_only():
+    """Where Windows, which locks mapped files, reads them instead."""
+    mapping = re.compile(r"mmap_mode=(?!None if WINDOWS)")
+    found = [p.name for p in PACKAGE.rglob("*.py") if mapping.search(p.read_text("utf-8"))]
+    assert found == []
+
+
 def test_no_module_has_an_uninformative_name():
     names = {part for name in MODULES for part in name.split(".")}
     assert {"utils", "common", "helpers", "misc"}.isdisjoint(names)

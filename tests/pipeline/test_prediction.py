@@ -1,8 +1,11 @@
 """What is predicted is tested on whole runs, in test_whole_chain.py."""
 
+import sys
+
 import pytest
 
-from cxr_helpers.pipeline import prediction
+from cxr_helpers.pipeline import classifiers, prediction
+from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.system.errors import DataError
 
 
@@ -24,3 +27,18 @@ def test_nothing_to_predict_is_named(tmp_path, name, message):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=message):
         prediction.find([tmp_path / name])
+
+
+def test_networks_are_loaded_for_deterministic_operations(tmp_path, monkeypatch):
+    """Before the first one is built: so that --predict does not compile it with XLA on a GPU."""
+
+    class Prepared(Exception):
+        pass
+
+    def prepare():
+        assert "tensorflow" in sys.modules
+        raise Prepared
+
+    monkeypatch.setattr(classifiers.accelerators, "prepare", prepare)
+    with pytest.raises(Prepared):
+        classifiers.load(Run(tmp_path))

@@ -1,4 +1,5 @@
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,18 @@ def test_missing_artifact_is_named(tmp_path):
     finished(tmp_path)
     with pytest.raises(MissingArtifact, match=r"01_data/other\.npy"):
         Stage("02_binary", run_dir=tmp_path).input("01_data", "other.npy")
+
+
+@pytest.mark.parametrize("switched_off", ["", "1"])
+def test_opening_a_stage_makes_operations_deterministic(tmp_path, monkeypatch, switched_off):
+    """In every chapter, also where networks are only applied."""
+    enabled = []
+    experimental = SimpleNamespace(enable_op_determinism=lambda: enabled.append(True))
+    tensorflow = SimpleNamespace(config=SimpleNamespace(experimental=experimental))
+    monkeypatch.setattr(stages.accelerators, "_imported", lambda: tensorflow)
+    monkeypatch.setenv(stages.accelerators.NONDETERMINISTIC, switched_off)
+    Stage("01_data", run_dir=tmp_path)
+    assert enabled == ([] if switched_off else [True])
 
 
 def test_undeclared_input_is_refused(tmp_path):
