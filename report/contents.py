@@ -409,7 +409,7 @@ def _appendix(run: Run, *, values: Mapping, data: Mapping) -> list:
             "The notebooks produced every table and figure above with the parameters and versions "
             "below. The recipe digest identifies a stage's code, parameters, inputs and "
             f"versions. Data fingerprint (SHA-256): `{data['fingerprint']}`. "
-            f"Machine: {machine['system']}, {machine['cores']} cores. Versions: {versions}."
+            f"Machine: {machine['system']}, {machine['cores']} cores, {machine['device']}. Versions: {versions}."
         ),
         *(
             _table(table, id, publishing.labelled(caption, synthetic=data["synthetic"]))

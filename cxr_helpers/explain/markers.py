@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -10,6 +9,8 @@ from functools import lru_cache, partial
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import fft, ndimage
+
+from cxr_helpers.system import environment
 
 HEIGHTS = (
     0.034,
@@ -49,7 +50,7 @@ def find(images: np.ndarray) -> np.ndarray:
     ndarray of bool, shape (n, size, size)
         True in the box around the letter; all False where none was found.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(environment.cores()) as pool:
         return np.stack(list(pool.map(partial(_find, size=images.shape[1]), images)))
 
 
