@@ -1,4 +1,5 @@
 import io
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -7,10 +8,11 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 from PIL import Image
+from scipy import ndimage
 
 from cxr_helpers.data import dataset
 from cxr_helpers.evaluation import calibration
-from cxr_helpers.figures import charts, xrays
+from cxr_helpers.figures import charts, publishing, xrays
 
 RNG = np.random.default_rng(0)
 CLASSES = np.array(["normal", "bacterial", "viral"])[np.arange(60) % 3]
@@ -207,6 +209,32 @@ def test_overlays_share_one_colour_range(signed, low):
     )
     ranges = {ax.images[1].get_clim() for ax in axes_of(fig) if len(ax.images) == 2}
     assert ranges == {(low, 2.0)}
+
+
+def similarity(one, other):
+    """Return the mean structural similarity (Wang et al. 2004) of two grey images, 0 to 255."""
+    blurred = partial(ndimage.uniform_filter, size=7)
+    one, other = one.astype(float), other.astype(float)
+    means = blurred(one), blurred(other)
+    spread = [blurred(x * x) - m * m for x, m in zip((one, other), means, strict=True)]
+    shared = blurred(one * other) - means[0] * means[1]
+    low, high = 2.55**2, 7.65**2
+    found = (2 * means[0] * means[1] + low) * (2 * shared + high)
+    return (found / ((means[0] ** 2 + means[1] ** 2 + low) * (sum(spread) + high))).mean()
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_few_colours_of_a_heat_map_look_like_many(monkeypatch, signed):
+    image = ndimage.gaussian_filter(RNG.normal(size=(64, 64)), 3)
+    heat = ndimage.gaussian_filter(RNG.normal(size=(64, 64)), 6)
+    image = np.uint8(np.interp(image, (image.min(), image.max()), (0, 255)))
+    drawn = []
+    for levels in (xrays.LEVELS, 10**6):
+        monkeypatch.setattr(xrays, "LEVELS", levels)
+        options = {"row_labels": ["a"], "titles": [["b"]], "label": "heat", "signed": signed}
+        _, png = publishing.pictures(xrays.overlays([image[None]], [heat[None]], **options), id="x")
+        drawn.append(np.asarray(Image.open(io.BytesIO(png)).convert("L")))
+    assert not np.array_equal(*drawn) and similarity(*drawn) > 0.99
 
 
 def test_regions_are_outlined_on_the_maps_in_their_colours():
