@@ -4,6 +4,7 @@
     uv run run_all.py --data path/to/chest_xray    # on real images, a folder or an archive
     uv run run_all.py --data kaggle                # on images to download (or mendeley)
     uv run run_all.py --set 02_binary.epochs=3     # one parameter changed
+    uv run run_all.py --grid 03_categorical.ours_epochs=20,40 --seeds 0-4 --workers 2
     uv run run_all.py --dry-run                    # show what would run, and why
     uv run run_all.py --weights-from RUN --data OTHER   # score a run's models on other images
     uv run run_all.py --predict RUN IMAGES         # predict images; writes predicted.csv
@@ -22,7 +23,8 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -33,10 +35,13 @@ from cxr_helpers.pipeline import (
     command_line,
     currency,
     display,
+    execution,
     forecast,
     graph,
+    grid,
     housekeeping,
     parameters,
+    plans,
     preflight,
     repeatability,
     results,
@@ -44,7 +49,8 @@ from cxr_helpers.pipeline import (
     settings,
     stages,
 )
-from cxr_helpers.pipeline.fork_server import ForkServer
+from cxr_helpers.pipeline.grid import Variant
+from cxr_helpers.pipeline.plans import Plan
 from cxr_helpers.pipeline.runs import REPORT_FILES, Run
 from cxr_helpers.pipeline.store import Store
 from cxr_helpers.system import accelerators, digests, environment, errors, files, terminal
@@ -95,8 +101,32 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run_stages(options, stages_of, schema) -> int:
-    """Run the chosen stages that are stale, then typeset the report."""
+    """Run the stages of each run that the command names; write their reports and an overview."""
     command_line.title_page(options, ROOT / "report" / "report.toml")
+    try:
+        variants = grid.variants(options, schema, presets=stages_of.presets)
+    except ValueError as error:
+        raise Refused(2, str(error)) from error
+    workers = (options.workers or options.cluster) and not options.dry_run
+    execute = execution.on_workers if workers else execution.here
+    complete, failures = execute(
+        options,
+        variants,
+        prepare=partial(prepared, stages_of=stages_of, schema=schema),
+        finish=finish,
+        store=BUILD / stages.STORE,
+    )
+    if len(variants) > 1 and complete:
+        write_overview(complete, options)
+    if failures:
+        raise plans.together(failures, of=len(variants))
+    return 0
+
+
+@contextmanager
+def prepared(variant: Variant, stages_of, schema) -> Iterator[Plan]:
+    """Check options, images and machine for a run, and hold the lock of its folder."""
+    options = variant.options
     earlier = command_line.earlier_run(options, BUILD, stages_of)
     preset = earlier.parameters(schema) if earlier else stages_of.presets[options.preset]
     try:
@@ -110,7 +140,10 @@ def run_stages(options, stages_of, schema) -> int:
     source = sources.find(options.data, cache_dir=BUILD / ".cache")
 
     kind = f"by-{earlier.name}" if earlier else options.preset
-    run = Run(BUILD / (options.run or command_line.run_name(source.name, kind)), stages_of)
+    base = options.run or command_line.run_name(source.name, kind)
+    if options.run and len(options.sources) > 1:
+        base = command_line.run_name(options.run, source.name)
+    run = Run(BUILD / grid.run_name(base, variant.suffix), stages_of)
     if earlier and run.folder == earlier.folder:
         raise Refused(
             2, f"--run {run.name} is the run that --weights-from names: give another name"
@@ -126,7 +159,7 @@ def run_stages(options, stages_of, schema) -> int:
         if source.disk_space:
             preflight.check_disk(*source.disk_space, advice=f"free some disk to {source.pending}")
         prepare(options, values["01_data"], run, images=0)
-    with nullcontext() if options.dry_run else run.locked(), ForkServer() as fork_server:
+    with nullcontext() if options.dry_run else run.locked():
         if fingerprint is None and options.dry_run:
             terminal.write_line(f"would {source.pending} first; the plan below may depend on it")
             fingerprint = (run.source() or ("", ""))[1]
@@ -151,25 +184,37 @@ def run_stages(options, stages_of, schema) -> int:
         seconds = {}
         if not earlier:  # which trains nothing
             seconds = forecast.declared(stages_of, preset=options.preset, n_images=n_images)
-        update = partial(
-            runner.update,
-            options=options,
-            fingerprint=fingerprint,
-            store=BUILD / stages.STORE,
-            forecast=forecast.Forecast(seconds),
-            fork_server=fork_server,
-        )
-        log, stale = update(run, values=values, chosen=chosen)
-        if options.dry_run or stale:
-            display.show_log(log, title="plan" if options.dry_run else "done")
-            if stale:
-                terminal.write_line(f"no report: {', '.join(stale)} not up to date")
-            if options.seeds:
-                terminal.write_line(f"then, where stale, the same with seeds {options.seeds[1:]}")
-            return 0
-        for seed in (options.seeds or [])[1:]:
-            log += runner.retrain(run, seed, values=values, update=update)
-        return typeset(options, values, run, log)
+        yield Plan(variant, run, values, chosen, fingerprint, seconds)
+
+
+def finish(plan: Plan, log, stale) -> bool:
+    """Typeset the report if all stages are up to date; return whether there is one."""
+    options = plan.options
+    if not options.dry_run and not stale:
+        typeset(options, plan.values, plan.run, log)
+        return True
+    display.show_log(log, title="plan" if options.dry_run else "done")
+    if stale:
+        terminal.write_line(f"no report: {', '.join(stale)} not up to date")
+    if options.seeds:
+        terminal.write_line(f"then, where stale, the same with seeds {plan.other_seeds}")
+    return False
+
+
+def write_overview(finished: Sequence[Plan], options) -> None:
+    """Write the page and the table over several runs."""
+    from report import overview
+
+    every, variants = [plan.run for plan in finished], [plan.variant for plan in finished]
+    folder = BUILD / grid.overview_name(every, variants, options.run)
+    page, _ = overview.write(
+        grid.collect(every, variants, seeds=finished[0].other_seeds),
+        folder=folder,
+        labels={row.id: row.label for run in every for row in results.rows(run)},
+        changed=list(variants[0].chosen),
+        title=f"{len(every)} runs",
+    )
+    terminal.write_line(f"overview: {terminal.short_path(page)}")
 
 
 def examine(source, options, first, run) -> tuple[str, int]:

@@ -15,7 +15,7 @@ import PIL
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from cxr_helpers.data.scans import Scan
-from cxr_helpers.system import files, portable
+from cxr_helpers.system import environment, files, portable
 from cxr_helpers.system.errors import DataError
 
 DECODER = 1  # to be raised when the same file would give other pixels
@@ -109,7 +109,7 @@ def digest_each(scan: Scan) -> pd.Series:
         except OSError as error:
             return str(error.strerror)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(environment.threads()) as pool:
         return pd.Series(list(pool.map(attempt, scan.files["file"])), name="sha256", dtype=object)
 
 
@@ -196,7 +196,7 @@ def _fill(entry: Path, scan: Scan, sha256: pd.Series, size: int, framing: str) -
         )
         _reserve(work / "pixels.npy")
         good, facts, bad = [], [], []
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(environment.threads()) as pool:
             for position, result in enumerate(pool.map(attempt, table["file"])):
                 if isinstance(result, str):
                     bad.append((table["file"][position], result))

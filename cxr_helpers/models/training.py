@@ -20,7 +20,7 @@ import tensorflow as tf
 from cxr_helpers.models import augmentation as aug
 from cxr_helpers.models import checkpoints
 from cxr_helpers.models.augmentation import Augmentation, StrongAugmentation
-from cxr_helpers.system import accelerators, digests
+from cxr_helpers.system import accelerators, digests, environment
 
 
 def batches(
@@ -142,9 +142,10 @@ def fit(
     checkpoint : callable, optional
         Takes the training's key (str) and returns the path of the ``.npz`` file that is written
         after each epoch. The key is a digest of the initial model, the data, the settings, the
-        code and the library versions. If that file is from an interrupted call, training resumes
-        after its last epoch and ends with bit for bit the same weights and curves as an
-        uninterrupted one; if it is from a finished call, its result is returned without training.
+        code, the library versions and the number of threads. If that file is from an interrupted
+        call, training resumes after its last epoch and ends with bit for bit the same weights and
+        curves as an uninterrupted one; if it is from a finished call, its result is returned
+        without training.
 
     Returns
     -------
@@ -176,6 +177,7 @@ def fit(
             settings=(epochs, batch_size, seed, augmentation, average),
             code=[digests.sha256_of_file(Path(m.__file__)) for m in (sys.modules[__name__], aug)],
             versions=(tf.__version__, np.__version__),
+            threads=environment.threads(),
         )
         path = checkpoint(key)
         progress = _Progress.restored(path, model, averaged, key=key)

@@ -12,7 +12,6 @@ nothing was fitted to patients, and no result on phantoms applies to them.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -23,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_helpers.phantoms import acquisition, anatomy, lesions, vessels
+from cxr_helpers.system import environment
 
 SHARES = MappingProxyType({"normal": 0.375, "bacterial": 0.385, "viral": 0.24})
 SPLITS = MappingProxyType({"train": 0.73, "test": 0.27})
@@ -104,7 +104,7 @@ def render(
     splits : mapping of str to float
         Share of the images in each split; positive, with sum 1.
     threads : int, optional
-        Number of threads; by default one for each processor.
+        Number of threads; by default as many as TensorFlow uses.
 
     Returns
     -------
@@ -123,7 +123,7 @@ def render(
     images = np.empty((n, size, size), np.uint8)
     lesion_masks, lung_masks = np.zeros((2, n, size, size), bool)
     facts = []
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads or environment.threads()) as pool:
         drawn = pool.map(draw, range(n), index["class_name"], index["patient"])
         for i, (image, lesion, field, fact) in enumerate(drawn):
             images[i], lesion_masks[i], lung_masks[i] = image, lesion, field
@@ -211,7 +211,7 @@ def redraw(
     n, size, seed, splits
         As for ``render``: those of the first drawing.
     threads : int, optional
-        Number of threads; by default one for each processor.
+        Number of threads; by default as many as TensorFlow uses.
     changes : mapping, or a sequence of one for each image
         What differs from the first drawing; with nothing, the images are the same:
 
@@ -246,7 +246,7 @@ def redraw(
     def draw(i: int, class_name: str, patient: int, change: Mapping[str, object]) -> np.ndarray:
         return _image(i, class_name, patient, size=size, seed=seed, **known, **change)[0]
 
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads or environment.threads()) as pool:
         columns = (rows[name] for name in ("position", "class_name", "patient"))
         return np.stack(list(pool.map(draw, *columns, each)))
 

@@ -18,6 +18,7 @@ from cxr_helpers.system import portable, terminal
 from cxr_helpers.system.errors import Refused, did_you_mean
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+MAX_WORKERS = 1024
 MAX_LENGTH = 300  # characters of a line of the title page
 TITLE_PAGE = ("title", "author", "course")
 
@@ -35,8 +36,9 @@ def parse(
     add, text = parser.add_argument, partial(parser.add_argument, type=_text)
     line = partial(parser.add_argument, type=_line)
     text(
-        "--data", default="phantom", metavar="SOURCE",
-        help="phantom (default), kaggle, mendeley, or a folder, archive (.zip, .tar, .tar.gz) or .npz of images",
+        "--data", dest="sources", action="append", metavar="SOURCE",
+        help="phantom (default), kaggle, mendeley, or a folder, archive (.zip, .tar, .tar.gz) or .npz of images; "
+        "several times: a run for each",
     )  # fmt: skip
     text(
         "--preset",
@@ -50,6 +52,10 @@ def parse(
     add(
         "--set", type=_setting, dest="settings", action="append", default=[], metavar="NAME=VALUE",
         help="change a parameter of the notebooks; STAGE.NAME=VALUE for one stage (see --list)",
+    )  # fmt: skip
+    add(
+        "--grid", type=_setting, action="append", default=[], metavar="NAME=VALUE,VALUE",
+        help="a run for each value of a parameter, and an overview; several times: for each combination",
     )  # fmt: skip
     text("--seed", metavar="N", help="seed of every stage")
     text("--seeds", metavar="N-M", help="train with each of these seeds, such as 0-4 or 0,7")
@@ -88,7 +94,10 @@ def parse(
     line("--author", help="author of the report; its default is in report/report.toml")
     line("--course", help="course of the report; its default is in report/report.toml")
     add("--debug", action="store_true", help="show tracebacks")
+    _add_workers(parser)
     options = parser.parse_args(arguments)
+    options.sources = options.sources or [PHANTOM]
+    options.data = options.sources[0]
     if options.only and options.first:
         parser.error("--only and --from cannot be combined")
     if options.run and not RUN_NAME.fullmatch(options.run):
@@ -105,12 +114,47 @@ def parse(
         if options.seed or options.weights_from or options.only or options.first:
             parser.error("--seeds cannot be combined with --seed, --weights-from, --only or --from")
         options.seed = str(options.seeds[0])
-    if options.weights_from and (options.preset or options.settings):
-        parser.error("--weights-from uses the parameters of that run: omit --preset and --set")
+    if options.weights_from and (options.preset or options.settings or options.grid):
+        parser.error(
+            "--weights-from uses the parameters of that run: omit --preset, --set and --grid"
+        )
     if options.predict and len(options.predict) < 2:
         parser.error("--predict RUN IMAGES: name at least one image or folder after the run")
-    options.preset = options.preset or default_preset(options.data, presets)
+    _check_workers(parser, options)
     return options
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add the options of runs on several workers; docs/cluster.md describes them."""
+    group = parser.add_argument_group("several workers (docs/cluster.md)")
+    number = partial(group.add_argument, type=int, metavar="N")
+    number("--workers", help="run so many tasks at once on this machine: runs, then their seeds")
+    group.add_argument(
+        "--cluster", type=_text, metavar="ADDRESS",
+        help="run the tasks on the workers of this Dask scheduler: its address or scheduler file",
+    )  # fmt: skip
+    number("--threads", help="threads of each run (default: the cores, shared among the tasks)")
+    group.add_argument(
+        "--tls", type=_text, nargs=3, default=[], metavar=("CA", "CERTIFICATE", "KEY"),
+        help="files for an encrypted connection to the scheduler",
+    )  # fmt: skip
+    group.add_argument(
+        "--plain-tcp",
+        action="store_true",
+        help="connect to a scheduler on another machine without encryption",
+    )
+
+
+def _check_workers(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse options of workers that are out of range or do not fit."""
+    if options.workers and options.cluster:
+        parser.error("--workers and --cluster cannot be combined")
+    for name in ("workers", "threads"):
+        value = getattr(options, name)
+        if value is not None and not 1 <= value <= MAX_WORKERS:
+            parser.error(f"--{name} {value}: expected 1 to {MAX_WORKERS}")
+    if (options.tls or options.plain_tcp) and not options.cluster:
+        parser.error("--tls and --plain-tcp belong to --cluster")
 
 
 def default_preset(data: str, presets: Sequence[str]) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -17,6 +16,11 @@ from cxr_helpers.pipeline.fork_server import ForkServer
 from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.system import errors, files, portable
 from cxr_helpers.system.errors import Fault, Refused
+
+# papermill's messages are ours to show; nothing is changed for a single execution, so that several
+# notebooks can run in one process
+logging.getLogger("papermill").addHandler(logging.NullHandler())
+logging.getLogger("papermill").propagate = False
 
 
 class NotebookFailed(Refused):
@@ -33,6 +37,10 @@ class NotebookFailed(Refused):
     def __init__(self, message: str, *, fault: Fault | None = None) -> None:
         super().__init__(fault.code if fault and fault.code != errors.BUG else 4, message)
         self.error = fault.name if fault else ""
+        self._fault = fault
+
+    def __reduce__(self) -> tuple:
+        return partial(NotebookFailed, fault=self._fault), (str(self),)
 
 
 def execute(
@@ -81,7 +89,7 @@ def execute(
     source, done = run.graph[stage].notebook, run.executed(stage)
     folder = done.parent
     folder.mkdir(parents=True, exist_ok=True)
-    running = folder / f"{files.PARTIAL}{os.getpid()}-{source.name}"
+    running = folder / files.partial_name(source.name)
     failed = folder / f"{stage}.failed.ipynb"
     failed.unlink(missing_ok=True)
     try:
@@ -99,7 +107,7 @@ def execute(
             fork_server=fork_server,
             imports=dependencies.library_imports(code) if fork_server else (),
         )
-        with kernel as (manager, record), _progress(log):
+        with kernel as (manager, record):
             try:
                 papermill.execute_notebook(
                     source,
@@ -110,7 +118,7 @@ def execute(
                     language="python",
                     cwd=source.parent,
                     progress_bar=False,
-                    log_output=True,
+                    stdout_file=_Progress(log),
                     execution_timeout=timeout,
                     shutdown_kernel="immediate",
                 )
@@ -187,24 +195,17 @@ def update_markdown(source: Path, executed: Path) -> None:
     files.write_text(executed, nbformat.writes(notebook))
 
 
-@contextmanager
-def _progress(write: Callable[[str], None]) -> Iterator[None]:
-    """Pass on the progress lines of a notebook's output, which papermill logs."""
+class _Progress:
+    """Where papermill writes a notebook's output: passes on its progress lines."""
 
-    class Repeat(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            for line in record.getMessage().splitlines():
-                if line.startswith(stages.PROGRESS):
-                    write(line.removeprefix(stages.PROGRESS))
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log, self._rest = log, ""
 
-    log, handler = logging.getLogger("papermill"), Repeat()
-    level, propagate = log.level, log.propagate
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(level)
-        log.propagate = propagate
+    def write(self, text: str) -> None:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            if line.startswith(stages.PROGRESS):
+                self._log(line.removeprefix(stages.PROGRESS))
+
+    def flush(self) -> None:
+        """Do nothing: each line is passed on when it is complete."""

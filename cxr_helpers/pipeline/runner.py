@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from cxr_helpers.pipeline import currency
@@ -15,8 +16,14 @@ from cxr_helpers.system import terminal
 from cxr_helpers.system.errors import Refused
 
 Log = list[tuple[str, str, float]]  # stage, status, seconds
+Say = Callable[[str, str], None]  # called with a stage, or "", and a line about it
 # What is logged of a stage that does not run.
 UP_TO_DATE, TEXT, TEXT_SKIPPED = "up to date", "text changed", "skipped: text changed"
+
+
+def write_line(_: str, line: str) -> None:
+    """Write a line about a stage to the terminal."""
+    terminal.write_line(line)
 
 
 def update(
@@ -29,8 +36,11 @@ def update(
     store: Path,
     forecast: Forecast | None = None,
     fork_server: ForkServer | None = None,
+    say: Say = write_line,
 ) -> tuple[Log, list[str]]:
     """Run the chosen stages that are stale; where only Markdown has changed, copy it.
+
+    Unless nothing is to be run, the run's folder is locked for writing, see ``Run.writing``.
 
     Parameters
     ----------
@@ -49,6 +59,8 @@ def update(
         Of the time that the stages take, for the terminal.
     fork_server : ForkServer, optional
         From which the kernels are forked.
+    say : callable
+        Receives each stage that begins and its progress.
 
     Returns
     -------
@@ -64,47 +76,51 @@ def update(
     needed = run.graph.upstream(chosen)
     log: Log = []
     stale: list[str] = []
-    for stage, spec in run.graph.items():
-        recipe = currency.recipe(run, stage, parameters=values[stage], data_fingerprint=fingerprint)
-        reason = currency.why_stale(run, stage, recipe)
-        if options.dry_run and reason is None:
-            runs = {s for s, status, _ in log if status not in (UP_TO_DATE, TEXT, TEXT_SKIPPED)}
-            waiting = [s for s in spec.reads if s in runs]
-            reason = f"only if {' or '.join(waiting)} changes" if waiting else None
-        if reason is None and stage in chosen and (options.force or options.only):
-            reason = "requested"
-        text_only = reason is None and currency.markdown_changed(run, stage, recipe)
-        if text_only and stage not in chosen:
-            stale.append(stage)
-            log.append((stage, TEXT_SKIPPED, 0.0))
-        elif text_only:
-            log.append((stage, TEXT, 0.0))
-            if not options.dry_run:
-                _update_markdown(run, stage, recipe)
-        elif reason is None:
-            log.append((stage, UP_TO_DATE, 0.0))
-        elif stage in needed - set(chosen):
-            raise Refused(2, f"{stage} is not up to date ({reason}): include it in the run")
-        elif stage not in chosen:
-            stale.append(stage)
-            log.append((stage, f"skipped: {reason}", 0.0))
-        elif options.dry_run:
-            log.append((stage, reason, 0.0))
-        else:
-            terminal.write_line(f"{stage}: {reason} · {_progress(run, stage, chosen, forecast)}")
-            seconds = _execute(
-                run,
-                stage,
-                values[stage],
-                recipe,
-                store=store,
-                recompute=options.force,
-                timeout=options.timeout,
-                fork_server=fork_server,
+    with nullcontext() if options.dry_run else run.writing():
+        for stage, spec in run.graph.items():
+            recipe = currency.recipe(
+                run, stage, parameters=values[stage], data_fingerprint=fingerprint
             )
-            log.append((stage, "ran", seconds))
-            if forecast:
-                forecast.ended(stage, seconds)
+            reason = currency.why_stale(run, stage, recipe)
+            if options.dry_run and reason is None:
+                runs = {s for s, status, _ in log if status not in (UP_TO_DATE, TEXT, TEXT_SKIPPED)}
+                waiting = [s for s in spec.reads if s in runs]
+                reason = f"only if {' or '.join(waiting)} changes" if waiting else None
+            if reason is None and stage in chosen and (options.force or options.only):
+                reason = "requested"
+            text_only = reason is None and currency.markdown_changed(run, stage, recipe)
+            if text_only and stage not in chosen:
+                stale.append(stage)
+                log.append((stage, TEXT_SKIPPED, 0.0))
+            elif text_only:
+                log.append((stage, TEXT, 0.0))
+                if not options.dry_run:
+                    _update_markdown(run, stage, recipe)
+            elif reason is None:
+                log.append((stage, UP_TO_DATE, 0.0))
+            elif stage in needed - set(chosen):
+                raise Refused(2, f"{stage} is not up to date ({reason}): include it in the run")
+            elif stage not in chosen:
+                stale.append(stage)
+                log.append((stage, f"skipped: {reason}", 0.0))
+            elif options.dry_run:
+                log.append((stage, reason, 0.0))
+            else:
+                say(stage, f"{stage}: {reason} · {_progress(run, stage, chosen, forecast)}")
+                seconds = _execute(
+                    run,
+                    stage,
+                    values[stage],
+                    recipe,
+                    store=store,
+                    recompute=options.force,
+                    timeout=options.timeout,
+                    fork_server=fork_server,
+                    say=say,
+                )
+                log.append((stage, "ran", seconds))
+                if forecast:
+                    forecast.ended(stage, seconds)
     return log, stale
 
 
@@ -130,6 +146,7 @@ def retrain(
     *,
     values: Mapping[str, Mapping[str, object]],
     update: Callable[..., tuple[Log, list[str]]],
+    say: Say = write_line,
 ) -> Log:
     """Run the stages that train again with another seed, on the same splits of the same data.
 
@@ -141,7 +158,9 @@ def retrain(
     values : mapping of stage to parameters
         Of ``run``.
     update : callable
-        ``update`` of this module with all options but ``values`` and ``chosen``.
+        ``update`` of this module with all options but ``values``, ``chosen`` and ``say``.
+    say : callable
+        As in ``update``.
 
     Returns
     -------
@@ -158,8 +177,8 @@ def retrain(
         }
         for stage, own in values.items()
     }
-    terminal.write_line(f"seed {seed}")
-    log, _ = update(again, values=changed, chosen=run.graph.retrained)
+    say("", f"seed {seed}")
+    log, _ = update(again, values=changed, chosen=run.graph.retrained, say=say)
     return [(f"{stage}, seed {seed}", status, seconds) for stage, status, seconds in log if seconds]
 
 
@@ -172,7 +191,9 @@ def _update_markdown(run: Run, stage: str, recipe: Mapping) -> None:
     run.write_manifest(stage, recipe, seconds=seconds)
 
 
-def _execute(run: Run, stage: str, values: Mapping, recipe: Mapping, **options) -> float:
+def _execute(
+    run: Run, stage: str, values: Mapping, recipe: Mapping, *, say: Say, **options
+) -> float:
     """Run the notebook of one stage; return the seconds it took."""
     from cxr_helpers.pipeline import notebooks  # importing papermill takes a second
 
@@ -183,7 +204,7 @@ def _execute(run: Run, stage: str, values: Mapping, recipe: Mapping, **options) 
         run,
         stage,
         parameters=values,
-        log=lambda line: terminal.write_line(f"{stage} · {line}"),
+        log=lambda line: say(stage, f"{stage} · {line}"),
         **options,
     )
     seconds = time.monotonic() - start

@@ -10,25 +10,24 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import filelock
-import psutil
-
-from cxr_helpers.pipeline import graph
+from cxr_helpers.pipeline import graph, locks
 from cxr_helpers.pipeline.graph import Graph
 from cxr_helpers.system import digests, environment, files
 from cxr_helpers.system.errors import Refused
-from cxr_helpers.system.terminal import short_path
 
 DECLARED, MANIFEST = "declared.json", "manifest.json"
 KEPT = "kept.txt"  # keys of the cached results that a stage uses
 SCRATCH = "scratch"  # artifacts of notebooks that are opened by hand
 SEEDS = "seeds"  # the same stages, run with other seeds
 SOURCE = "origin.json"  # where the images came from
-LOCK, OWNER = ".lock", ".owner"
+LOCK, OWNER = ".lock", ".owner"  # of the command that makes or updates the run
+WRITING, WRITER = ".writing", ".writer"  # of the process that runs its stages
+WAIT = 120.0  # seconds for such a process that is about to end
+UNSTARTED = {LOCK, OWNER, WRITING, WRITER, SOURCE}  # what a run holds before its first stage
 FORMAT = 4  # of the artifacts; to be raised when those of earlier versions cannot be read
 REPORT_FILES = ("report.html", "report.pdf", "results.csv", "results.json")
 
@@ -189,11 +188,7 @@ class Run:
     @property
     def owner(self) -> str | None:
         """The process that holds the lock, such as ``"process 4711"``; None where none does."""
-        path = self.folder / OWNER
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        number = text.removeprefix("process ")
-        # a process that was killed leaves the file behind
-        return text if number.isdecimal() and psutil.pid_exists(int(number)) else None
+        return locks.holder(self.folder, owner=OWNER)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -206,22 +201,34 @@ class Run:
         Refused
             With exit code 5, naming the process that holds the lock.
         """
-        lock = filelock.FileLock(self.folder / LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise Refused(
-                5,
-                f"{short_path(self.folder)} is in use by {self.owner or 'another process'}: wait "
-                "for it, or give this run another name with --run",
-            ) from None
-        try:
-            files.write_text(self.folder / OWNER, f"process {os.getpid()}")
-            files.remove_leftovers(self.folder)
+        advice = "wait for it, or give this run another name with --run"
+        with locks.held(self.folder, lock=LOCK, owner=OWNER, advice=advice):
+            try:
+                files.remove_leftovers(self.folder)
+                yield
+            finally:
+                files.remove_leftovers(self.folder)
+                if {path.name for path in self.folder.iterdir()} <= UNSTARTED:
+                    shutil.rmtree(self.folder, ignore_errors=True)  # Windows keeps the lock file
+
+    @contextmanager
+    def writing(self, *, wait: float = WAIT) -> Iterator[None]:
+        """Hold the lock of those who write stages: of a task, while the driver holds the run's.
+
+        After a network cut, a task may still be running that the engine has started again elsewhere.
+
+        Raises
+        ------
+        Refused
+            With exit code 5, if another process still writes after ``wait`` seconds.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        advice = "wait for it to end, then the same command"
+        with locks.held(self.folder, lock=WRITING, owner=WRITER, wait=wait, advice=advice):
             yield
-        finally:
-            files.remove_leftovers(self.folder)
-            (self.folder / OWNER).unlink(missing_ok=True)
-            if {path.name for path in self.folder.iterdir()} <= {LOCK, SOURCE}:
-                shutil.rmtree(self.folder, ignore_errors=True)  # Windows keeps the lock file
-            lock.release()
+
+    def await_writer(self, *, wait: float) -> None:
+        """Wait until no process writes stages, at most so many seconds."""
+        if (self.folder / WRITING).exists():
+            with suppress(Refused), self.writing(wait=wait):
+                pass

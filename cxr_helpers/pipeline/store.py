@@ -66,8 +66,9 @@ class Store:
         """Return ``function(*args, **kwargs)``, computed once for each key.
 
         The key combines the function's name, its code (for this package: the module and those that
-        it imports), the versions of the libraries, the device that TensorFlow computes on where it
-        is not the CPU, and all arguments: arrays by content, Keras models by architecture and weights, scikit-learn estimators by their parameters.
+        it imports), the versions of the libraries, the number of threads, the device that TensorFlow
+        computes on where it is not the CPU, and all arguments: arrays by content, Keras models by
+        architecture and weights, scikit-learn estimators by their parameters.
 
         Parameters
         ----------
@@ -103,8 +104,8 @@ class Store:
         return _unpacked(json.loads(structure), arrays)  # as a later call returns it
 
     def _key(self, function: Callable, args: tuple, kwargs: Mapping) -> str:
-        made_with = [json.dumps(environment.versions()), *accelerators.key()]
-        digest = hashlib.sha256("".join(made_with).encode())
+        made_with = [environment.versions(), environment.threads(), *accelerators.key()]
+        digest = hashlib.sha256(json.dumps(made_with).encode())
         for value in (function, list(args), dict(kwargs)):
             for part in _described(value):
                 digest.update(part)
@@ -121,13 +122,19 @@ class Store:
             if not self.reuse:
                 path.unlink(missing_ok=True)
             elif path.is_file():
-                os.utime(path)
+                with suppress(FileNotFoundError):  # another process has just removed it
+                    os.utime(path)
             self.trim(room=room)
         return path
 
     def trim(self, *, room: int = 0) -> None:
         """Remove the least recently used results until ``room`` bytes fit, except those in use."""
-        entries = sorted((p.stat().st_mtime_ns, p.stat().st_size, p) for p in _entries(self.folder))
+        entries = []
+        for path in _entries(self.folder):
+            with suppress(FileNotFoundError):  # another process has just removed it
+                status = path.stat()
+                entries.append((status.st_mtime_ns, status.st_size, path))
+        entries.sort()
         excess = sum(size for _, size, _ in entries) + room - self.limit
         for _, size, path in entries:
             if excess > 0 and path.stem not in self.used:

@@ -38,13 +38,36 @@ def versions(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:
     return installed
 
 
+# Variables that libraries read when they are loaded: the size of their pools of threads.
+INTRAOP = "TF_NUM_INTRAOP_THREADS"
+POOLS = (
+    *(INTRAOP, "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"),
+    *("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
+)
+
+
+def threads() -> int:
+    """Return how many threads TensorFlow computes an operation with.
+
+    Their number changes the last bits of a training (TensorFlow 2.21: 1, 2 and 4 threads gave three
+    results), so it is part of what a stored result depends on. ``OMP_NUM_THREADS`` changes neither.
+    """
+    requested = os.environ.get(INTRAOP, "")
+    return int(requested) if requested.isdecimal() and int(requested) else cores()
+
+
+def thread_limits(threads: int) -> dict[str, str]:
+    """Return the variables with which a new process computes with so many threads."""
+    return dict.fromkeys(POOLS, str(threads))
+
+
 def machine() -> dict[str, object]:
     """Return the properties of the machine that may change the last bits of a result."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "threads": int(os.environ.get("OMP_NUM_THREADS") or cores()),
+        "threads": int(os.environ.get("OMP_NUM_THREADS") or threads()),
         "device": accelerators.device(),
         "deterministic": accelerators.is_deterministic(),
     }

@@ -22,6 +22,9 @@ class Refused(RuntimeError):
         super().__init__(message)
         self.code = code
 
+    def __reduce__(self) -> tuple:  # else copies and pickles would call it with the message only
+        return type(self), (self.code, str(self))
+
 
 BUG, DATA, MACHINE = 1, 3, 6  # exit codes
 RECORD = 4096  # bytes reserved for a recorded fault

@@ -6,15 +6,21 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
+from cxr_helpers.system import errors, portable, processes
 
-from cxr_helpers.system import errors, portable
+PARTIAL = ".partial-"  # begins the names of files that are being written, see ``partial_name``
+# A temporary file of another machine stays this long: whether its process runs cannot be seen.
+FORGOTTEN = 24 * 3600.0  # seconds
 
-PARTIAL = ".partial-"
+
+def partial_name(name: str) -> str:
+    """Return the temporary name of a file: ``.partial-4711@node3-name``."""
+    return f"{PARTIAL}{processes.own()}-{name}"
 
 
 @contextmanager
@@ -34,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Path
         In the same folder, with the same suffix; removed after an exception.
     """
-    partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+    partial = path.with_name(partial_name(path.name))
     try:
         yield partial
         with open(partial, "rb+") as file:
@@ -90,7 +96,7 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
 
     Where Windows still has a file in it open, it stays for ``remove_leftovers``.
     """
-    prefix = f"{PARTIAL}{os.getpid()}-"
+    prefix = partial_name("")
     with tempfile.TemporaryDirectory(prefix=prefix, dir=folder, ignore_cleanup_errors=True) as work:
         yield Path(work)
 
@@ -98,7 +104,8 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
 def remove_leftovers(folder: Path, *, deep: bool = True) -> list[Path]:
     """Remove the temporary files of processes that were killed; return their paths.
 
-    Those of a running process stay. Unless ``deep``, subfolders are not searched.
+    Those of a running process stay, and so do those of another machine for a day. Unless ``deep``,
+    subfolders are not searched.
     """
     found = (folder.rglob if deep else folder.glob)(f"{PARTIAL}*")
     leftovers = [path for path in sorted(found) if not _is_being_written(path)]
@@ -113,11 +120,10 @@ def remove_leftovers(folder: Path, *, deep: bool = True) -> list[Path]:
 
 def _is_being_written(path: Path) -> bool:
     writer = path.name.removeprefix(PARTIAL).split("-")[0]
-    if not writer.isdecimal() or int(writer) == os.getpid():
-        return False
-    try:
-        return psutil.Process(int(writer)).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:  # another user's
-        return True
+    running = processes.is_running(writer)
+    if running is None:
+        try:
+            return time.time() - path.stat().st_mtime < FORGOTTEN
+        except FileNotFoundError:  # complete now, under its final name
+            return True
+    return running and (processes.parse(writer) or (0,))[0] != os.getpid()

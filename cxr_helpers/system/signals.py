@@ -19,6 +19,9 @@ class Stopped(KeyboardInterrupt):
         super().__init__(signal.Signals(number).name)
         self.code = 128 + number
 
+    def __reduce__(self) -> tuple:  # else copies and pickles would call it with the name
+        return type(self), (self.code - 128,)
+
 
 @contextmanager
 def stoppable() -> Iterator[None]:

@@ -1,6 +1,9 @@
 """Small notebooks, really executed: papermill's own report of success is not enough."""
 
+import logging
+import os
 import signal
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -94,6 +97,30 @@ def test_full_disk_is_a_fault_of_the_machine(tmp_path):
 )
 def test_exit_code_follows_the_exception_in_the_kernel(tmp_path, cell, code):
     assert failure(tmp_path, cell).code == code
+
+
+def test_lines_of_progress_are_passed_on_when_they_are_complete():
+    lines = []
+    stream = notebooks._Progress(lines.append)
+    for part in ("noise\n» one", " two\n", "» three\nnoise »\n", "» half"):
+        stream.write(part)
+    assert lines == ["one two", "three"]
+
+
+def test_execution_changes_no_state_that_another_one_shares(tmp_path):
+    log = logging.getLogger("papermill")
+    before, environment = (log.level, log.propagate, list(log.handlers)), dict(os.environ)
+    seen = []
+    folder = Path.cwd()
+    write_notebook(tmp_path, BEGIN, "stage.log('1')", "stage.finish()", kernel=None)
+    run = run_of(tmp_path)
+    notebooks.execute(
+        run,
+        "01_data",
+        parameters={"run_dir": str(run.folder)},
+        log=lambda _: seen.append((log.level, log.propagate, list(log.handlers))),
+    )
+    assert seen == [before] and dict(os.environ) == environment and Path.cwd() == folder
 
 
 def test_notebook_without_a_language_runs(tmp_path):

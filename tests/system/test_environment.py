@@ -26,7 +26,8 @@ def test_default_versions_name_every_library_of_the_results():
 
 @pytest.mark.parametrize("threads", ["3", None])
 def test_machine_names_processor_cores_and_threads(monkeypatch, threads):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name in environment.POOLS:
+        monkeypatch.delenv(name, raising=False)
     if threads:
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
     found = environment.machine()
@@ -36,6 +37,19 @@ def test_machine_names_processor_cores_and_threads(monkeypatch, threads):
     assert found["cores"] == os.cpu_count() and found["processor"]
     assert found["threads"] == 3 if threads else 1 <= found["threads"] <= os.cpu_count()
     assert os.path.expanduser("~") not in str(found)
+
+
+@pytest.mark.parametrize("requested", ["1", "7"])
+def test_threads_are_those_that_a_new_process_is_given(monkeypatch, requested):
+    for name, value in environment.thread_limits(int(requested)).items():
+        monkeypatch.setenv(name, value)
+    assert environment.threads() == environment.machine()["threads"] == int(requested)
+
+
+@pytest.mark.parametrize("requested", ["", "0", "all"])
+def test_threads_are_all_cores_by_default(monkeypatch, requested):
+    monkeypatch.setenv(environment.INTRAOP, requested)
+    assert environment.threads() == environment.cores() >= 1
 
 
 def test_peak_memory_is_in_bytes():

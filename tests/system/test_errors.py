@@ -2,14 +2,18 @@
 
 import errno
 import os
+import pickle
+import signal
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 from windows import denied
 
+from cxr_helpers.pipeline.notebooks import NotebookFailed
 from cxr_helpers.system import errors
-from cxr_helpers.system.errors import DataError
+from cxr_helpers.system.errors import DataError, Fault, Refused
+from cxr_helpers.system.signals import Stopped
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x.npy")
 
@@ -102,3 +106,20 @@ def test_kernel_records_the_fault_that_ended_it(tmp_path):
     fault = errors.recorded(record)
     assert (fault.code, fault.name) == (errors.MACHINE, "OSError")
     assert record.stat().st_size == size  # nothing was added: a full disk can be recorded
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Refused(5, "in use"),
+        NotebookFailed("01_data.ipynb, cell 2: odd", fault=Fault(3, "DataError", "odd")),
+        NotebookFailed("01_data.ipynb did not declare its artifacts"),
+        Stopped(signal.SIGTERM),
+        DataError("no images"),
+    ],
+)
+def test_errors_reach_another_process_unchanged(error):
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error) and str(again) == str(error)
+    for name in ("code", "error"):
+        assert getattr(again, name, None) == getattr(error, name, None)

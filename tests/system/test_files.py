@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from cxr_helpers.system import errors, files
+from cxr_helpers.system import errors, files, processes
 
 ROOT = Path(files.__file__).parents[2]
 
@@ -140,3 +140,19 @@ def test_leftovers_of_a_running_process_stay(tmp_path):
         (folder / "z").write_text("")
     assert files.remove_leftovers(tmp_path) == [dead]
     assert mine.is_dir() and not dead.exists()
+
+
+def test_partial_file_names_its_process_and_machine(tmp_path):
+    with files.replacing(tmp_path / "x.txt") as partial:
+        assert partial.name == f".partial-{processes.own()}-x.txt"
+        partial.write_text("")
+
+
+@pytest.mark.parametrize(("hours", "stays"), [(1, True), (25, False)])
+def test_leftovers_of_another_machine_stay_for_a_day(tmp_path, hours, stays):
+    """This process has the number of the other machine's."""
+    left = tmp_path / f"{files.PARTIAL}{os.getpid()}@elsewhere-x"
+    left.write_text("half")
+    os.utime(left, (time.time() - hours * 3600,) * 2)
+    assert files.remove_leftovers(tmp_path) == ([] if stays else [left])
+    assert left.exists() is stays

@@ -1,0 +1,125 @@
+"""Carry out the runs of a command: one after another in this process, or at once on workers."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from pathlib import Path
+
+from cxr_helpers.pipeline import cluster, runner
+from cxr_helpers.pipeline.forecast import Forecast
+from cxr_helpers.pipeline.fork_server import ForkServer
+from cxr_helpers.pipeline.grid import Variant
+from cxr_helpers.pipeline.plans import Plan
+from cxr_helpers.pipeline.runner import Log
+from cxr_helpers.pipeline.task_table import TaskTable
+from cxr_helpers.system import environment, terminal
+from cxr_helpers.system.errors import Refused
+
+Prepare = Callable[[Variant], AbstractContextManager[Plan]]  # holds the lock of the run's folder
+Finish = Callable[
+    [Plan, Log, list[str]], bool
+]  # with its log and its stale stages: is it complete?
+Done = tuple[list[Plan], list[Refused]]  # the complete runs, and why others are not
+
+
+def here(
+    options: argparse.Namespace,
+    variants: Sequence[Variant],
+    *,
+    prepare: Prepare,
+    finish: Finish,
+    store: Path,
+) -> Done:
+    """Run one after another in this process.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Of the command.
+    variants : sequence of Variant
+        Its runs.
+    prepare, finish : callable
+        Called before and after the stages of each run.
+    store : Path
+        Folder of the cached results.
+
+    Raises
+    ------
+    Refused
+        Where the only run fails; where there are several, the others go on.
+    """
+    if options.threads:
+        os.environ.update(environment.thread_limits(options.threads))
+    complete, failures = [], []
+    for variant in variants:
+        try:
+            with prepare(variant) as plan, ForkServer() as fork_server:
+                update = partial(
+                    runner.update,
+                    options=plan.options,
+                    fingerprint=plan.fingerprint,
+                    store=store,
+                    forecast=Forecast(plan.seconds),
+                    fork_server=fork_server,
+                )
+                log, stale = update(plan.run, values=plan.values, chosen=plan.chosen)
+                for seed in [] if options.dry_run or stale else plan.other_seeds:
+                    log += runner.retrain(plan.run, seed, values=plan.values, update=update)
+                if finish(plan, log, stale):
+                    complete.append(plan)
+        except Refused as error:
+            if len(variants) == 1:
+                raise
+            terminal.write_line(f"failed: {error}")
+            failures.append(error)
+    return complete, failures
+
+
+def on_workers(
+    options: argparse.Namespace,
+    variants: Sequence[Variant],
+    *,
+    prepare: Prepare,
+    finish: Finish,
+    store: Path,
+) -> Done:
+    """Run all at once on workers, see ``cluster``; parameters as in ``here``.
+
+    Every run is prepared before the first begins. Where a task fails, the others go on.
+
+    Raises
+    ------
+    Refused
+        Where a run cannot be prepared, or the workers cannot be reached.
+    """
+    complete, failures = [], []
+    connection = cluster.connected(
+        workers=options.workers,
+        cluster=options.cluster,
+        tls=options.tls,
+        plain_tcp=options.plain_tcp,
+    )
+    with connection as client, ExitStack() as locks:
+        every = [locks.enter_context(prepare(variant)) for variant in variants]
+        if address := cluster.dashboard(client):
+            terminal.write_line(f"dashboard: {address}")
+        if not client.nthreads():
+            terminal.write_line("no worker yet: waiting for the first")
+        threads = options.threads or cluster.share_of_threads(client)
+        tasks = [task for plan in every for task in plan.tasks(store=str(store), threads=threads)]
+        terminal.write_line(f"tasks: {len(tasks)}, threads of each: {threads}")
+        with TaskTable(task.name for task in tasks) as show:
+            outcomes = cluster.run(client, tasks, show=show)
+        for outcome in outcomes.values():
+            if outcome.trace:
+                terminal.write_line(outcome.trace)
+        for plan in every:
+            if failure := plan.failure(outcomes):
+                failures.append(failure)
+            elif finish(plan, *plan.log(outcomes)):
+                complete.append(plan)
+    return complete, failures
