@@ -52,6 +52,8 @@ TESTED_BY = dict.fromkeys(
     "pipeline.command_line": "test_run_all.py",
     "pipeline.display": "test_run_all.py",
     "pipeline.fork_server": "pipeline/test_kernels.py",
+    "pipeline.cluster": "test_workers.py",
+    "pipeline.execution": "test_workers.py",
 }
 SOURCES = [
     p
@@ -104,6 +106,11 @@ def test_gpu_extra_adds_the_cuda_libraries_on_linux_alone():
     ):
         there = {"sys_platform": system, "platform_machine": machine}
         assert needed.marker.evaluate(there) == expected
+
+
+def test_tests_have_the_packages_of_the_extra_for_workers():
+    extra = PROJECT["project"]["optional-dependencies"]["cluster"]
+    assert set(extra) <= set(PROJECT["dependency-groups"]["dev"])
 
 
 def test_no_file_records_a_download_address():

@@ -68,10 +68,15 @@ def test_mistake_is_reported_in_one_line_with_an_exit_code(build, capsys, argume
         (["--run", "aux.2"], "Windows reserves this name"),
         (["--preset", "fast"], "invalid choice: 'fast'"),
         (["--timeout", "0"], "expected at least 1 second"),
-        (["--weights-from", "x", "--preset", "quick"], "omit --preset and --set"),
-        (["--weights-from", "x", "--set", "epochs=3"], "omit --preset and --set"),
+        (["--weights-from", "x", "--preset", "quick"], "omit --preset, --set and --grid"),
+        (["--weights-from", "x", "--set", "epochs=3"], "omit --preset, --set and --grid"),
         (["--predict", "x"], "name at least one image or folder after the run"),
         (["--unknown"], "unrecognized arguments"),
+        (["--weights-from", "x", "--grid", "epochs=3,4"], "omit --preset, --set and --grid"),
+        (["--workers", "0"], "--workers 0: expected 1 to 1024"),
+        (["--threads", "-1"], "--threads -1: expected 1 to 1024"),
+        (["--workers", "2", "--cluster", "x"], "--workers and --cluster cannot be combined"),
+        (["--workers", "2", "--plain-tcp"], "--tls and --plain-tcp belong to --cluster"),
         (["--seeds", "4-0"], "--seeds '4-0' counts down"),
         (["--seeds", "0-1", "--seed", "3"], "--seeds cannot be combined with --seed"),
         (["--only", "2", "--from", "3"], "--only and --from cannot be combined"),
@@ -87,7 +92,7 @@ def test_invalid_option_is_refused(capsys, arguments, words):
 @pytest.mark.parametrize(
     "option",
     "--data --preset --weights-from --set --seed --seeds --only --from --predict --explore --run --timeout "
-    "--title --author --course".split(),
+    "--title --author --course --grid --workers --cluster --threads --tls".split(),
 )
 @pytest.mark.parametrize("value", ["", " "])
 def test_empty_value_is_refused(build, capsys, option, value):

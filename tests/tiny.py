@@ -144,11 +144,11 @@ class Project:
         return Run(self.run_dir).stage(name)
 
     def contents(self) -> dict[str, bytes]:
-        """Return the files of the run by name, without those of the lock."""
+        """Return the files of the run by name, without those of its locks."""
         return {
             str(path.relative_to(self.run_dir)): path.read_bytes()
             for path in sorted(self.run_dir.rglob("*"))
-            if path.is_file() and path.name not in (runs.LOCK, runs.OWNER)
+            if path.is_file() and path.name not in runs.LOCKS
         }
 
     def partial(self) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxr_helpers.pipeline import command_line, results, settings
+from cxr_helpers.pipeline import command_line, currency, results, settings
 from cxr_helpers.pipeline.runs import Run
 
 LONGEST = 80  # characters of a run's name
@@ -56,11 +56,14 @@ def variants(
     Raises
     ------
     ValueError
-        If an entry of ``grid`` is not ``NAME=VALUE,VALUE`` or names a parameter that is a list,
-        two sources or values are the same, or there are too many runs.
+        If an entry of ``grid`` is not ``NAME=VALUE,VALUE``, names a parameter that is unknown or a
+        list, or has a value that is not allowed; if two sources or values are the same, or there
+        are too many runs.
     """
     axes = [_axis(text, schema) for text in options.grid]
     targets = [target for target, _ in axes]
+    if options.seed and any(target.rpartition(".")[2] == "seed" for target in targets):
+        raise ValueError("--grid seed= cannot be combined with --seed or --seeds")
     for names, option in ((targets, "--grid"), (_source_names(options.sources), "--data")):
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"{option} names {repeated[0]} twice")
@@ -76,6 +79,9 @@ def variants(
             own.preset = options.preset or command_line.default_preset(data, presets)
             own.settings = [*options.settings, *(f"{n}={value}" for n, value in chosen.items())]
             found.append(Variant(own, chosen, _suffix(chosen)))
+    for variant in found if axes else ():  # before the first one runs for hours
+        changes = variant.options.settings
+        settings.resolve(schema, preset={}, settings=changes, reserved=currency.UNTRACKED)
     return found
 
 

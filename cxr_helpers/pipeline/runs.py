@@ -27,7 +27,7 @@ SOURCE = "origin.json"  # where the images came from
 LOCK, OWNER = ".lock", ".owner"  # of the command that makes or updates the run
 WRITING, WRITER = ".writing", ".writer"  # of the process that runs its stages
 WAIT = 120.0  # seconds for such a process that is about to end
-UNSTARTED = {LOCK, OWNER, WRITING, WRITER, SOURCE}  # what a run holds before its first stage
+LOCKS = {LOCK, OWNER, WRITING, WRITER}
 FORMAT = 4  # of the artifacts; to be raised when those of earlier versions cannot be read
 REPORT_FILES = ("report.html", "report.pdf", "results.csv", "results.json")
 
@@ -208,7 +208,7 @@ class Run:
                 yield
             finally:
                 files.remove_leftovers(self.folder)
-                if {path.name for path in self.folder.iterdir()} <= UNSTARTED:
+                if {path.name for path in self.folder.iterdir()} <= {*LOCKS, SOURCE}:
                     shutil.rmtree(self.folder, ignore_errors=True)  # Windows keeps the lock file
 
     @contextmanager

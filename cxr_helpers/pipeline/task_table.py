@@ -92,6 +92,7 @@ class TaskTable:
         elif stage:
             row.text = f"{stage.split('_')[0]} {line.removeprefix(stage).lstrip(':· ')}"
             if line.startswith(f"{stage}: "):
+                row.text = stage
                 self._write(f"{name} · {line.split(' · ')[0]}")  # without the forecast of one task
         elif outcome is not None:
             row.seconds = time.monotonic() - row.begun if row.begun else 0.0

@@ -135,6 +135,27 @@ def test_lock_removes_leftovers_before_and_after(tmp_path):
         assert not list(tmp_path.glob(".partial-*"))
 
 
+def test_second_writer_of_stages_waits_or_is_refused(tmp_path):
+    """[PRC-04] A task that still runs somewhere, while the run itself is not locked."""
+    run = Run(tmp_path)
+    with run.writing():
+        assert run.owner is None
+        with pytest.raises(Refused, match=f"in use by process {os.getpid()}: wait") as error:
+            with run.writing(wait=0.2):
+                pass
+        run.await_writer(wait=0.2)
+        with run.locked():
+            pass
+    assert error.value.code == 5
+    with run.writing(wait=0.2):
+        pass
+
+
+def test_writer_of_a_folder_without_one_is_not_awaited(tmp_path):
+    Run(tmp_path / "new").await_writer(wait=60)
+    assert not (tmp_path / "new").exists()
+
+
 # --- the images ---
 
 
