@@ -16,6 +16,7 @@ from cxr_helpers.pipeline import graph, stages
 LONGEST = (
     "test_whole_chain",
     "test_survival",
+    "test_workers",
     "test_new_network",
     "test_checkpoints",
     "test_exercises",

@@ -54,6 +54,7 @@ TESTED_BY = dict.fromkeys(
     "pipeline.fork_server": "pipeline/test_kernels.py",
     "pipeline.cluster": "test_workers.py",
     "pipeline.execution": "test_workers.py",
+    "pipeline.worker": "test_workers.py",
 }
 SOURCES = [
     p

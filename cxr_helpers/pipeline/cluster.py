@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
 import os
 import queue
-import subprocess
-import sys
+import signal
 import threading
 import time
 import uuid
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr_helpers.pipeline import addresses
+from cxr_helpers.pipeline import addresses, worker
 from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.pipeline.tasks import FAILED, Outcome, Task
 from cxr_helpers.system import environment, processes
@@ -34,8 +32,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTALL = "`uv sync --extra cluster`, or `pip install distributed cryptography`"
-NOT_RUN = -1  # code of a task whose run failed before
-ENDING = 30.0  # seconds that a task has for its clean-up
 Show = Callable[..., None]  # called with a task's name and what is new about it
 
 
@@ -78,6 +74,8 @@ def connected(
             raise Refused(
                 MACHINE, f"no scheduler answers at {target}: start `dask scheduler`, then workers"
             ) from error
+        if workers:
+            _ignore_interrupts(client)
         try:
             yield client
         finally:
@@ -108,6 +106,18 @@ def _local(workers: int) -> Iterator[distributed.LocalCluster]:
         yield cluster
 
 
+def _ignore_interrupts(client: distributed.Client) -> None:
+    """Let workers, also those that are started later, ignore Ctrl-C: the driver ends them."""
+    import distributed
+
+    class IgnoreInterrupts(distributed.WorkerPlugin):
+        def setup(self, worker: distributed.Worker) -> None:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    client.register_plugin(IgnoreInterrupts())
+
+
 def dashboard(client: distributed.Client) -> str | None:
     """Return the address of the scheduler's dashboard, or None where it has none."""
     return client.dashboard_link if client.run_on_scheduler(_has_dashboard) else None
@@ -127,8 +137,8 @@ def share_of_threads(client: distributed.Client) -> int:
     client.wait_for_workers(1)
     places, slots = client.run(_place), client.nthreads()
     busy: Counter = Counter()
-    for worker, place in places.items():
-        busy[tuple(place)] += slots[worker]
+    for address, place in places.items():
+        busy[tuple(place)] += slots[address]
     return max(1, min(cores // busy[host, cores, own] for host, cores, own in busy))
 
 
@@ -156,7 +166,7 @@ def run(client: distributed.Client, tasks: Iterable[Task], *, show: Show) -> dic
     -------
     dict of str to Outcome
         By name of the task, in their order. A failed task is not repeated; those after it have
-        the code ``NOT_RUN``.
+        the code ``tasks.NOT_RUN``.
 
     Raises
     ------
@@ -170,7 +180,7 @@ def run(client: distributed.Client, tasks: Iterable[Task], *, show: Show) -> dic
     try:
         for position, task in enumerate(tasks):
             futures[task.name] = client.submit(
-                work,
+                worker.work,
                 dataclasses.asdict(task),
                 str(ROOT),
                 topic,
@@ -221,108 +231,8 @@ def _end(client: distributed.Client, futures: Mapping, tasks: Sequence[Task], to
     with suppress(Exception):  # the scheduler may be gone; then its workers end the tasks
         client.unsubscribe_topic(topic)
         client.cancel(list(futures.values()))
-    until = time.monotonic() + ENDING
+    until = time.monotonic() + worker.ENDING
     for task in tasks:
         run = Run(Path(task.folder))
         run = run if task.seed is None else run.seed(task.seed)
         run.await_writer(wait=max(0.0, until - time.monotonic()))
-
-
-def work(task: dict, root: str, topic: str, before: dict | None = None) -> dict:
-    """Perform a task in a process of its own; called by a Dask worker.
-
-    Parameters
-    ----------
-    task : dict
-        Fields of a ``Task``.
-    root : str
-        The project's folder, which is at the same place on all machines.
-    topic : str
-        Of the messages to whoever gave the task.
-    before : dict, optional
-        Outcome of the task before.
-
-    Returns
-    -------
-    dict
-        Fields of an ``Outcome``.
-    """
-    import distributed
-
-    worker = distributed.get_worker()
-    key = worker.get_current_task()
-
-    def tell(**message) -> None:
-        worker.log_event(topic, {"news": (task["name"], message)})
-
-    if before is not None and before["code"]:
-        return dataclasses.asdict(Outcome(NOT_RUN, f"{task['after']} failed"))
-    if not (Path(root) / "cxr_helpers").is_dir():
-        return dataclasses.asdict(
-            Outcome(
-                MACHINE, f"{processes.host()} has no {root}: the project's folder must be there"
-            )
-        )
-    tell(place=processes.host())
-    return _in_process(task, root, tell=tell, wanted=lambda: _is_wanted(worker, key))
-
-
-def _is_wanted(worker: distributed.Worker, key: str) -> bool:
-    """Return whether a running task is still to be done: its client and its scheduler are there."""
-    task = worker.state.tasks.get(key)
-    return worker.status.name == "running" and task is not None and task.state != "cancelled"
-
-
-def _in_process(task: dict, root: str, *, tell: Callable, wanted: Callable[[], bool]) -> dict:
-    """Start the process of a task and wait for it; end it when it is not wanted any more."""
-    variables = os.environ | environment.thread_limits(task["threads"])
-    variables["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cxr_helpers.pipeline.tasks"],
-        cwd=root,
-        env=variables,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,  # Ctrl-C in the terminal is the driver's
-    )
-    outcomes: list[dict] = []
-    rest: deque[str] = deque(maxlen=1)  # last line that is no message
-    reader = threading.Thread(target=_relay, args=(process.stdout, tell, outcomes, rest))
-    reader.start()
-    try:
-        print(json.dumps(task), file=process.stdin, flush=True)
-        while process.poll() is None and wanted():
-            time.sleep(0.1)
-    finally:
-        with suppress(OSError):
-            process.stdin.close()  # the task ends
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=ENDING)
-        process.kill()
-        process.wait()
-        reader.join()
-    if outcomes:
-        return outcomes[0]
-    reason = "".join(rest).strip() or f"exit code {process.returncode}"
-    return dataclasses.asdict(
-        Outcome(FAILED, f"its process on {processes.host()} ended without a result: {reason}")
-    )
-
-
-def _relay(stream, tell: Callable, outcomes: list, rest: deque) -> None:
-    """Pass on the messages of a task, and keep its outcome."""
-    for line in stream:
-        try:
-            message = json.loads(line)
-            assert isinstance(message, dict)
-        except ValueError:
-            rest.append(line)
-            continue
-        if "outcome" in message:
-            outcomes.append(message["outcome"])
-        else:
-            tell(**message)

@@ -6,11 +6,10 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cxr_helpers.pipeline.cluster import NOT_RUN
 from cxr_helpers.pipeline.grid import Variant
 from cxr_helpers.pipeline.runner import Log
 from cxr_helpers.pipeline.runs import Run
-from cxr_helpers.pipeline.tasks import FAILED, Outcome, Task
+from cxr_helpers.pipeline.tasks import FAILED, NOT_RUN, Outcome, Task
 from cxr_helpers.system.errors import Refused
 
 

@@ -13,8 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cxr_helpers.pipeline.cluster import NOT_RUN
-from cxr_helpers.pipeline.tasks import Outcome
+from cxr_helpers.pipeline.tasks import NOT_RUN, Outcome
 from cxr_helpers.system import terminal
 
 WAITING, RUNNING, DONE, FAILED, LEFT_OUT = "waiting", "running", "done", "failed", "not run"

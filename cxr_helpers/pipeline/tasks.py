@@ -31,6 +31,7 @@ from cxr_helpers.system.errors import MACHINE, Refused
 from cxr_helpers.system.signals import Stopped, stoppable
 
 FAILED = 4  # exit code
+NOT_RUN = -1  # code of a task whose run failed before
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,9 @@ def test_command_without_several_values_is_one_run():
 
 
 def test_every_combination_is_a_run_data_first():
-    found = variants("02.epochs=3,4", "03.epochs=5, 6", sources=["a/x", "b/y"], settings=["03.sizes=1"])
+    found = variants(
+        "02.epochs=3,4", "03.epochs=5, 6", sources=["a/x", "b/y"], settings=["03.sizes=1"]
+    )
     assert len(found) == 8 and [v.options.data for v in found] == ["a/x"] * 4 + ["b/y"] * 4
     assert found[1].chosen == {"02.epochs": "3", "03.epochs": "6"}
     assert found[1].options.settings == ["03.sizes=1", "02.epochs=3", "03.epochs=6"]

@@ -5,11 +5,10 @@ import argparse
 import pytest
 
 from cxr_helpers.pipeline import plans
-from cxr_helpers.pipeline.cluster import NOT_RUN
 from cxr_helpers.pipeline.grid import Variant
 from cxr_helpers.pipeline.plans import Plan
 from cxr_helpers.pipeline.runs import Run
-from cxr_helpers.pipeline.tasks import Outcome
+from cxr_helpers.pipeline.tasks import NOT_RUN, Outcome
 from cxr_helpers.system.errors import Refused
 
 LEFT_OUT, FAILED = Outcome(NOT_RUN, "x failed"), Outcome(4, "02.ipynb, cell 1: odd")

@@ -5,9 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from cxr_helpers.pipeline.cluster import NOT_RUN
 from cxr_helpers.pipeline.task_table import TaskTable
-from cxr_helpers.pipeline.tasks import Outcome
+from cxr_helpers.pipeline.tasks import NOT_RUN, Outcome
 from cxr_helpers.system import terminal
 
 LONG = "a-folder-of-images-with-a-long-name-standard-ours_epochs-40"
