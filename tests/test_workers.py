@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import psutil
 import pytest
 import tiny
+from distributed.security import Security
 from tiny import HOLD, descendants, ended, is_gone, kill, wait_for
 
 from cxr_helpers.pipeline import graph, runs
@@ -49,14 +50,17 @@ class Cluster:
 
 
 @contextmanager
-def cluster(project, *, workers=2, planted=None):
-    """Start a cluster in a project's folder; the planted code runs in stages on its workers."""
+def cluster(project, *, workers=2, planted=None, options=()):
+    """Start a cluster in a project's folder; the planted code runs in stages on its workers.
+
+    ``options`` are those of scheduler and workers.
+    """
     variables = {f"TINY_{stage}": code for stage, code in (planted or {}).items()}
     file = project.root / "dask.json"
 
     def dask(*arguments):
         return subprocess.Popen(
-            [sys.executable, "-m", "dask", *arguments, "--no-dashboard"],
+            [sys.executable, "-m", "dask", *arguments, "--no-dashboard", *options],
             cwd=project.root,
             env=os.environ | variables | {"PYTHONPATH": str(project.root)},
             stdout=subprocess.DEVNULL,
@@ -287,6 +291,25 @@ def test_second_driver_in_a_folder_is_refused(finished):
         assert second.code == 5 and f"in use by process {first.pid}:" in second.last
         assert first.poll() is None and finished.take_log() == ["02_binary"]
         kill(first)
+
+
+# --- the connection ---
+
+
+def test_connection_is_encrypted_with_the_files_that_are_given(finished, tmp_path):
+    """Without them, the scheduler is not connected to."""
+    own = Security.temporary()
+    files = {"ca": own.tls_ca_file, "cert": own.tls_client_cert, "key": own.tls_client_key}
+    for name, content in files.items():
+        (tmp_path / f"{name}.pem").write_text(content)
+    ca, cert, key = (str(tmp_path / f"{name}.pem") for name in files)
+    options = ("--protocol", "tls", "--tls-ca-file", ca, "--tls-cert", cert, "--tls-key", key)
+    with cluster(finished, workers=1, options=options) as one:
+        done = finished.run("--only", "02", *one.option, "--tls", ca, cert, key)
+        assert done.code == 0 and finished.take_log() == ["02_binary"], done.text
+        done = finished.run("--only", "02", *one.option)
+        assert done.code == 2 and done.last.endswith("give --tls CA CERTIFICATE KEY")
+    assert finished.take_log() == []
 
 
 # --- refused ---
