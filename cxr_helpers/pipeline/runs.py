@@ -225,7 +225,11 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         advice = "wait for it to end, then the same command"
         with locks.held(self.folder, lock=WRITING, owner=WRITER, wait=wait, advice=advice):
-            yield
+            try:
+                files.remove_leftovers(self.folder)
+                yield
+            finally:  # only on this machine can be seen which processes have ended
+                files.remove_leftovers(self.folder)
 
     def await_writer(self, *, wait: float) -> None:
         """Wait until no process writes stages, at most so many seconds."""

@@ -155,7 +155,7 @@ def test_retraining_shares_the_first_stage_and_sets_the_seed(run, ran):
     ran.clear()
     seen = []
 
-    def again(other, *, values, chosen):
+    def again(other, *, values, chosen, say):
         seen.append((other.folder, values, list(chosen)))
         return [("01_data", "up to date", 0.0), ("02_binary", "ran", 1.0)], []
 
