@@ -154,15 +154,19 @@ def test_grid_makes_a_run_for_each_combination_and_an_overview(project):
 # --- a worker ends ---
 
 
-def test_task_of_a_killed_worker_moves_to_another_one(finished):
-    """kill -9 while a cell writes: its processes end, and the result is that of one process."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_task_of_a_worker_that_ends_moves_to_another_one(finished, number):
+    """While a cell writes; its processes end, and the result is that of one process.
+
+    SIGTERM is what batch systems send before they take a machine away.
+    """
     before = artifacts(Run(finished.run_dir))
     with cluster(finished, planted={"02_binary": HOLD_ONCE}) as two:
         driver = finished.start("--only", "02", *two.option)
         child = finished.held()
         worker = two.holder(child)
         processes = descendants(worker)
-        kill(worker)
+        worker.send_signal(number)
         done = ended(driver)
         wait_for(lambda: all(map(is_gone, processes)), within=20)
     assert done.code == 0, done.text

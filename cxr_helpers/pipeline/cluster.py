@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTALL = "`uv sync --extra cluster`, or `pip install distributed cryptography`"
+CONNECT = 20  # seconds within which a scheduler must answer
 Show = Callable[..., None]  # called with a task's name and what is new about it
 
 
@@ -69,7 +70,9 @@ def connected(
             target = addresses.find(cluster)
             security = addresses.security(target, tls=tls, plain_tcp=plain_tcp)
         try:
-            client = distributed.Client(target, security=security, set_as_default=False)
+            client = distributed.Client(
+                target, security=security, timeout=CONNECT, set_as_default=False
+            )
         except (OSError, ValueError) as error:
             raise Refused(
                 MACHINE, f"no scheduler answers at {target}: start `dask scheduler`, then workers"
@@ -138,7 +141,7 @@ def share_of_threads(client: distributed.Client) -> int:
     places, slots = client.run(_place), client.nthreads()
     busy: Counter = Counter()
     for address, place in places.items():
-        busy[tuple(place)] += slots[address]
+        busy[tuple(place)] += slots.get(address, 1)
     return max(1, min(cores // busy[host, cores, own] for host, cores, own in busy))
 
 
@@ -218,9 +221,12 @@ def _awaited(
 def _outcome(future: distributed.Future) -> Outcome:
     if future.status == "finished":
         return Outcome(**future.result())
-    if future.status == "error":  # Dask gives a task up after its worker has ended several times
-        reason = str(future.exception()).strip().split("\n")[0]
-        return Outcome(FAILED, f"its workers ended, probably for lack of memory: {reason}")
+    if future.status == "error":
+        error = future.exception()
+        if type(error).__name__ == "KilledWorker":  # several workers, by Dask's configuration
+            return Outcome(FAILED, "each of its workers was killed, probably for lack of memory")
+        reason = str(error).strip().split("\n")[0]
+        return Outcome(FAILED, f"a worker could not begin it: {type(error).__name__}: {reason}")
     raise Refused(
         MACHINE, "the scheduler has lost the tasks: start it again, then the same command"
     )

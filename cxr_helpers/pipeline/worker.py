@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import distributed
 
 ENDING = 30.0  # seconds that a task has for its clean-up
+STOPPED = 128  # exit codes from here on are of signals
 ENDS = ("stopping", "stopped", "closing", "closed", "failed")  # states of a worker
 
 
@@ -44,6 +45,11 @@ def work(task: dict, root: str, topic: str, before: dict | None = None) -> dict:
     -------
     dict
         Fields of an ``Outcome``.
+
+    Raises
+    ------
+    distributed.Reschedule
+        If the task was stopped, as when its worker is told to end: another worker continues.
     """
     import distributed
 
@@ -62,7 +68,10 @@ def work(task: dict, root: str, topic: str, before: dict | None = None) -> dict:
             )
         )
     tell(place=processes.host())
-    return _in_process(task, root, tell=tell, wanted=lambda: _is_wanted(worker, key))
+    outcome = _in_process(task, root, tell=tell, wanted=lambda: _is_wanted(worker, key))
+    if outcome["code"] >= STOPPED:
+        raise distributed.Reschedule
+    return outcome
 
 
 def _is_wanted(worker: distributed.Worker, key: str) -> bool:
