@@ -105,10 +105,10 @@ def run_stages(options, stages_of, schema) -> int:
     command_line.title_page(options, ROOT / "report" / "report.toml")
     try:
         variants = grid.variants(options, schema, presets=stages_of.presets)
-        for data in options.sources[1:]:  # before the first one runs for hours
-            sources.find(data, cache_dir=BUILD / ".cache")
     except ValueError as error:
         raise Refused(2, str(error)) from error
+    for data in options.sources[1:]:  # before the first one runs for hours
+        sources.find(data, cache_dir=BUILD / ".cache")
     workers = (options.workers or options.cluster) and not options.dry_run
     execute = execution.on_workers if workers else execution.here
     complete, failures = execute(

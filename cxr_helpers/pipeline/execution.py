@@ -110,7 +110,9 @@ def on_workers(
         if not client.nthreads():
             terminal.write_line("no worker yet: waiting for the first")
         threads = options.threads or cluster.share_of_threads(client)
-        os.environ.update(environment.thread_limits(threads))  # for what is computed here at the end
+        os.environ.update(
+            environment.thread_limits(threads)
+        )  # for what is computed here at the end
         tasks = [task for plan in every for task in plan.tasks(store=str(store), threads=threads)]
         terminal.write_line(f"tasks: {len(tasks)}, threads of each: {threads}")
         with TaskTable(task.name for task in tasks) as show:

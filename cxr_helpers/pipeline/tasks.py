@@ -26,7 +26,7 @@ from cxr_helpers.pipeline import runner
 from cxr_helpers.pipeline.forecast import Forecast
 from cxr_helpers.pipeline.fork_server import ForkServer
 from cxr_helpers.pipeline.runs import Run
-from cxr_helpers.system import digests, environment, errors, processes
+from cxr_helpers.system import accelerators, digests, environment, errors, processes
 from cxr_helpers.system.errors import MACHINE, Refused
 from cxr_helpers.system.signals import Stopped, stoppable
 
@@ -56,6 +56,8 @@ class Task:
         Name of the task that must have succeeded before.
     threads : int
         Number of threads.
+    deterministic : bool
+        Whether TensorFlow's operations are to give the same bits in every run.
     versions : mapping of library to version
         Of the process that made the task; those where it runs must be equal.
     """
@@ -73,6 +75,7 @@ class Task:
     seed: int | None = None
     after: str | None = None
     threads: int = 1
+    deterministic: bool = field(default_factory=accelerators.is_deterministic)
     versions: Mapping[str, str] = field(default_factory=environment.versions)
 
 
@@ -149,7 +152,8 @@ def main() -> int:
 def _outcome(task: Task, *, say: runner.Say) -> Outcome:
     """Perform a task; errors become part of its outcome."""
     try:
-        with stoppable(), digests.cached(Path(task.store).parent):
+        determinism = accelerators.determinism(task.deterministic)
+        with stoppable(), determinism, digests.cached(Path(task.store).parent):
             return perform(task, say=say)
     except Refused as error:
         return Outcome(error.code, str(error))

@@ -1,6 +1,7 @@
 """Which schedulers are connected to, and how. No connection is made."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -61,10 +62,10 @@ def test_plain_tcp_to_other_machines_needs_the_flag(host):
 def test_tls_takes_three_files_that_exist(tmp_path):
     names = [str(tmp_path / name) for name in ("ca.pem", "cert.pem", "key.pem")]
     for name in names[:2]:
-        open(name, "w").close()
+        Path(name).touch()
     with pytest.raises(Refused, match=r"--tls .*key\.pem: no such file"):
         addresses.security("tls://node1:8786", tls=names, plain_tcp=False)
-    open(names[2], "w").close()
+    Path(names[2]).touch()
     found = addresses.security("tls://node1:8786", tls=names, plain_tcp=False)
     assert [found.tls_ca_file, found.tls_client_cert, found.tls_client_key] == names
 
