@@ -143,8 +143,10 @@ def main() -> int:
     """Perform the task on standard input; return its exit code."""
     with _channel() as send:
         task = Task(**json.loads(sys.stdin.readline()))
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+        done = threading.Event()
+        threading.Thread(target=_end_with_parent, args=(done,), daemon=True).start()
         outcome = _outcome(task, say=lambda stage, line: send({"stage": stage, "line": line}))
+        done.set()
         send({"outcome": dataclasses.asdict(outcome)})
     return outcome.code
 
@@ -172,9 +174,11 @@ def _channel() -> Iterator:
         yield lambda message: print(json.dumps(message), file=stream, flush=True)
 
 
-def _end_with_parent() -> None:
-    """Wait for the end of standard input, then end the task as SIGTERM does."""
+def _end_with_parent(done: threading.Event) -> None:
+    """Wait for the end of standard input, then end the task as SIGTERM does, unless it is done."""
     sys.stdin.read()
+    if done.is_set():
+        return
     if os.name == "posix":
         os.kill(os.getpid(), signal.SIGTERM)
     else:  # where that would end the process without clean-up
