@@ -50,7 +50,7 @@ def find(images: np.ndarray) -> np.ndarray:
     ndarray of bool, shape (n, size, size)
         True in the box around the letter; all False where none was found.
     """
-    with ThreadPoolExecutor(environment.cores()) as pool:
+    with ThreadPoolExecutor(environment.threads()) as pool:
         return np.stack(list(pool.map(partial(_find, size=images.shape[1]), images)))
 
 

@@ -101,7 +101,7 @@ def key() -> list[str]:
     """Return what makes results of this process differ from the CPU's; there, an empty list.
 
     It belongs to the key of whatever is stored, so that a training begun on one device is not
-    continued on another. On the CPU, keys are those of earlier versions.
+    continued on another. On the CPU it adds nothing.
     """
     found = gpu() if _imported() else None
     return [*([found.name] if found else []), *([] if is_deterministic() else [NONDETERMINISTIC])]
