@@ -84,11 +84,15 @@ def describe_groups(index: pd.DataFrame) -> str:
     rest = len(index) - sizes.sum()
     sentences = []
     if len(sizes):
-        sentences.append(
-            f"There are {len(sizes)} patient groups of at most {sizes.max()} images. A group is a "
-            "class and a number: the number alone does not identify a patient, because bacterial "
-            "and viral images are numbered separately."
+        counted = f"There are {len(sizes)} patient groups of at most {sizes.max()} images."
+        by_class = sizes.index.str.startswith(NAMES).any()
+        meaning = (
+            "A group is a class and a number: the number alone does not identify a patient, because "
+            "bacterial and viral images are numbered separately."
+            if by_class
+            else "A group is a patient, whose images may be of both classes."
         )
+        sentences.append(f"{counted} {meaning}")
     if rest:
         which = f"The other {rest}" if len(sizes) else f"All {rest}"
         sentences.append(

@@ -49,9 +49,9 @@ class Scan:
         One row per image: ``file`` (a unique name; for an image file its path below ``root``,
         with ``/``), ``folder`` (one of ``FOLDERS``), ``class_name`` (one of ``class_names.CLASSES``, or
         ``class_names.UNKNOWN`` for pneumonia of unknown kind) and ``group`` (the images of a
-        group stay in one split). A group is named after class and patient, such as ``"viral 12"``;
-        an image without patient number forms a group whose name holds a ``/``, such as
-        ``"viral train/a.png"``.
+        group stay in one split). A group is named after class and patient, such as ``"viral 12"``,
+        or, where a number is a patient whatever the class, ``"patient 12"``; an image without
+        patient number forms a group whose name holds a ``/``, such as ``"viral train/a.png"``.
     ignored : pandas.DataFrame
         Files that are not images of the dataset: ``file``, ``reason``.
     pixels : mapping of str to ndarray of uint8, shape (height, width), optional

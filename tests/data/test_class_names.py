@@ -86,6 +86,11 @@ def test_description_of_groups_with_and_without_patient_numbers(groups, counted,
     assert ("forms its own patient group" in text) == bool(rest)
 
 
+def test_group_of_several_classes_is_described_as_a_patient():
+    text = class_names.describe_groups(pd.DataFrame({"group": ["patient 1", "patient 1"]}))
+    assert "1 patient groups of at most 2 images. A group is a patient, whose images may" in text
+
+
 def test_published_names_need_no_notes(tmp_path):
     make(
         tmp_path,

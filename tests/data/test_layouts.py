@@ -14,7 +14,7 @@ TRAIN = {path: names for path, names in LAYOUT.items() if path.startswith("train
 
 def test_every_module_of_the_package_offers_the_protocol():
     names = [layout.__name__.rpartition(".")[2] for layout in layouts.installed()]
-    assert names == ["class_folders", "medmnist", "split_folders"]
+    assert names == ["class_folders", "medmnist", "nih", "split_folders"]
     for layout in layouts.installed():
         assert layout.EXPECTED and layout.__doc__
         assert callable(layout.recognise) and callable(layout.scan)
