@@ -17,6 +17,12 @@ from cxr_helpers.evaluation import metrics
 # of (y_true, predictions, weights), as in ``cxr_helpers.evaluation.metrics``
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
+# Weights, draws times images, that are made and scored at once: 2,000 draws of 8,388 images. More
+# take a byte each instead of eight, and are scored in blocks of draws, as floats and in a few
+# copies: what a score needs beside the bytes does not grow with the number of images.
+AT_ONCE = 2**24
+BLOCK = 2**22
+
 
 def resamples(
     groups: np.ndarray, classes: np.ndarray, *, draws: int = 2000, seed: int
@@ -37,7 +43,8 @@ def resamples(
     -------
     ndarray of int, shape (draws, n)
         How often each image occurs in each resample. The same arguments give the same resamples,
-        so rows scored on the same images can be compared resample by resample.
+        so rows scored on the same images can be compared resample by resample. Above ``AT_ONCE``
+        weights, uint8: the same numbers, to be multiplied as floats only.
 
     Raises
     ------
@@ -54,12 +61,34 @@ def resamples(
     rng = np.random.default_rng(seed)
     names, first, position = np.unique(groups, return_index=True, return_inverse=True)
     stratum = classes[first]
-    times = np.zeros((draws, len(names)), dtype=int)
+    many = draws * len(groups) > AT_ONCE
+    # a group of n occurs about once; more than 255 times, never
+    times = np.zeros((draws, len(names)), dtype=np.uint8 if many else int)
     for name in np.unique(stratum):
         members = np.flatnonzero(stratum == name)
         n = len(members)
-        times[:, members] = rng.multinomial(n, np.full(n, 1 / n), size=draws)
+        step = max(1, BLOCK // n) if many else draws
+        for start in range(0, draws, step):  # one after the other, they are the same as at once
+            size = min(step, draws - start)
+            times[start : start + size, members] = rng.multinomial(n, np.full(n, 1 / n), size=size)
     return times[:, position]
+
+
+def in_blocks(function: Callable[[np.ndarray], np.ndarray], weights: np.ndarray) -> np.ndarray:
+    """Return a function of resamples, evaluated on blocks of them where there are many weights.
+
+    Parameters
+    ----------
+    function : callable
+        Takes weights of shape (some draws, n), returns an array whose last axis is these draws.
+    weights : array of int, shape (draws, n)
+        From ``resamples``; up to ``AT_ONCE`` of them, ``function`` is called once.
+    """
+    if weights.size <= AT_ONCE:
+        return function(weights)
+    step = max(1, BLOCK // weights.shape[1])
+    starts = range(0, len(weights), step)
+    return np.concatenate([function(weights[i : i + step]) for i in starts], axis=-1)
 
 
 def percentile(values: np.ndarray) -> tuple[float, float]:
@@ -102,7 +131,8 @@ def estimate(
     value = float(metric(y_true, predictions, np.ones((1, len(y_true))))[0])
     if weights is None or np.isnan(value):
         return value, np.nan, np.nan
-    return value, *percentile(metric(y_true, predictions, weights))
+    values = in_blocks(lambda part: metric(y_true, predictions, part), np.asarray(weights))
+    return value, *percentile(values)
 
 
 def mean(values: np.ndarray, *, weights: np.ndarray) -> tuple[float, float, float]:

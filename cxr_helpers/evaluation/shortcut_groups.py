@@ -136,7 +136,7 @@ def worst_group_accuracy(
         return np.array(each)
 
     values = accuracies(np.ones((1, len(right))))[:, 0]
-    lowest = np.fmin.reduce(accuracies(weights))
+    lowest = np.fmin.reduce(bootstrap.in_blocks(accuracies, weights))
     n = len(groups[values.argmin()])
     return float(values.min()), *bootstrap.percentile(lowest), n
 

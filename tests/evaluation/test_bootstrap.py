@@ -36,6 +36,53 @@ def test_seed_determines_the_resamples():
     assert np.array_equal(first, same) and not np.array_equal(first, other)
 
 
+@pytest.fixture
+def many(monkeypatch):
+    """Take more than 2,000 weights as many, and 600 of them at a time."""
+    monkeypatch.setattr(bootstrap, "AT_ONCE", 2000)
+    monkeypatch.setattr(bootstrap, "BLOCK", 600)
+
+
+GROUPS, CLASSES = RNG.integers(0, 60, 90), np.arange(90) % 3
+
+
+def test_many_resamples_are_the_same_in_a_byte_each(request):
+    at_once = bootstrap.resamples(GROUPS, CLASSES, draws=70, seed=4)
+    request.getfixturevalue("many")
+    in_blocks = bootstrap.resamples(GROUPS, CLASSES, draws=70, seed=4)
+    assert at_once.dtype == int and in_blocks.dtype == np.uint8
+    assert np.array_equal(at_once, in_blocks)
+
+
+@pytest.mark.parametrize("metric", [metrics.accuracy, metrics.balanced_accuracy, metrics.auroc])
+def test_intervals_in_blocks_are_the_same(request, metric):
+    y_true, y_score = CLASSES > 0, np.random.default_rng(1).random(90).round(1)
+    predictions = y_score if metric is metrics.auroc else (y_score > 0.4).astype(int)
+    weights = bootstrap.resamples(GROUPS, CLASSES, draws=70, seed=4)
+    expected = bootstrap.estimate(metric, y_true, predictions, weights=weights)
+    request.getfixturevalue("many")
+    sizes = []
+
+    def noted(y_true, predictions, weights):
+        sizes.append(weights.size)
+        return metric(y_true, predictions, weights)
+
+    weights = bootstrap.resamples(GROUPS, CLASSES, draws=70, seed=4)
+    assert bootstrap.estimate(noted, y_true, predictions, weights=weights) == expected
+    assert (
+        max(sizes) <= bootstrap.BLOCK and sum(sizes) == 71 * 90
+    )  # the estimate, and each draw once
+
+
+def test_mean_of_many_weights_does_not_overflow(many):
+    weights = bootstrap.resamples(np.arange(900), np.zeros(900), draws=10, seed=0)
+    assert bootstrap.mean(np.ones(900), weights=weights) == (1, 1, 1)
+
+
+def test_resamples_of_the_published_test_images_are_made_at_once():
+    assert 2000 * 5856 <= bootstrap.AT_ONCE
+
+
 def test_interval_agrees_with_scipy_where_each_image_is_a_group():
     right = RNG.random(150) < 0.8
     weights = bootstrap.resamples(np.arange(150), np.ones(150), draws=5000, seed=0)

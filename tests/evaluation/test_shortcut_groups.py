@@ -110,6 +110,15 @@ def test_worst_group_interval_is_that_of_the_minimum_in_each_resample():
     assert interval == pytest.approx(expected)
 
 
+def test_worst_group_interval_of_many_weights_is_the_same(monkeypatch):
+    index = informative(conflicting=10)
+    right = np.random.default_rng(1).random(80) < 0.7
+    expected = shortcut_groups.worst_group_accuracy(right, *grouped(index))
+    monkeypatch.setattr(bootstrap, "AT_ONCE", 1000)
+    monkeypatch.setattr(bootstrap, "BLOCK", 900)
+    assert shortcut_groups.worst_group_accuracy(right, *grouped(index)) == expected
+
+
 def test_worst_group_needs_a_conflicting_group():
     """Without one it would be the lower of sensitivity and specificity."""
     right = np.arange(80) % 2 == 0
