@@ -53,6 +53,31 @@ def test_reencoded_image_is_a_near_duplicate(images, quality):
     assert (pair.first, pair.second, pair.kind) == (5, 40, "near")
 
 
+@pytest.mark.parametrize("side", [3, 16, 30, 45])
+def test_pairs_are_those_that_comparing_all_images_finds(monkeypatch, side):
+    """Noise with perceptual hashes that always agree: only grey levels distinguish the images."""
+    monkeypatch.setattr(duplicates, "_bits", lambda image: 0)
+    rng = np.random.default_rng(side)
+    images = rng.integers(0, 256, (60, side, side), dtype=np.uint8)
+    for copy, original in enumerate(rng.integers(0, 30, 30), start=30):
+        shift = rng.choice([-9, 9], (side, side)) * (rng.random((side, side)) < rng.random())
+        images[copy] = np.clip(images[original] + shift, 0, 255)
+    index = pd.DataFrame({"split": "train", "class_name": "normal", "sha256": np.arange(60)})
+    gaps = np.abs(images[:, None].astype(int) - images).mean(axis=(2, 3))
+    expected = np.argwhere(np.triu(gaps <= duplicates.NEAR_GREY, 1))
+    found = duplicates.find(images, index)
+    assert 5 < len(expected) < 60
+    assert np.array_equal(found[["first", "second"]], expected)
+    assert found["difference"].to_numpy() == pytest.approx(gaps[tuple(expected.T)])
+
+
+def test_close_images_with_another_perceptual_hash_are_no_duplicates(monkeypatch, images):
+    hashes = iter([0, 2 ** (duplicates.NEAR_BITS + 1) - 1])
+    monkeypatch.setattr(duplicates, "_bits", lambda image: next(hashes))
+    pairs = duplicates.find(*with_copy(images, images[0][5], split="train"))
+    assert pairs.empty and pairs["across_splits"].sum() == 0
+
+
 def test_pairs_across_splits_and_classes_are_marked(images):
     row = images[1].index[(images[1]["split"] == "test") & (images[1]["class_name"] == "normal")][0]
     images, index = with_copy(images, images[0][row], split="train", class_name="viral")
