@@ -16,11 +16,11 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from cxr_helpers.data import class_names, dataset
 from cxr_helpers.evaluation import bootstrap, scorecard
-from cxr_helpers.models import architectures
+from cxr_helpers.models import architectures, sampling
 from cxr_helpers.shortcuts import twins
 
 
-def radiographs(**n_images):
+def radiographs(*, side=8, **n_images):
     """Return a small dataset with the given number of images per split, two of three pneumonia."""
     n = sum(n_images.values())
     names = np.array(["normal", "bacterial", "viral"])[np.arange(n) % 3]
@@ -30,8 +30,8 @@ def radiographs(**n_images):
     index["group"] = [f"{name} {i}" for i, name in enumerate(names)]
     index["file"] = index["group"] + ".png"
     index["border_normal"] = np.where(np.arange(n) % 2, 0.4, 0.6)
-    images = np.random.default_rng(0).integers(0, 256, (n, 8, 8), dtype=np.uint8)
-    return dataset.Dataset(images, index, {"synthetic": True, "image_size": 8})
+    images = np.random.default_rng(0).integers(0, 256, (n, side, side), dtype=np.uint8)
+    return dataset.Dataset(images, index, {"synthetic": True, "image_size": side})
 
 
 class Published:
@@ -407,16 +407,17 @@ def test_twins_are_compared_only_where_one_relies_on_the_marker(monkeypatch, mov
 class RandomEmbeddings(SimpleNamespace):
     """A stage whose embeddings are random, for any number of images."""
 
-    def cached(self, function, *_, images=None, layers=(), **__):
+    def cached(self, function, *arguments, images=None, layers=(), rows=None, **_):
         if function.__name__ == "fit_transform":
-            return function(*_)
-        points = np.random.default_rng(len(images)).normal(size=(len(images), 8))
-        return dict.fromkeys(layers, points)
+            return function(*arguments)
+        images = arguments[-1] if images is None else images
+        n = len(images) if rows is None else len(rows)
+        return dict.fromkeys(layers, np.random.default_rng(n).normal(size=(n, 8)))
 
     save = log = lambda *_, **__: None
 
 
-def neighbours_of(data, *, k=5, neighbours=(1, 3, 5, 9), blocks=2):
+def neighbours_of(data, *, k=5, neighbours=(1, 3, 5, 9), blocks=2, more=(), **planted):
     """Run the chapter on nearest neighbours on random embeddings; return its names."""
     rng = np.random.default_rng(1)
     small = SimpleNamespace(input_shape=(None, 8, 8, 1))
@@ -424,7 +425,7 @@ def neighbours_of(data, *, k=5, neighbours=(1, 3, 5, 9), blocks=2):
     networks["ours"] = architectures.residual_cnn(32, widths=[4] * blocks)
     return cells.run(
         "05_knn",
-        *("7e3b4f18", "7ce472f8", "05-13", "05-14", "267bca26", "05-20"),
+        *("7e3b4f18", "7ce472f8", "05-13", "05-14", "267bca26", "05-20", *more),
         radiographs=data,
         networks=networks,
         embedding={name: rng.normal(size=(len(data.index), 8)) for name in networks},
@@ -433,6 +434,7 @@ def neighbours_of(data, *, k=5, neighbours=(1, 3, 5, 9), blocks=2):
         neighbours=list(neighbours),
         k_ours=9,
         seed=0,
+        **planted,
     )
 
 
@@ -518,6 +520,71 @@ def test_k_is_limited_by_the_number_of_training_images():
     names = neighbours_of(data, k=1000, neighbours=[3, 9, 25])
     assert names["k"] == 6 and sorted(set(names["study"]["k"])) == [3, 6]
     assert not names["study"].duplicated(["model", "layer", "k"]).any()
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_among_many_images_some_training_images_vote_and_captions_say_so(monkeypatch, many):
+    monkeypatch.setattr(sampling, "MANY", 100 if many else 140)
+    monkeypatch.setattr(sampling, "REFERENCES", 20)
+    data, shown = radiographs(train=60, validation=40, test=40), Published()
+    more = ("05-16", "05-17", "05-18", "05-21", "05-15")
+    options = {"figure": shown, "table": shown, "pool_of": {}, "held_out_name": "images"}
+    names = neighbours_of(data, more=more, text=lambda _: None, **options)
+    voters, train = names["voters"], data["train"]
+    assert voters.sum() == (20 if many else 60)
+    points = names["embedding"]["binary"]
+    vote = KNeighborsClassifier(5).fit(points[:60][voters], train.pneumonia[voters])
+    expected = vote.predict_proba(points[60:])[:, 1]
+    assert np.array_equal(names["binary_prob"]["binary"][60:], expected)
+    assert voters[names["neighbour_rows"]].all()
+    nearest = vote.kneighbors(points[100:][names["queries"]], return_distance=False)
+    assert np.array_equal(names["neighbour_rows"], np.flatnonzero(voters)[nearest])
+    assert (len(names["study_train"]), len(names["held_out"])) == ((20, 20) if many else (60, 40))
+    assert len(names["rows"]) == (60 if many else 140)  # embedded for the chosen layers
+    said = "Neighbours are sought among 20 of the 60 training images, drawn at random."
+    for caption in ("fig-knn-layers", "tab-knn-chosen", "fig-neighbours"):
+        assert (said in " ".join(shown.captions[caption].split())) == many
+
+
+def test_among_many_images_some_normal_ones_are_references(monkeypatch):
+    monkeypatch.setattr(sampling, "MANY", 100)
+    monkeypatch.setattr(sampling, "REFERENCES", 15)
+    data = radiographs(side=32, train=90, validation=40, test=40)
+    with data.evaluation():
+        names = cells.run(
+            "04_autoencoder",
+            "ddad3c0b",
+            radiographs=data,
+            held_out=data["validation"],
+            stage=SimpleNamespace(cached=lambda f, *a: f(*a), log=lambda _: None),
+            seed=0,
+        )
+    assert names["n_normal"] == 30 and len(names["normal"]) == 15
+    assert names["detector"].model.n_samples_fit_ == 15
+    assert np.isfinite(names["distance"]["anomaly_both"][90:]).all()
+
+
+def test_trustworthiness_of_a_large_map_is_that_of_a_sample(monkeypatch):
+    from sklearn.manifold import trustworthiness
+
+    points = np.random.default_rng(0).normal(size=(5100, 4))
+    stage = SimpleNamespace(
+        cached=lambda _, points: points[:, :2], save=lambda *_: None, log=lambda _: None
+    )
+    names = cells.run(
+        "06_tsne",
+        *("06-07", "06-08"),
+        radiographs=radiographs(train=5000, test=100),
+        embedding=Arrays(binary=points),
+        stage=stage,
+        perplexity=30.0,
+        max_images=20_000,
+        seed=0,
+    )
+    judged = points[names["judged"]]
+    assert len(np.unique(judged, axis=0)) == 5000
+    expected = trustworthiness(judged, judged[:, :2], n_neighbors=10)
+    assert names["quality"]["binary"] == expected
 
 
 @pytest.mark.parametrize("n", [3, 4, 12, 40])

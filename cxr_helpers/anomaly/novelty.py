@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 
+AT_ONCE = 20_000  # images whose features are standardised and compared at a time
 _CONSTANT = 1e-6  # a feature with a smaller standard deviation is not scaled
 
 
@@ -83,13 +84,20 @@ class Detector:
                 f"features of shape {features.shape}: expected (n, {len(self.centre)}) or "
                 f"(n, placements, {len(self.centre)})"
             )
+        starts = range(0, max(1, len(features)), AT_ONCE)
+        return np.concatenate(
+            [self._of_block(features[i : i + AT_ONCE], i if fitting else None) for i in starts]
+        )
+
+    def _of_block(self, features: np.ndarray, first: int | None) -> np.ndarray:
+        """Return distances of some images; ``first``: position of these among those of fitting."""
         rows = ((features - self.centre) / self.spread).reshape(-1, len(self.centre))
         if not self.neighbours:
             distances = np.sqrt(self.model.mahalanobis(rows))
         else:
-            near, which = self.model.kneighbors(rows, self.neighbours + fitting)
-            if fitting:  # an image is not its own neighbour
-                images = np.arange(len(rows)) // (len(rows) // len(features))
+            near, which = self.model.kneighbors(rows, self.neighbours + (first is not None))
+            if first is not None:  # an image is not its own neighbour
+                images = first + np.arange(len(rows)) // (len(rows) // len(features))
                 near = np.sort(np.where(which == images[:, None], np.inf, near), axis=1)
             distances = near[:, : self.neighbours].mean(axis=1)
         return distances.reshape(len(features), -1)

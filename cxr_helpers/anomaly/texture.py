@@ -107,14 +107,18 @@ def _describe(images: np.ndarray, maps: Callable, finish: Callable) -> np.ndarra
             f"(n, size, size) with a size of at least {SMALLEST}"
         )
     edge, shift = round(MARGIN * size), round(SHIFT * size)
-    features = []
+    features, done = np.empty((0,), np.float32), 0
     for part in np.array_split(images, max(1, len(images) // 128)):
         chests = part[:, edge : size - edge, edge : size - edge].astype(np.float32)
         chests -= chests.mean(axis=(1, 2), keepdims=True)
         chests /= chests.std(axis=(1, 2), keepdims=True) + 1
         means = finish(_regions(maps(chests, size / 128), shift))
-        features.append(means.reshape(len(part), means.shape[1], -1).astype(np.float32))
-    return np.concatenate(features)
+        means = means.reshape(len(part), means.shape[1], -1)
+        if not done:  # parts that were joined at the end would take twice the memory
+            features = np.empty((len(images), *means.shape[1:]), np.float32)
+        features[done : done + len(part)] = means
+        done += len(part)
+    return features
 
 
 def _regions(maps: np.ndarray, shift: int) -> np.ndarray:

@@ -9,16 +9,17 @@ from PIL import Image
 
 NEAR_BITS = 6  # of the 64 of a perceptual hash
 NEAR_GREY = 4.0  # mean difference in grey levels of 255
-BLOCKS = 4  # along each side: candidates agree in the mean grey levels of these
+BLOCKS = 8  # along each side, whose mean grey levels are compared
+COORDINATES = 10  # of the block means, for the search
+AT_ONCE = 2**17  # pairs that are compared at a time
 
 
 def find(images: np.ndarray, index: pd.DataFrame) -> pd.DataFrame:
     """Find images that are identical, or identical but for encoding and size.
 
     The pixels of a pair differ little, and so do their perceptual hashes (pHash of the library
-    imagehash). Candidates come from a k-d tree over the means of 4 × 4 blocks, which differ no more
-    than the pixels do: no pair is missed, and the time is about proportional to the number of images,
-    where comparing every hash with every other is not.
+    imagehash). Candidates are found by their coarse grey levels, which differ no more than the
+    pixels do: no pair is missed, and images are not all compared with one another.
 
     Parameters
     ----------
@@ -62,8 +63,9 @@ def find(images: np.ndarray, index: pd.DataFrame) -> pd.DataFrame:
 def _close_pairs(images: np.ndarray) -> np.ndarray:
     """Return all pairs of images that may differ by no more than ``NEAR_GREY``.
 
-    The sum of the differences between block means is at most the sum of the differences between
-    pixels, divided by the pixels of a block.
+    The mean difference of block means is at most that of the pixels, and so is the difference of
+    their mean with any signs. Pairs are found by the latter in a k-d tree of a few coordinates (the
+    signs are those of the principal components, in which images differ most), and kept by the former.
 
     Returns
     -------
@@ -72,6 +74,24 @@ def _close_pairs(images: np.ndarray) -> np.ndarray:
     """
     from scipy.spatial import KDTree  # takes a second to import
 
+    means, limit = _block_means(images)
+    centred = means - means.mean(axis=0)
+    components = np.linalg.eigh(centred.T @ centred)[1][:, : -COORDINATES - 1 : -1]
+    coordinates = centred @ np.where(components < 0, -1, 1) / means.shape[1]
+    pairs = KDTree(coordinates, leafsize=32).query_pairs(limit, np.inf, output_type="ndarray")
+    close = np.zeros(len(pairs), dtype=bool)
+    for start in range(0, len(pairs), AT_ONCE):
+        one, other = pairs[start : start + AT_ONCE].T
+        close[start : start + AT_ONCE] = np.abs(means[one] - means[other]).mean(axis=1) <= limit
+    pairs = np.sort(pairs[close], axis=1)
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+
+
+def _block_means(images: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the mean grey levels of blocks, shape (n, blocks), and the limit of their difference.
+
+    Pixels at the end of a side that make no whole block are left out: the limit allows for them.
+    """
     n, side = images.shape[:2]
     blocks = min(BLOCKS, side)
     step = side // blocks
@@ -79,13 +99,8 @@ def _close_pairs(images: np.ndarray) -> np.ndarray:
     for start in range(0, n, 1024):
         part = images[start : start + 1024, : blocks * step, : blocks * step]
         tiles = part.reshape(len(part), blocks, step, blocks, step)
-        means[start : start + 1024] = tiles.mean(axis=(2, 4), dtype=np.float32).reshape(
-            len(part), -1
-        )
-    radius = NEAR_GREY * side**2 / step**2 + 0.01  # rounding of the means
-    pairs = KDTree(means).query_pairs(radius, p=1, output_type="ndarray")
-    pairs.sort(axis=1)
-    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+        means[start : start + 1024] = tiles.mean(axis=(2, 4)).reshape(len(part), -1)
+    return means, NEAR_GREY * side**2 / (blocks * step) ** 2 + 0.01  # rounding
 
 
 def _bits(image: np.ndarray) -> int:

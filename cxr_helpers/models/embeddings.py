@@ -15,6 +15,7 @@ def embed(
     layers: list[str],
     batch_size: int = 32,
     pool: int | None = None,
+    rows: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Return the outputs of one or several hidden layers, in one pass over the images.
 
@@ -31,10 +32,12 @@ def embed(
     pool : int, optional
         Feature maps larger than ``pool`` × ``pool`` are average-pooled to at most that size, so
         that those of large images fit in memory. None keeps every value.
+    rows : ndarray of int, shape (m,), optional
+        Positions of the images to embed, in this order; by default all.
 
     Returns
     -------
-    dict of str to ndarray of float32, shape (n, d)
+    dict of str to ndarray of float32, shape (n, d) or (m, d)
         Flattened, by layer.
 
     Raises
@@ -55,9 +58,13 @@ def embed(
                 output = pooling(output)
         outputs.append(keras.layers.Flatten(dtype="float32", name=f"{name}_vector")(output))
     network = keras.Model(model.inputs, outputs)
-    vectors: dict[str, list[np.ndarray]] = {name: [] for name in layers}
-    for batch, _ in training.batches(images, batch_size=batch_size):
+    n, start = len(images) if rows is None else len(rows), 0
+    vectors: dict[str, np.ndarray] = {}
+    for batch, _ in training.batches(images, batch_size=batch_size, order=rows):
         outputs = network.predict_on_batch(batch)
         for name, values in zip(layers, outputs if len(layers) > 1 else [outputs], strict=True):
-            vectors[name].append(values)
-    return {name: np.concatenate(parts) for name, parts in vectors.items()}
+            if name not in vectors:
+                vectors[name] = np.empty((n, values.shape[1]), np.float32)
+            vectors[name][start : start + len(batch)] = values
+        start += len(batch)
+    return vectors

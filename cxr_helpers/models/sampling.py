@@ -1,8 +1,37 @@
-"""Sampling weights: how often each training image is drawn."""
+"""Which images are drawn: weights of the training images, and references among many images."""
 
 from __future__ import annotations
 
 import numpy as np
+
+MANY = 20_000  # images of a run: above, new images are compared with some of the training images
+REFERENCES = 10_000  # that they are compared with
+
+
+def references(n: int, *, of: int, seed: int) -> np.ndarray:
+    """Return which of some images serve as references: all of them, or a sample among many images.
+
+    The time of a search for nearest neighbours, exact among the references, is then proportional to
+    the number of images that are compared with them.
+
+    Parameters
+    ----------
+    n : int
+        Number of images that may serve.
+    of : int
+        Number of images of the run: up to ``MANY``, all serve.
+    seed : int
+        Of the sample, of ``REFERENCES`` images or all ``n``.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+    """
+    if of <= MANY or n <= REFERENCES:
+        return np.ones(n, dtype=bool)
+    chosen = np.zeros(n, dtype=bool)
+    chosen[np.random.default_rng(seed).choice(n, REFERENCES, replace=False)] = True
+    return chosen
 
 
 def balanced(category: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:

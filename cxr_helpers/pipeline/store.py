@@ -27,6 +27,7 @@ from cxr_helpers.system import accelerators, environment, files
 
 LIMIT = 5 * 10**9  # bytes of the whole store
 ROOM = LIMIT // 20  # reserved for a training's checkpoint, whose size is not known beforehand
+PART = 2**24  # bytes of an array that are copied at a time
 OVERHEAD = 512  # bytes in the file for each array, roughly
 _COUNTED = re.compile(r'"(input_layer|keras_tensor)(_\d+)?"')  # numbered by Keras within a process
 
@@ -158,7 +159,7 @@ def _described(value: object) -> Iterable[bytes]:
             yield from _described(value.tolist())
             return
         yield f"array {value.dtype} {value.shape};".encode()
-        yield np.ascontiguousarray(value).data
+        yield from _bytes_of(value)
     elif isinstance(value, pd.DataFrame):
         yield from _described({str(name): value[name] for name in value})
     elif isinstance(value, pd.Series | pd.Index):
@@ -190,6 +191,16 @@ def _described(value: object) -> Iterable[bytes]:
         yield from _described([value.__module__, value.__qualname__, _code(value.__module__)])
     else:
         raise TypeError(f"{value!r} of type {type(value).__name__} cannot be part of a key")
+
+
+def _bytes_of(array: np.ndarray) -> Iterable[memoryview]:
+    """Yield an array's bytes in order; a view such as mirrored images is copied a part at a time."""
+    if array.ndim == 0 or array.flags.c_contiguous:
+        yield np.ascontiguousarray(array).data
+        return
+    step = max(1, PART * len(array) // max(1, array.nbytes))
+    for start in range(0, len(array), step):
+        yield np.ascontiguousarray(array[start : start + step]).data
 
 
 def _code(module: str) -> dict[str, str]:

@@ -74,6 +74,16 @@ def test_scale_leaves_the_image_itself_out(normals):
 
 
 @pytest.mark.parametrize("fit", FIT)
+def test_scores_do_not_depend_on_the_images_compared_at_a_time(monkeypatch, fit):
+    features = np.random.default_rng(0).normal(size=(50, 3, 5))
+    expected = fit(features)
+    monkeypatch.setattr(novelty, "AT_ONCE", 7)
+    detector = fit(features)
+    assert detector.typical == pytest.approx(expected.typical)
+    assert np.allclose(detector.score(features), expected.score(features))
+
+
+@pytest.mark.parametrize("fit", FIT)
 def test_constant_features_give_finite_scores(fit, normals):
     constant = np.hstack([normals, np.full((80, 1), 3.0)])
     assert np.isfinite(fit(constant).score(constant)).all()

@@ -40,6 +40,14 @@ def test_large_feature_maps_are_average_pooled(model, images):
     assert np.allclose(vectors[:, 0, 0], corner, atol=1e-6)
 
 
+def test_rows_are_embedded_in_their_order(model, images):
+    rows = np.array([4, 0, 2])
+    vectors = embeddings.embed(model, images, layers=["dense", "conv"], batch_size=2, rows=rows)
+    expected = embeddings.embed(model, images[rows], layers=["dense", "conv"], batch_size=2)
+    for layer in ("dense", "conv"):
+        assert np.array_equal(vectors[layer], expected[layer])
+
+
 def test_unknown_layer_is_refused_with_known_names(model, images):
     with pytest.raises(ValueError, match=r"no layer \['cnv'\].*conv, flat, dense"):
         embeddings.embed(model, images, layers=["cnv"])

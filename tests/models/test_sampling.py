@@ -20,3 +20,15 @@ def test_balanced_keeps_relative_weights_within_a_class():
 
 def test_balanced_ignores_classes_without_images():
     assert np.allclose(sampling.balanced(np.array([0, 2, 2])), [1 / 2, 1 / 4, 1 / 4])
+
+
+@pytest.mark.parametrize(("n", "of"), [(15_000, sampling.MANY), (sampling.REFERENCES, 10**6)])
+def test_all_serve_up_to_the_limits(n, of):
+    assert sampling.references(n, of=of, seed=0).all()
+
+
+def test_references_among_many_are_a_sample_that_the_seed_determines():
+    first, same, other = (sampling.references(40_000, of=60_000, seed=s) for s in (0, 0, 1))
+    assert first.shape == (40_000,) and first.sum() == other.sum() == sampling.REFERENCES
+    assert np.array_equal(first, same) and not np.array_equal(first, other)
+    assert first[:20_000].mean() == pytest.approx(1 / 4, abs=0.02)

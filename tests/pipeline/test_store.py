@@ -109,6 +109,16 @@ def model(weight=1.0, name="dense"):
     return network
 
 
+@pytest.mark.parametrize("part", [1, 100, 10**9])
+def test_view_is_identified_by_its_content(results, monkeypatch, part):
+    images = np.random.default_rng(0).integers(0, 256, (9, 6, 6), dtype=np.uint8)
+    expected = results._key(np.mean, (images[:, :, ::-1].copy(),), {})
+    monkeypatch.setattr(store, "PART", part)
+    for view in (images[:, :, ::-1], np.asfortranarray(images[:, :, ::-1])):
+        assert results._key(np.mean, (view,), {}) == expected
+    assert results._key(np.mean, (images,), {}) != expected
+
+
 def test_network_is_identified_by_architecture_and_weights():
     def described(network):
         return b"".join(bytes(part) for part in store._described(network))
