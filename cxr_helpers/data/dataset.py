@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from cxr_helpers.data import decoding, splits
+from cxr_helpers.data import array_files, decoding, splits
 from cxr_helpers.data.class_names import CLASSES, NAMES
 from cxr_helpers.data.labels import Evaluation
 from cxr_helpers.system import files, portable
@@ -215,6 +215,7 @@ def save(
     *,
     truth: Mapping[str, np.ndarray] | None = None,
     detail: np.ndarray | None = None,
+    rows: np.ndarray | None = None,
 ) -> Dataset:
     """Write the data for the later stages: ``images.npy``, ``index.csv``, ``dataset.json``.
 
@@ -223,9 +224,9 @@ def save(
     stage : Stage
         ``01_data``.
     images : ndarray of uint8, shape (n, size, size)
-        In any order.
+        In any order; may be memory-mapped.
     index : pandas.DataFrame
-        One row per image, with the columns ``file``, ``split``, ``class_name``, ``group``.
+        One row per image that is written, with the columns ``file``, ``split``, ``class_name``, ``group``.
     facts : dict
         ``name``, ``synthetic``, ``fingerprint``.
     truth : mapping of name to ndarray, shape (n, ...), optional
@@ -233,6 +234,9 @@ def save(
         the images.
     detail : ndarray of uint8, shape (n, larger, larger), optional
         The images at a larger size, to take crops of; written as ``detail.npy``.
+    rows : ndarray of int, optional
+        Positions in ``images``, ``truth`` and ``detail`` of the images that are written, in the
+        order of ``index``; by default all.
 
     Returns
     -------
@@ -246,8 +250,9 @@ def save(
     DataError
         If no image is in test.
     """
-    if len(images) != len(index):
-        raise ValueError(f"{len(images)} images but {len(index)} rows in the index")
+    rows = np.arange(len(images)) if rows is None else np.asarray(rows)
+    if len(rows) != len(index):
+        raise ValueError(f"{len(rows)} images but {len(index)} rows in the index")
     for column, known in (("split", SPLITS), ("class_name", NAMES)):
         if strange := set(index[column]) - set(known):
             raise ValueError(f"unknown {column} {sorted(strange)}; expected {', '.join(known)}")
@@ -257,11 +262,9 @@ def save(
     test = (index["split"].iloc[order] == "test").to_numpy()
     # folders are sorted by class: position must not reveal it
     order[test] = np.random.default_rng(0).permutation(order[test])
-    stage.save("images.npy", np.save, np.ascontiguousarray(images[order]))
-    if detail is not None:
-        stage.save("detail.npy", np.save, np.ascontiguousarray(detail[order]))
-    for name, array in (truth or {}).items():
-        stage.save(f"{name}.npy", np.save, array[order])
+    larger = {} if detail is None else {"detail": detail}
+    for name, array in ({"images": images} | larger | dict(truth or {})).items():
+        stage.save(f"{name}.npy", array_files.save_rows, array, rows[order])
     stage.save("index.csv", index.iloc[order].to_csv, index=False)
     sizes = {"image_size": int(images.shape[1])}
     sizes["detail_size"] = 0 if detail is None else int(detail.shape[1])

@@ -14,10 +14,12 @@ import pandas as pd
 import PIL
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
+from cxr_helpers.data import array_files
 from cxr_helpers.data.scans import Scan
 from cxr_helpers.system import environment, files, portable
 from cxr_helpers.system.errors import DataError
 
+PIXELS = "pixels.npy"  # of an entry of the cache
 DECODER = 1  # to be raised when the same file would give other pixels
 FRAMINGS = ("squeeze", "pad")
 MAXIMUM_PIXELS = 100_000_000
@@ -175,7 +177,8 @@ def _library() -> str:
 
 def _read(entry: Path) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
     tables = [pd.read_csv(entry / name) for name in ("table.csv", "unreadable.csv")]
-    return portable.load_array(entry / "pixels.npy"), *tables
+    # mapped on Windows too: the name is that of the content, and the file is never replaced
+    return np.load(entry / PIXELS, mmap_mode="r"), *tables
 
 
 def _fill(entry: Path, scan: Scan, sha256: pd.Series, size: int, framing: str) -> None:
@@ -191,45 +194,61 @@ def _fill(entry: Path, scan: Scan, sha256: pd.Series, size: int, framing: str) -
     entry.parent.mkdir(parents=True, exist_ok=True)
     files.remove_leftovers(entry.parent)
     with files.temporary_folder(entry.parent) as work:
-        pixels = np.lib.format.open_memmap(
-            work / "pixels.npy", mode="w+", dtype=np.uint8, shape=(len(table), size, size)
-        )
-        _reserve(work / "pixels.npy")
         good, facts, bad = [], [], []
-        with ThreadPoolExecutor(environment.threads()) as pool:
+        with (
+            array_files.appending(work / PIXELS, (len(table), size, size), np.uint8) as append,
+            ThreadPoolExecutor(environment.threads()) as pool,
+        ):
             for position, result in enumerate(pool.map(attempt, table["file"])):
                 if isinstance(result, str):
                     bad.append((table["file"][position], result))
                 else:
-                    pixels[len(good)], fact = result
+                    append(result[0])
                     good.append(position)
-                    facts.append(fact)
+                    facts.append(result[1])
         if len(bad) > max(ALWAYS_ALLOWED, MAXIMUM_UNREADABLE * len(table)) or not good:
             raise DataError(
                 f"{len(bad)} of {len(table)} images cannot be read (up to {ALWAYS_ALLOWED}, or "
                 f"{MAXIMUM_UNREADABLE:.0%}, are left out), first {bad[0][0]}: {bad[0][1]}; "
                 "copy the data again or remove these files"
             )
-        kept = np.array(pixels[: len(good)]) if bad else None
-        del pixels  # Windows renames no folder, and replaces no file, that an array is mapped to
-        if bad:
-            np.save(work / "pixels.npy", kept)
         readable = table.iloc[good].reset_index(drop=True)
         pd.concat([readable, pd.DataFrame(facts)], axis=1).to_csv(work / "table.csv", index=False)
         pd.DataFrame(bad, columns=["file", "reason"]).to_csv(work / "unreadable.csv", index=False)
         portable.publish_folder(work, entry)
 
 
-def _reserve(path: Path) -> None:
-    """Allocate the disk space of a file: a mapped write to a full disk would kill the process."""
-    if hasattr(os, "posix_fallocate"):
-        with open(path, "rb+") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+def at_size(decoded: np.memmap, size: int) -> np.ndarray:
+    """Return the images of a cache entry at a smaller size, kept beside them.
+
+    Parameters
+    ----------
+    decoded : ndarray of uint8, shape (n, larger, larger), memory-mapped
+        From ``decode_all``.
+    size : int
+
+    Returns
+    -------
+    ndarray of uint8, shape (n, size, size), memory-mapped, read-only
+        As ``resize`` returns them.
+    """
+    path = Path(decoded.filename).with_name(f"pixels-{size}.npy")
+    with contextlib.suppress(OSError, ValueError, EOFError):  # missing, or damaged
+        return np.load(path, mmap_mode="r")
+    shape = (len(decoded), size, size)
+    with (
+        files.replacing(path) as partial,
+        array_files.appending(partial, shape, np.uint8) as append,
+    ):
+        for part in array_files.parts(decoded):
+            for image in resize(decoded[part], size):
+                append(image)
+    return np.load(path, mmap_mode="r")
 
 
-def shrink(images: np.ndarray, size: int) -> np.ndarray:
-    """Return images reduced by averaging: ndarray of uint8, shape (n, size, size)."""
-    return _resampled(images, size, Image.Resampling.BOX)
+def shrink(images: np.ndarray, size: int, *, rows: np.ndarray | None = None) -> np.ndarray:
+    """Return images, all or some rows, reduced by averaging: uint8, shape (n, size, size)."""
+    return _resampled(images, size, Image.Resampling.BOX, rows)
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
@@ -237,8 +256,13 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
     return _resampled(images, size, Image.Resampling.BICUBIC)
 
 
-def _resampled(images: np.ndarray, size: int, kind: Image.Resampling) -> np.ndarray:
-    resampled = np.empty((len(images), size, size), np.uint8)
-    for number, image in enumerate(images):
-        resampled[number] = Image.fromarray(image).resize((size, size), kind)
+def _resampled(
+    images: np.ndarray, size: int, kind: Image.Resampling, rows: np.ndarray | None = None
+) -> np.ndarray:
+    rows = range(len(images)) if rows is None else rows
+    resampled = np.empty((len(rows), size, size), np.uint8)
+    for number, row in enumerate(rows):
+        resampled[number] = Image.fromarray(images[row]).resize((size, size), kind)
+        if number % 1024 == 1023:
+            array_files.release(images)
     return resampled

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from cxr_helpers.data import array_files
+
 NEAR_BITS = 6  # of the 64 of a perceptual hash
 NEAR_GREY = 4.0  # mean difference in grey levels of 255
 BLOCKS = 8  # along each side, whose mean grey levels are compared
@@ -96,10 +98,10 @@ def _block_means(images: np.ndarray) -> tuple[np.ndarray, float]:
     blocks = min(BLOCKS, side)
     step = side // blocks
     means = np.empty((n, blocks * blocks), np.float32)
-    for start in range(0, n, 1024):
-        part = images[start : start + 1024, : blocks * step, : blocks * step]
+    for rows in array_files.parts(images):
+        part = images[rows, : blocks * step, : blocks * step]
         tiles = part.reshape(len(part), blocks, step, blocks, step)
-        means[start : start + 1024] = tiles.mean(axis=(2, 4)).reshape(len(part), -1)
+        means[rows] = tiles.mean(axis=(2, 4)).reshape(len(part), -1)
     return means, NEAR_GREY * side**2 / (blocks * step) ** 2 + 0.01  # rounding
 
 

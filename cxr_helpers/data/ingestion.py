@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,13 +12,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr_helpers.data import class_names, decoding, layouts, sources, splits
+from cxr_helpers.data import array_files, class_names, decoding, layouts, sources, splits
 from cxr_helpers.data.dataset import SPLITS, Dataset
 from cxr_helpers.data.sources import PHANTOM, Source
-from cxr_helpers.system import digests
+from cxr_helpers.system import digests, files, portable
 from cxr_helpers.system.errors import DataError
 
 DECODED = "decoded"  # folder of the cache
+DRAWN = {"images": np.uint8, "lesion_masks": bool, "lung_masks": bool}  # of phantoms
+IN_MEMORY = 20_000  # phantoms: more are drawn into files
 TEST_FRACTION = 0.25  # of a dataset without test images
 
 
@@ -45,7 +48,8 @@ class ImageSet:
         Whether there were no test images, so that a quarter of the training images, in whole
         patient groups, was assigned to test; the assignment does not depend on the seed.
     decoded : str
-        Name of the entry below ``DECODED`` in the cache that holds the images; empty for phantoms.
+        Name of the entry below ``DECODED`` in the cache that holds the images; empty for phantoms
+        that are in memory.
     detail : ndarray of uint8, shape (n, larger, larger), or None
         The same images at a larger size, to take crops of; None where there is none.
     """
@@ -119,23 +123,21 @@ def read(
     """
     nothing = pd.DataFrame(columns=["file", "reason"])
     if data == PHANTOM:
-        from cxr_helpers.phantoms import rendering  # imports SciPy, which takes a second
-
-        draw = (
-            rendering.render_arrays if cached is None else partial(cached, rendering.render_arrays)
-        )
-        drawn = draw(size=size, **phantom_options)
+        drawn, decoded = _drawn(size, phantom_options, Path(cache_dir) / DECODED, cached)
         index = _grouped(drawn["index"]).assign(width=size, height=size, mode="L")
         truth = {name: drawn[name] for name in ("lesion_masks", "lung_masks")}
         pixels = drawn["images"]
-        return ImageSet("phantoms", True, _digest(pixels), pixels, index, nothing, nothing, truth)
+        return ImageSet(
+            *("phantoms", True, _digest(pixels), pixels, index, nothing, nothing, truth),
+            decoded=decoded,
+        )
     scan = layouts.scan(sources.fetch(data, cache_dir=cache_dir).located)
     with digests.cached(Path(cache_dir)):
         decoded, table, unreadable = decoding.decode_all(
             scan, max(size, detail_size), framing=framing, cache_dir=Path(cache_dir) / DECODED
         )
     detail = decoded if detail_size > size else None
-    pixels = decoded if detail is None else decoding.resize(decoded, size)
+    pixels = decoded if detail is None else decoding.at_size(decoded, size)
     index, test_from_train = _assigned(table)
     return ImageSet(
         scan.root.name,
@@ -149,6 +151,52 @@ def read(
         decoded=Path(decoded.filename).parent.name,
         detail=detail,
     )
+
+
+def _drawn(
+    size: int, options: Mapping[str, object], cache_dir: Path, cached: Callable | None
+) -> tuple[Mapping[str, np.ndarray | pd.DataFrame], str]:
+    """Return the arrays and the index of phantoms, and the cache entry that holds them.
+
+    Above ``IN_MEMORY`` they are drawn into files of the cache, and memory-mapped.
+    """
+    from cxr_helpers.phantoms import rendering  # imports SciPy, which takes a second
+
+    if options["n"] <= IN_MEMORY:
+        draw = rendering.render_arrays
+        return (draw if cached is None else partial(cached, draw))(size=size, **options), ""
+    modules = sorted(Path(rendering.__file__).parent.glob("*.py"))
+    code = [digests.sha256_of_file(module) for module in modules]
+    key = digests.sha256_of_json([dict(options), size, np.__version__, code])[:32]
+    entry = cache_dir / key
+    if not entry.is_dir():
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with files.temporary_folder(cache_dir) as work:
+            _draw_into(work, size, **options)
+            portable.publish_folder(work, entry)
+    drawn = {"index": pd.read_csv(entry / "index.csv")}
+    for name in DRAWN:
+        drawn[name] = np.load(entry / f"{name}.npy", mmap_mode="r")
+    return drawn, key
+
+
+def _draw_into(folder: Path, size: int, *, n: int, seed: int, **options: float) -> None:
+    """Draw phantoms into the files of ``DRAWN`` and ``index.csv``."""
+    from cxr_helpers.phantoms import rendering
+
+    index, facts = rendering.patient_list(n, seed=seed), []
+    with contextlib.ExitStack() as stack:
+        appends = [
+            stack.enter_context(
+                array_files.appending(folder / f"{name}.npy", (n, size, size), kind)
+            )
+            for name, kind in DRAWN.items()
+        ]
+        for *pictures, fact in rendering.stream(index, size=size, seed=seed, **options):
+            facts.append(fact)
+            for append, picture in zip(appends, pictures, strict=True):
+                append(picture)
+    pd.concat([index, pd.DataFrame(facts)], axis=1).to_csv(folder / "index.csv", index=False)
 
 
 def preview(located: str, *, n_phantoms: int, seed: int) -> pd.DataFrame:
@@ -241,4 +289,7 @@ def as_test(source: ImageSet, earlier: Dataset) -> ImageSet:
 
 
 def _digest(images: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
+    digest = hashlib.sha256()
+    for part in array_files.parts(images):
+        digest.update(np.ascontiguousarray(images[part]))
+    return digest.hexdigest()

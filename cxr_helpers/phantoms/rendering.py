@@ -12,7 +12,7 @@ nothing was fitted to patients, and no result on phantoms applies to them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import partial
@@ -117,19 +117,47 @@ def render(
     """
     _check(n, size, seed, lesion_contrast, marker_bias, splits, threads)
     index = patient_list(n, splits=splits, seed=seed)
-    draw = partial(
-        _image, size=size, seed=seed, lesion_contrast=lesion_contrast, marker_bias=marker_bias
-    )
     images = np.empty((n, size, size), np.uint8)
     lesion_masks, lung_masks = np.zeros((2, n, size, size), bool)
     facts = []
-    with ThreadPoolExecutor(threads or environment.threads()) as pool:
-        drawn = pool.map(draw, range(n), index["class_name"], index["patient"])
-        for i, (image, lesion, field, fact) in enumerate(drawn):
-            images[i], lesion_masks[i], lung_masks[i] = image, lesion, field
-            facts.append(fact)
+    options = {"lesion_contrast": lesion_contrast, "marker_bias": marker_bias, "threads": threads}
+    for i, (*pictures, fact) in enumerate(stream(index, size=size, seed=seed, **options)):
+        images[i], lesion_masks[i], lung_masks[i] = pictures
+        facts.append(fact)
     index = pd.concat([index, pd.DataFrame(facts)], axis=1)
     return Phantoms(images=images, lesion_masks=lesion_masks, lung_masks=lung_masks, index=index)
+
+
+def stream(
+    index: pd.DataFrame,
+    *,
+    size: int = 128,
+    seed: int = 0,
+    lesion_contrast: float = 1.0,
+    marker_bias: float = 0.0,
+    threads: int | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, dict]]:
+    """Yield the images of ``render`` one by one: more than fit into memory can be drawn so.
+
+    Parameters
+    ----------
+    index : pandas.DataFrame
+        From ``patient_list``, with the same seed.
+    size, seed, lesion_contrast, marker_bias, threads
+        As for ``render``.
+
+    Yields
+    ------
+    image : ndarray of uint8, shape (size, size)
+    lesion_mask, lung_mask : ndarray of bool, shape (size, size)
+    facts : dict
+        The further columns of ``Phantoms.index``.
+    """
+    draw = partial(
+        _image, size=size, seed=seed, lesion_contrast=lesion_contrast, marker_bias=marker_bias
+    )
+    with ThreadPoolExecutor(threads or environment.threads()) as pool:
+        yield from pool.map(draw, range(len(index)), index["class_name"], index["patient"])
 
 
 def render_arrays(**options: object) -> dict[str, np.ndarray | pd.DataFrame]:

@@ -191,3 +191,18 @@ def test_a_mask_that_keeps_all_images_copies_none(stage):
     train = dataset.save(stage, images, index, {"synthetic": True})["train"]
     assert train.where(np.ones(30)) is train
     assert len(train.where(np.arange(30) > 9)) == 20
+
+
+def test_rows_that_are_left_out_are_not_written(stage):
+    images, index = make_images()
+    kept = np.flatnonzero(np.arange(len(images)) % 3)
+    truth, detail = {"mask": images > 99}, np.repeat(np.repeat(images, 2, axis=1), 2, axis=2)
+    options = {"truth": truth, "detail": detail}
+    facts = {"synthetic": True}
+    rows = index.iloc[kept].reset_index(drop=True)
+    dataset.save(stage, images, rows, facts, **options, rows=kept)
+    names = ("images.npy", "detail.npy", "mask.npy", "index.csv", "dataset.json")
+    written = [(stage.folder / name).read_bytes() for name in names]
+    options = {"truth": {"mask": truth["mask"][kept]}, "detail": detail[kept]}
+    dataset.save(stage, images[kept], rows, facts, **options)
+    assert written == [(stage.folder / name).read_bytes() for name in names]

@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr_helpers.data import dataset, ingestion
+from cxr_helpers.data import dataset, decoding, ingestion
+from cxr_helpers.phantoms import rendering
 from cxr_helpers.pipeline.stages import Stage
 from cxr_helpers.system.errors import DataError
 
@@ -83,3 +84,53 @@ def test_images_are_decoded_once_for_both_sizes(tmp_path):
     assert np.array_equal(read.images[:, 0, 0], read.detail[:, 0, 0])
     assert len(list((tmp_path / "c" / ingestion.DECODED).iterdir())) == 1
     assert ingestion.read(str(tmp_path / "d"), size=16, detail_size=16, **options).detail is None
+
+
+def test_many_phantoms_are_drawn_into_files_once(tmp_path, monkeypatch):
+    phantoms = {"n": 70, "seed": 1, "lesion_contrast": 1.5, "marker_bias": 0.5}
+    options = {"size": 32, "framing": "squeeze", "cache_dir": tmp_path, "phantom_options": phantoms}
+    in_memory = ingestion.read("phantom", **options)
+    monkeypatch.setattr(ingestion, "IN_MEMORY", 60)
+    in_files = ingestion.read("phantom", **options)
+    assert isinstance(in_files.images, np.memmap) and in_memory.decoded == ""
+    assert (tmp_path / ingestion.DECODED / in_files.decoded).is_dir()
+    assert np.array_equal(in_files.images, in_memory.images)
+    assert in_files.fingerprint == in_memory.fingerprint
+    for name, array in in_memory.truth.items():
+        assert np.array_equal(in_files.truth[name], array) and in_files.truth[name].dtype == bool
+    pd.testing.assert_frame_equal(in_files.index, in_memory.index)
+    monkeypatch.setattr(rendering, "stream", None)  # drawing again would fail
+    assert ingestion.read("phantom", **options).decoded == in_files.decoded
+    assert len(list((tmp_path / ingestion.DECODED).iterdir())) == 1
+
+
+def test_other_phantoms_are_other_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(ingestion, "IN_MEMORY", 5)
+    options = {"framing": "squeeze", "cache_dir": tmp_path}
+    keys = {
+        ingestion.read("phantom", size=size, phantom_options=phantoms, **options).decoded
+        for size, phantoms in (
+            (32, {"n": 6, "seed": 0}), (36, {"n": 6, "seed": 0}), (32, {"n": 6, "seed": 1}),
+            (32, {"n": 7, "seed": 0}), (32, {"n": 6, "seed": 0, "marker_bias": 1.0}),
+        )
+    }  # fmt: skip
+    assert len(keys) == 5
+
+
+def test_smaller_images_are_kept_beside_the_larger(tmp_path):
+    for place in ("NORMAL", "PNEUMONIA"):
+        for split in ("train", "test"):
+            folder = tmp_path / "d" / split / place
+            folder.mkdir(parents=True)
+            for i in range(2):
+                grey = np.random.default_rng(i).integers(0, 256, (40, 40), dtype=np.uint8)
+                Image.fromarray(grey).save(folder / f"{i}.png")
+    options = {"framing": "squeeze", "cache_dir": tmp_path / "c", "phantom_options": {}}
+    read = ingestion.read(str(tmp_path / "d"), size=16, detail_size=24, **options)
+    assert np.array_equal(read.images, decoding.resize(read.detail, 16))
+    kept = tmp_path / "c" / ingestion.DECODED / read.decoded / "pixels-16.npy"
+    expected = np.array(read.images)
+    del read
+    kept.write_bytes(kept.read_bytes()[:200])  # damaged: written again
+    again = ingestion.read(str(tmp_path / "d"), size=16, detail_size=24, **options)
+    assert np.array_equal(again.images, expected)
