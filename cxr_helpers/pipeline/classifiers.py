@@ -139,13 +139,19 @@ def one_class(run: Run, store: Store) -> tuple[Callable[[np.ndarray], np.ndarray
         Images, ndarray of uint8 of shape (n, size, size) and the run's image size, to scores of
         shape (n,).
     limit : float
-        ``UNLIKE`` % of the training images with pneumonia are nearer to the normal ones.
+        ``UNLIKE`` % of the training images with pneumonia (of a sample, among many) are nearer to
+        the normal ones.
     """
     from cxr_helpers.anomaly import novelty, texture
+    from cxr_helpers.models import sampling
 
     seed = run.manifest("04_autoencoder")["recipe"]["parameters"]["seed"]
-    development, _ = dataset.read(run.stage("01_data")).development(seed=seed)
-    normal, pneumonia = (development.where(development.pneumonia == k) for k in (0, 1))
+    radiographs = dataset.read(run.stage("01_data"))
+    development, _ = radiographs.development(seed=seed)
+    normal, pneumonia = (
+        part.where(sampling.references(len(part), of=len(radiographs), seed=seed))
+        for part in (development.where(development.pneumonia == k) for k in (0, 1))
+    )
     describe = (texture.band_energies, texture.edge_directions)
     detectors = [novelty.nearest_normals(store.call(d, normal.images)) for d in describe]
 
