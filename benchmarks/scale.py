@@ -325,12 +325,14 @@ def neighbours(folder: Path, n: int, _options: argparse.Namespace):
 def maps(folder: Path, n: int, _options: argparse.Namespace):
     """Draw a t-SNE map of at most 1,500 images and measure its trustworthiness (chapter 6)."""
     from sklearn.manifold import TSNE, trustworthiness
+    from threadpoolctl import threadpool_limits
 
     points = np.random.default_rng(0).normal(size=(n, 50)).astype(np.float32)
 
     def work() -> None:
         shown = points[np.random.default_rng(0).permutation(n)[:1500]]
-        plane = TSNE(init="pca", random_state=0).fit_transform(shown)
+        with threadpool_limits(1, user_api="openmp"):  # as the notebook, see benchmarks/tsne.py
+            plane = TSNE(init="pca", random_state=0).fit_transform(shown)
         trustworthiness(shown, plane, n_neighbors=10)
 
     return work
