@@ -107,7 +107,9 @@ def own_memory():
 
     def watch() -> None:
         while not stop.wait(0.02):
-            lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+            lines = dict(
+                line.split(":", 1) for line in STATUS.read_text(encoding="utf-8").splitlines()
+            )
             recorded.append(int(lines["RssAnon"].split()[0]))
 
     thread = threading.Thread(target=watch, daemon=True)

@@ -78,7 +78,8 @@ def test_released_array_keeps_its_values(tmp_path, mode):
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux only")
 def test_released_array_takes_no_memory(tmp_path):
     def resident():
-        return int(re.search(r"RssFile:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(re.search(r"RssFile:\s+(\d+)", status)[1]) * 1024
 
     np.save(tmp_path / "a.npy", np.ones((64, 2**20), np.uint8))
     array = np.load(tmp_path / "a.npy", mmap_mode="r")
