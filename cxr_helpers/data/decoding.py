@@ -178,8 +178,7 @@ def _library() -> str:
 
 def _read(entry: Path) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
     tables = [pd.read_csv(entry / name) for name in ("table.csv", "unreadable.csv")]
-    # mapped on Windows too: the name is that of the content, and the file is never replaced
-    return np.load(entry / PIXELS, mmap_mode="r"), *tables
+    return portable.load_array(entry / PIXELS), *tables
 
 
 def _fill(entry: Path, scan: Scan, sha256: pd.Series, size: int, framing: str) -> None:
@@ -219,20 +218,22 @@ def _fill(entry: Path, scan: Scan, sha256: pd.Series, size: int, framing: str) -
         portable.publish_folder(work, entry)
 
 
-def at_size(decoded: np.memmap, size: int) -> np.ndarray:
+def at_size(decoded: np.ndarray, size: int) -> np.ndarray:
     """Return the images of a cache entry at a smaller size, kept beside them.
 
     Parameters
     ----------
-    decoded : ndarray of uint8, shape (n, larger, larger), memory-mapped
+    decoded : ndarray of uint8, shape (n, larger, larger), memory-mapped except on Windows
         From ``decode_all``.
     size : int
 
     Returns
     -------
-    ndarray of uint8, shape (n, size, size), memory-mapped, read-only
+    ndarray of uint8, shape (n, size, size), memory-mapped and read-only where ``decoded`` is
         As ``resize`` returns them.
     """
+    if not isinstance(decoded, np.memmap):  # on Windows, where images are in memory
+        return resize(decoded, size)
     path = Path(decoded.filename).with_name(f"pixels-{size}.npy")
     with contextlib.suppress(OSError, ValueError, EOFError):  # missing, or damaged
         return np.load(path, mmap_mode="r")

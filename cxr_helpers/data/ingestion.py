@@ -148,7 +148,8 @@ def read(
         scan.ignored,
         unreadable,
         test_from_train=test_from_train,
-        decoded=Path(decoded.filename).parent.name,
+        # on Windows images are in memory, and their entry is not known
+        decoded=Path(decoded.filename).parent.name if isinstance(decoded, np.memmap) else "",
         detail=detail,
     )
 
