@@ -236,7 +236,7 @@ def at_size(decoded: np.ndarray, size: int) -> np.ndarray:
         return resize(decoded, size)
     path = Path(decoded.filename).with_name(f"pixels-{size}.npy")
     with contextlib.suppress(OSError, ValueError, EOFError):  # missing, or damaged
-        return np.load(path, mmap_mode="r")
+        return portable.load_array(path)
     shape = (len(decoded), size, size)
     with (
         files.replacing(path) as partial,
@@ -245,7 +245,7 @@ def at_size(decoded: np.ndarray, size: int) -> np.ndarray:
         for part in array_files.parts(decoded):
             for image in resize(decoded[part], size):
                 append(image)
-    return np.load(path, mmap_mode="r")
+    return portable.load_array(path)
 
 
 def shrink(images: np.ndarray, size: int, *, rows: np.ndarray | None = None) -> np.ndarray:

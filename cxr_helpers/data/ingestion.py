@@ -177,7 +177,7 @@ def _drawn(
             portable.publish_folder(work, entry)
     drawn = {"index": pd.read_csv(entry / "index.csv")}
     for name in DRAWN:
-        drawn[name] = np.load(entry / f"{name}.npy", mmap_mode="r")
+        drawn[name] = portable.load_array(entry / f"{name}.npy")
     return drawn, key
 
 
