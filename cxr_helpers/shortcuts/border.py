@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import keras
 import numpy as np
@@ -21,6 +22,24 @@ from cxr_helpers.models.augmentation import Augmentation
 from cxr_helpers.models.sampling import balanced
 
 SIZE = 64  # pixels: style is visible without detail
+
+
+class Stage(Protocol):
+    """What trains or copies models, such as ``cxr_helpers.pipeline.stages.Stage``."""
+
+    earlier: Path | None
+
+    def save(self, name: str, write: Callable) -> Path:
+        """Write an artifact as ``write(path)``."""
+
+    def copy_earlier(self, name: str) -> Path:
+        """Copy an artifact of the earlier run; return the path of the copy."""
+
+    def log(self, line: str) -> None:
+        """Show a line of progress."""
+
+    def checkpoint(self, key: str) -> Path:
+        """Return the path of the training of this key."""
 
 
 def black_out(images: np.ndarray, centre_share: float) -> np.ndarray:
@@ -138,6 +157,32 @@ def cross_fit(
         if log is not None:
             log(f"border-only network {fold + 1}/{folds}")
     return probabilities, networks
+
+
+def fit_or_load(
+    stage: Stage, fit: Callable[..., tuple[np.ndarray, list[keras.Model]]], *, earlier: np.ndarray
+) -> tuple[np.ndarray, list[keras.Model]]:
+    """Return what ``cross_fit`` returns, and save the networks; or those of an earlier run.
+
+    Parameters
+    ----------
+    stage : Stage
+        Where it scores the models of an earlier run, its networks are copied and nothing is trained.
+    fit : callable
+        ``cross_fit`` with all its arguments but ``log`` and ``checkpoint``.
+    earlier : ndarray of float, shape (n, classes)
+        Predictions of the training images by the earlier run, which are then returned.
+    """
+    if stage.earlier is None:
+        probabilities, networks = fit(log=stage.log, checkpoint=stage.checkpoint)
+        for number, trained in enumerate(networks):
+            stage.save(f"border{number}.weights.h5", trained.save_weights)
+        return probabilities, networks
+    saved = sorted(path.name for path in stage.earlier.glob("border*.weights.h5"))
+    networks = [network(np.shape(earlier)[1]) for _ in saved]
+    for trained, name in zip(networks, saved, strict=True):
+        trained.load_weights(stage.copy_earlier(name))
+    return earlier, networks
 
 
 def predict(

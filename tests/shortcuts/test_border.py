@@ -1,3 +1,6 @@
+import shutil
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -71,3 +74,32 @@ def test_predict_of_no_images_is_empty():
         0,
         2,
     )
+
+
+class Stage(SimpleNamespace):
+    """Saves in a folder; copies from an earlier run's."""
+
+    log = checkpoint = None
+
+    def save(self, name, write):
+        write(self.folder / name)
+
+    def copy_earlier(self, name):
+        return shutil.copy(self.earlier / name, self.folder / name)
+
+
+def test_networks_are_trained_and_saved_or_those_of_an_earlier_run(tmp_path):
+    out_of_fold, trained = np.full((4, 2), 0.5), [border.network(2) for _ in range(2)]
+    first = Stage(folder=tmp_path / "first", earlier=None)
+    second = Stage(folder=tmp_path / "second", earlier=first.folder)
+    for stage in (first, second):
+        stage.folder.mkdir()
+    found, networks = border.fit_or_load(
+        first, lambda **_: (out_of_fold, trained), earlier=np.zeros((0, 2))
+    )
+    assert found is out_of_fold and networks == trained
+    earlier, copies = border.fit_or_load(second, None, earlier=out_of_fold / 2)
+    assert earlier.max() == 0.25 and len(copies) == 2
+    for network, copy in zip(trained, copies, strict=True):
+        assert all(map(np.array_equal, network.get_weights(), copy.get_weights()))
+    assert len(list(second.folder.iterdir())) == 2
