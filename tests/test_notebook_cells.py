@@ -649,7 +649,12 @@ def test_effect_of_averaging_over_mirror_images_is_reported(monkeypatch):
         radiographs=data,
         stage=SimpleNamespace(save=lambda *_: None, cached=cached),
         ours=SimpleNamespace(count_params=lambda: 1),
-        **{"ours_history": {}, "options": {}, "seed": 0, "figure": published},
+        **{
+            "ours_history": pd.DataFrame({"loss": [1.0, 0.5]}),
+            "options": {},
+            "seed": 0,
+            "figure": published,
+        },
         **{"ours_crop_size": 8, "ours_test_size": 8},
         **{"ours_train": data["train"], "validation": data.selection},
     )

@@ -107,6 +107,8 @@ def test_added_network_is_trained_scored_and_explained(added, radiographs, monke
         not_train=(radiographs._rows["split"] != "train").to_numpy(),
         split=radiographs._rows["split"].to_numpy(),
         train=radiographs["train"],
+        voters=np.ones(len(radiographs["train"]), dtype=bool),
+        voting=np.flatnonzero(radiographs._rows["split"] == "train"),
         card=scorecard.Scorecard(radiographs),
         k=3,
         k_ours=3,
