@@ -392,7 +392,7 @@ def _appendix(run: Run, *, values: Mapping, data: Mapping) -> list:
         )
         changed += [(stage, differing)] if differing else []
         memory = (run.declared(stage)["peak_memory_bytes"] or math.nan) / 2**20
-        digest = digests.sha256_of_json(manifest[stage]["recipe"])[:16]
+        digest = digests.sha256_of_json(manifest[stage]["recipe"])[:12]
         text = ", ".join(f"{n} {_value(v)}" for n, v in shown.items())
         complete.append((stage, manifest[stage]["seconds"], memory, digest, text))
     changed = pd.DataFrame(changed, columns=["stage", "parameters"])

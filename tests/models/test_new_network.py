@@ -112,6 +112,7 @@ def test_added_network_is_trained_scored_and_explained(added, radiographs, monke
         card=scorecard.Scorecard(radiographs),
         k=3,
         k_ours=3,
+        pool_of={},
         unseen_splits={},
         table=lambda *_, **__: None,
         **networks_of_05,
