@@ -110,7 +110,7 @@ def test_upload_move_and_read_the_number_in_jupyterlab(lab, run, tmp_path):
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_text("Run All Cells", exact=True).click()
         answers = page.locator(".cxr-answers")
-        answers.wait_for(timeout=90_000)
+        answers.wait_for(timeout=300_000)  # imports TensorFlow first
         expect(page.get_by_text("Not for clinical use.").last).to_be_visible()
 
         with page.expect_file_chooser() as chooser:
