@@ -107,6 +107,7 @@ def test_upload_move_and_read_the_number_in_jupyterlab(lab, run, tmp_path):
         page = browser.new_page(viewport={"width": 1600, "height": 1000})
         page.goto(lab)
         page.get_by_role("heading", name="Explore a run").wait_for(timeout=60_000)
+        page.get_by_text("| Idle").first.wait_for(timeout=120_000)  # else the click is lost
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_text("Run All Cells", exact=True).click()
         answers = page.locator(".cxr-answers")
