@@ -111,12 +111,9 @@ def run_stages(options, stages_of, schema) -> int:
         sources.find(data, cache_dir=BUILD / ".cache")
     workers = (options.workers or options.cluster) and not options.dry_run
     execute = execution.on_workers if workers else execution.here
+    prepare_run = partial(prepared, stages_of=stages_of, schema=schema)
     complete, failures = execute(
-        options,
-        variants,
-        prepare=partial(prepared, stages_of=stages_of, schema=schema),
-        finish=finish,
-        store=BUILD / stages.STORE,
+        execution.Command(options, variants, prepare_run, finish, BUILD / stages.STORE)
     )
     if len(variants) > 1 and complete:
         write_overview(complete, options)
@@ -293,7 +290,7 @@ def explore(options, stages_of) -> int:
     return opening.open_in_jupyterlab(run)
 
 
-def typeset(options, values, run, log) -> int:
+def typeset(options, values, run, log) -> None:
     """Write results and report unless they are up to date; show what was done."""
     from cxr_helpers.figures import publishing  # importing IPython takes half a second
     from report import ReportError, contents, render
@@ -308,6 +305,7 @@ def typeset(options, values, run, log) -> int:
     else:
         scores, _ = results.write(run, seeds=others)
         if others:
+            terminal.write_line(f"comparing the maps of {1 + len(others)} trainings")
             repeatability.write(run, seeds=others, store=Store(BUILD / stages.STORE))
         executed = [run.executed(stage) for stage in run.graph]
         try:
@@ -327,7 +325,6 @@ def typeset(options, values, run, log) -> int:
     for path in paths:
         if path.exists() and path.suffix in (".html", ".pdf"):
             terminal.write_line(f"report: {terminal.short_path(path)}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -25,7 +25,10 @@ class Prose:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture as vector (preferred) or raster, with its caption and alternative text."""
+    """A picture as vector (preferred) or raster, with its caption and alternative text.
+
+    ``title`` is what the caption says after its finding; without one, the whole caption.
+    """
 
     id: str
     svg: str | None
@@ -33,6 +36,7 @@ class Figure:
     caption: str
     alt: str
     width: float = 1.0
+    title: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a figure that neither HTML nor PDF could show."""
@@ -154,6 +158,7 @@ def output_block(data: Mapping, metadata: Mapping) -> Block | None:
                 metadata["caption"],
                 metadata["alt"],
                 metadata.get("width", 1.0),
+                metadata.get("title", ""),
             )
         case "table":
             content = data[TABLE_MIME]

@@ -55,8 +55,8 @@ class Item:
 
     @property
     def short(self) -> str:
-        """First sentence of the caption, for the lists of figures and tables."""
-        return first_sentence(self.block.caption)
+        """First sentence of the title or caption, for the lists of figures and tables."""
+        return first_sentence(getattr(self.block, "title", "") or self.block.caption)
 
 
 @dataclass(frozen=True)

@@ -143,16 +143,18 @@ def effects_by_network(effects: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        ``intervention``, ``n``, the change for each network as text with its interval, and the share
-        of flipped calls, NaN where there is none, as ``<network>, flipped``. Rows and networks in
-        their order.
+        ``intervention``, ``n``, and as text with intervals the change for each network, then the
+        share of flipped calls as ``<network>, flipped``, NaN where there is none. Rows and networks
+        in their order.
     """
     rows, networks = (effects[name].unique() for name in ("intervention", "network"))
     effects = effects.assign(text=tables.intervals(effects)).set_index(["intervention", "network"])
-    changes, flips = (effects[effects["measure"] == name] for name in ("change", "flipped"))
-    wide = changes["text"].unstack().loc[rows, networks]
-    shares = flips["value"].unstack().reindex(index=rows, columns=networks)
-    n = changes["n"].groupby("intervention").first().loc[rows]
-    wide = wide.join(shares.add_suffix(", flipped"))
-    wide.insert(0, "n", n)
+    change, flipped = (
+        effects.loc[effects["measure"] == name, "text"]
+        .unstack()
+        .reindex(index=rows, columns=networks)
+        for name in ("change", "flipped")
+    )
+    wide = change.join(flipped.add_suffix(", flipped"))
+    wide.insert(0, "n", effects.groupby("intervention")["n"].first())
     return wide.reset_index(names="intervention").rename_axis(columns=None)

@@ -4,13 +4,15 @@ The file is TOML; captions, alternative texts and sentences in it are Jinja temp
 names of the notebook's variables stand for their values::
 
     [fig-roc]
+    finding = '''The AUROC is {{ auroc | decimals }}.'''
     caption = '''ROC curve on the test images; n = {{ y_true | length }}.'''
     alt = '''A curve above the diagonal.'''
 
     [text]
     found = '''The accuracy is {{ accuracy | percent }}.'''
 
-So the notebook shows what is computed and plotted, and no number is typed into prose. An entry
+So the notebook shows what is computed and plotted, and no number is typed into prose. The finding of a
+figure, where there is one, stands before its caption; lists of figures leave it out. An entry
 ``fig-map`` also serves the ids ``fig-map-normal`` and ``fig-map-pneumonia``.
 """
 
@@ -93,6 +95,7 @@ class Captions:
         publishing.figure(
             fig,
             id=id,
+            finding=self.render(id, "finding") if "finding" in self._entry(id) else "",
             caption=self.render(id, "caption"),
             alt=self.render(id, "alt"),
             synthetic=self.synthetic if synthetic is None else synthetic,
@@ -130,7 +133,7 @@ class Captions:
         id : str
             A section, such as ``"fig-roc"`` or ``"text"``.
         part : str
-            ``"caption"``, ``"alt"`` or the name of a sentence.
+            ``"finding"``, ``"caption"``, ``"alt"`` or the name of a sentence.
 
         Raises
         ------
@@ -139,7 +142,7 @@ class Captions:
         ValueError
             If the template is wrong, or names a variable that the notebook does not have.
         """
-        entry = self.entries.get(id) or self.entries.get(id.rpartition("-")[0]) or {}
+        entry = self._entry(id)
         if part not in entry:
             raise KeyError(f"{self.path.name} has no {part!r} of {id!r}")
         try:
@@ -147,3 +150,6 @@ class Captions:
         except jinja2.TemplateError as error:
             raise ValueError(f"{self.path.name}, {id}, {part}: {error.message}") from error
         return " ".join(text.split())
+
+    def _entry(self, id: str) -> Mapping[str, str]:
+        return self.entries.get(id) or self.entries.get(id.rpartition("-")[0]) or {}

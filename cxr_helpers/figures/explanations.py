@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cxr_helpers.figures import charts  # noqa: F401  (sets the style)
@@ -25,10 +26,8 @@ def removal_curves(table: pd.DataFrame) -> Figure:
         From ``map_scores.mean_curves``: columns ``network``, ``method``, ``control`` (bool, drawn in
         grey), ``order`` (``most`` or ``least`` relevant first), ``share``, ``value``, ``low``, ``high``.
     """
-    networks = list(dict.fromkeys(table["network"]))
-    fig, axes = plt.subplots(1, len(networks), figsize=(6.6, 2.4), squeeze=False)
-    for ax, network in zip(axes[0], networks, strict=True):
-        part = table[table["network"] == network]
+    fig, panels = _panels(table, height=2.4, sharey=False)
+    for ax, network, part in panels:
         names = dict.fromkeys(part["method"])
         for (control, order), line in part.groupby(["control", "order"]):
             colour, style = CONTROL if control else "C0", "-" if order == "most" else "--"
@@ -39,8 +38,9 @@ def removal_curves(table: pd.DataFrame) -> Figure:
         title = f"{network}:\n" + "\nagainst ".join(names)
         ax.set_title(title, fontsize=8)
         ax.set(xlabel="share of pixels removed", xlim=(0, 1))
-    axes[0, 0].set_ylabel("log-odds of pneumonia")
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), ncols=2, loc="outside lower center")
+    first = fig.axes[0]
+    first.set_ylabel("log-odds of pneumonia")
+    fig.legend(*first.get_legend_handles_labels(), ncols=2, loc="outside lower center")
     return fig
 
 
@@ -53,10 +53,8 @@ def similarity_by_step(table: pd.DataFrame) -> Figure:
         Columns ``network``, ``method``, ``step`` (in order; ``other image`` is drawn as a cross at
         the right end) and ``similarity``.
     """
-    networks = list(dict.fromkeys(table["network"]))
-    fig, axes = plt.subplots(1, len(networks), figsize=(6.6, 2.2), sharey=True, squeeze=False)
-    for ax, name in zip(axes[0], networks, strict=True):
-        part = table[table["network"] == name]
+    fig, panels = _panels(table, height=2.2)
+    for ax, name, part in panels:
         means = part.groupby(["method", "step"], sort=False)["similarity"].mean()
         for number, method in enumerate(dict.fromkeys(part["method"])):
             values = means[method]
@@ -65,8 +63,9 @@ def similarity_by_step(table: pd.DataFrame) -> Figure:
             ax.plot(len(values) - 0.6, floor, "x", ms=5, color=f"C{number}")
         ax.set(xticks=range(len(values)), title=name, ylim=(-0.02, 1.02))
         ax.set_xticklabels(values.index, rotation=60, ha="right", fontsize=6)
-    axes[0, 0].set_ylabel("similarity to the map\nof the trained network")
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), ncols=3, loc="outside lower center")
+    first = fig.axes[0]
+    first.set_ylabel("similarity to the map\nof the trained network")
+    fig.legend(*first.get_legend_handles_labels(), ncols=3, loc="outside lower center")
     return fig
 
 
@@ -97,31 +96,31 @@ def effects(table: pd.DataFrame) -> Figure:
 
 
 def heat_and_effect(table: pd.DataFrame) -> Figure:
-    """Draw the share of the heat on a part of the image against the part's true effect.
+    """Draw the gain of parts of the image against what the parts really do.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        Columns ``network`` (a panel each), ``method``, ``part``, ``heat`` (share in the part) and
-        ``effect`` (absolute change of the log-odds where the part is not drawn).
+        Columns ``network`` (a panel each), ``method``, ``part``, ``gain`` (share of the heat on the
+        part by its share of the image; 1 is chance) and ``effect`` (absolute change of the log-odds
+        where the part is not drawn).
     """
-    networks, methods, parts = (
-        list(dict.fromkeys(table[c])) for c in ("network", "method", "part")
-    )
-    fig, axes = plt.subplots(1, len(networks), figsize=(6.6, 2.1), sharey=True, squeeze=False)
-    for ax, network in zip(axes[0], networks, strict=True):
+    methods, parts = (list(dict.fromkeys(table[column])) for column in ("method", "part"))
+    fig, panels = _panels(table, height=2.1)
+    for ax, network, of_network in panels:
         for number, method in enumerate(methods):
-            of_both = table["network"].eq(network) & table["method"].eq(method)
-            points = table[of_both].sort_values("effect")
-            ax.plot(points["effect"], points["heat"], color=f"C{number}", lw=0.8, label=method)
+            points = of_network[of_network["method"] == method].sort_values("effect")
+            ax.plot(points["effect"], points["gain"], color=f"C{number}", lw=0.8, label=method)
             for part, marker in zip(parts, MARKERS, strict=False):
                 of_part = points[points["part"] == part]
-                ax.plot(of_part["effect"], of_part["heat"], marker, ms=4, color=f"C{number}")
+                ax.plot(of_part["effect"], of_part["gain"], marker, ms=4, color=f"C{number}")
+        ax.axhline(1, color="black", ls=":", lw=0.8)
         ax.set(title=network, xlabel="effect on the log-odds", ylim=(0, None))
+    first = fig.axes[0]
     for part, marker in zip(parts, MARKERS, strict=False):
-        axes[0, 0].plot([], [], marker, ms=4, color="black", label=part)
-    axes[0, 0].set_ylabel("share of the heat")
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), ncols=5, loc="outside lower center")
+        first.plot([], [], marker, ms=4, color="black", label=part)
+    first.set_ylabel("gain")
+    fig.legend(*first.get_legend_handles_labels(), ncols=5, loc="outside lower center")
     return fig
 
 
@@ -145,3 +144,12 @@ def twin_gains(table: pd.DataFrame) -> Figure:
     ax.set_xticks(ax.get_xticks(), labels)
     ax.legend(title=None, ncols=2, loc="best")
     return fig
+
+
+def _panels(
+    table: pd.DataFrame, *, height: float, sharey: bool = True
+) -> tuple[Figure, list[tuple[Axes, str, pd.DataFrame]]]:
+    """Return a figure with a panel for each network: axes, the network and its rows of the table."""
+    networks = table.groupby("network", sort=False)
+    fig, axes = plt.subplots(1, len(networks), figsize=(6.6, height), sharey=sharey, squeeze=False)
+    return fig, [(ax, *rows) for ax, rows in zip(axes[0], networks, strict=True)]

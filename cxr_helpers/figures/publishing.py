@@ -31,7 +31,9 @@ def labelled(caption: str, *, synthetic: bool) -> str:
     return f"{SYNTHETIC_LABEL}. {caption}" if synthetic else caption
 
 
-def figure(fig: Figure, *, id: str, caption: str, alt: str, synthetic: bool) -> None:
+def figure(
+    fig: Figure, *, id: str, caption: str, alt: str, synthetic: bool, finding: str = ""
+) -> None:
     """Display a figure with its caption, as vector and as raster graphics.
 
     Parameters
@@ -41,11 +43,13 @@ def figure(fig: Figure, *, id: str, caption: str, alt: str, synthetic: bool) -> 
     id : str
         Unique in the report, such as ``"fig-roc"``.
     caption : str
-        One paragraph: n, split, unit, colour scale, takeaway.
+        What is drawn: n, split, unit, colour scale.
     alt : str
         What the figure shows, for readers who cannot see it.
     synthetic : bool
         Whether the images are phantoms, which the caption then states.
+    finding : str
+        What is to be seen; it is shown before the caption, and left out of the list of figures.
 
     Raises
     ------
@@ -56,7 +60,7 @@ def figure(fig: Figure, *, id: str, caption: str, alt: str, synthetic: bool) -> 
         raise ValueError(f"figure {id!r} needs a caption and an alternative text")
     # its true size on the page, so that text is equally large in all figures
     width = min(1.0, round(float(fig.get_figwidth()) / TEXT_WIDTH, 3))
-    caption = labelled(caption, synthetic=synthetic)
+    title, caption = caption, labelled(f"{finding} {caption}".strip(), synthetic=synthetic)
     svg, png = pictures(fig, id=id)
     display(
         {
@@ -66,7 +70,10 @@ def figure(fig: Figure, *, id: str, caption: str, alt: str, synthetic: bool) -> 
         },
         raw=True,
         metadata={
-            "cxr": {"kind": "figure", "id": id, "caption": caption, "alt": alt, "width": width}
+            "cxr": {
+                **{"kind": "figure", "id": id, "title": title, "caption": caption},
+                **{"alt": alt, "width": width},
+            }
         },
     )
     _caption(caption)

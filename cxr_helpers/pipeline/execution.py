@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,75 +20,72 @@ from cxr_helpers.pipeline.task_table import TaskTable
 from cxr_helpers.system import environment, terminal
 from cxr_helpers.system.errors import Refused
 
-Prepare = Callable[[Variant], AbstractContextManager[Plan]]  # holds the lock of the run's folder
-Finish = Callable[
-    [Plan, Log, list[str]], bool
-]  # with its log and its stale stages: is it complete?
 Done = tuple[list[Plan], list[Refused]]  # the complete runs, and why others are not
 
 
-def here(
-    options: argparse.Namespace,
-    variants: Sequence[Variant],
-    *,
-    prepare: Prepare,
-    finish: Finish,
-    store: Path,
-) -> Done:
-    """Run one after another in this process.
+@dataclass(frozen=True)
+class Command:
+    """What a command is to do.
 
-    Parameters
+    Attributes
     ----------
     options : argparse.Namespace
-        Of the command.
     variants : sequence of Variant
         Its runs.
-    prepare, finish : callable
-        Called before and after the stages of each run.
+    prepare : callable
+        Takes a run, checks it and holds the lock of its folder.
+    finish : callable
+        Takes its plan, what was done, and the stages that are still stale; returns whether the run
+        is complete.
     store : Path
         Folder of the cached results.
+    """
+
+    options: argparse.Namespace
+    variants: Sequence[Variant]
+    prepare: Callable[[Variant], AbstractContextManager[Plan]]
+    finish: Callable[[Plan, Log, list[str]], bool]
+    store: Path
+
+
+def here(command: Command) -> Done:
+    """Run one after another in this process.
 
     Raises
     ------
     Refused
         Where the only run fails; where there are several, the others go on.
     """
+    options = command.options
     if options.threads:
         os.environ.update(environment.thread_limits(options.threads))
     complete, failures = [], []
-    for variant in variants:
+    for variant in command.variants:
         try:
-            with prepare(variant) as plan, ForkServer() as fork_server:
+            with command.prepare(variant) as plan, ForkServer() as fork_server:
                 update = partial(
                     runner.update,
                     options=plan.options,
                     fingerprint=plan.fingerprint,
-                    store=store,
+                    store=command.store,
                     forecast=Forecast(plan.seconds),
                     fork_server=fork_server,
                 )
                 log, stale = update(plan.run, values=plan.values, chosen=plan.chosen)
                 for seed in [] if options.dry_run or stale else plan.other_seeds:
                     log += runner.retrain(plan.run, seed, values=plan.values, update=update)
-                if finish(plan, log, stale):
+                if command.finish(plan, log, stale):
                     complete.append(plan)
         except Refused as error:
-            if len(variants) == 1:
+            if len(command.variants) == 1:
                 raise
             terminal.write_line(f"failed: {error}")
             failures.append(error)
     return complete, failures
 
 
-def on_workers(
-    options: argparse.Namespace,
-    variants: Sequence[Variant],
-    *,
-    prepare: Prepare,
-    finish: Finish,
-    store: Path,
-) -> Done:
-    """Run all at once on workers, see ``cluster``; parameters as in ``here``.
+def on_workers(command: Command) -> Done:
+    """Run all at once on workers, see ``cluster``.
 
     Every run is prepared before the first begins. Where a task fails, the others go on.
 
@@ -96,6 +94,7 @@ def on_workers(
     Refused
         Where a run cannot be prepared, or the workers cannot be reached.
     """
+    options = command.options
     complete, failures = [], []
     connection = cluster.connected(
         workers=options.workers,
@@ -104,16 +103,16 @@ def on_workers(
         plain_tcp=options.plain_tcp,
     )
     with connection as client, ExitStack() as locks:
-        every = [locks.enter_context(prepare(variant)) for variant in variants]
+        every = [locks.enter_context(command.prepare(variant)) for variant in command.variants]
         if address := cluster.dashboard(client):
             terminal.write_line(f"dashboard: {address}")
         if not client.nthreads():
             terminal.write_line("no worker yet: waiting for the first")
         threads = options.threads or cluster.share_of_threads(client)
-        os.environ.update(
-            environment.thread_limits(threads)
-        )  # for what is computed here at the end
-        tasks = [task for plan in every for task in plan.tasks(store=str(store), threads=threads)]
+        os.environ.update(environment.thread_limits(threads))  # for what this process computes
+        tasks = [
+            task for plan in every for task in plan.tasks(store=str(command.store), threads=threads)
+        ]
         terminal.write_line(f"tasks: {len(tasks)}, threads of each: {threads}")
         with TaskTable(task.name for task in tasks) as show:
             outcomes = cluster.run(client, tasks, show=show)
@@ -123,6 +122,6 @@ def on_workers(
         for plan in every:
             if failure := plan.failure(outcomes):
                 failures.append(failure)
-            elif finish(plan, *plan.log(outcomes)):
+            elif command.finish(plan, *plan.log(outcomes)):
                 complete.append(plan)
     return complete, failures

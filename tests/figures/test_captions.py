@@ -12,6 +12,7 @@ share {{ share | percent(0) }} or {{ share | percent }}.'''
 alt = '''A curve.'''
 
 [fig-map]
+finding = '''{{ name | title }} images have one.'''
 caption = '''Map of {{ name }} images.'''
 alt = '''A map.'''
 
@@ -65,6 +66,7 @@ def test_figures_tables_and_sentences_are_displayed_with_their_texts(show, publi
     (_, _, first), (_, _, second), (_, _, table), (kind, sentence, _) = published
     assert first["alt"] == "A curve." and first["id"] == "fig-roc" and first["synthetic"] is True
     assert second["id"] == "fig-map-x" and second["synthetic"] is False
+    assert first["finding"] == "" and second["finding"] == "Normal images have one."
     assert table["formats"] == {"a": ".1f"} and table["synthetic"] is True
     assert (kind, sentence) == ("text", ("Many: 0.988.",))
 

@@ -43,7 +43,7 @@ def test_figure_displays_vector_raster_and_metadata(shown):
     output, caption = shown(publishing.figure, line(), **META, synthetic=False)
     assert output.data["image/svg+xml"].startswith("<?xml")
     assert set(output.data) == {"image/svg+xml", "image/png", "text/plain"}
-    assert output.metadata["cxr"] == {"kind": "figure", "width": 0.5} | META
+    assert output.metadata["cxr"] == {"kind": "figure", "width": 0.5, "title": "A line."} | META
     assert caption.metadata["cxr"]["kind"] == "caption"
     assert not plt.get_fignums()
 
@@ -55,6 +55,14 @@ def test_captions_state_that_images_are_synthetic(shown):
     frame = pd.DataFrame({"a": [1]})
     output, _ = shown(publishing.table, frame, id="tab-a", caption="One.", synthetic=True)
     assert output.metadata["cxr"]["caption"] == "SYNTHETIC PHANTOMS. One."
+
+
+def test_finding_stands_before_the_caption_and_not_in_the_title(shown):
+    options = META | {"finding": "It rises."}
+    output, _ = shown(publishing.figure, line(), **options, synthetic=True)
+    published = output.metadata["cxr"]
+    assert published["caption"] == "SYNTHETIC PHANTOMS. It rises. A line."
+    assert published["title"] == "A line."
 
 
 def test_figure_output_is_reproducible(shown):

@@ -109,6 +109,16 @@ def test_figures_and_tables_are_numbered_in_reading_order(notebooks, tmp_path):
     assert targets <= set(ids)
 
 
+def test_list_of_figures_names_what_is_drawn_and_not_the_finding(notebooks, tmp_path):
+    caption = "It rises by 3. A line over time; n = 2."
+    drawn = Figure("fig-z", SVG, None, caption, "A line", title="A line over time; n = 2.")
+    closing = [Prose("# Discussion"), drawn]
+    rendered = render(notebooks, front=front(), closing=closing, out=tmp_path / "out", pdf=False)
+    text = " ".join(page_of(rendered).text.split())
+    assert "Figure 3 A line over time" in text and "Figure 3 It rises" not in text
+    assert "Figure 3. It rises by 3. A line over time; n = 2." in text
+
+
 def test_code_streams_and_repeated_captions_are_left_out(notebooks, tmp_path):
     notebooks[0] = notebook(
         tmp_path,
