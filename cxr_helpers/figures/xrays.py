@@ -116,7 +116,7 @@ def overlays(
             for ax in (above, below):
                 ax.imshow(image, cmap="gray", vmin=0, vmax=255)
                 ax.set_visible(True)
-            _draw(below, heat, limit, signed=signed)
+            below.imshow(_coloured(heat, limit, signed=signed))
             for name, masks in regions.items():
                 if masks[i][j].any():
                     below.contour(masks[i][j], levels=[0.5], colors=REGIONS[name], linewidths=0.6)
@@ -192,7 +192,7 @@ def beside(
                 ax.set_visible(True)
                 ax.set_title(above[i][k], fontsize=TITLE, pad=2, parse_math=False)
                 if heat is not None:
-                    _draw(ax, heat, 1.0)
+                    ax.imshow(_coloured(heat, 1.0, signed=False))
         axes[i][0].set_ylabel(row_labels[i], fontsize=7)
     scale = ScalarMappable(Normalize(0, 1), "inferno")
     label = textwrap.fill(label, max(12, int(fig.get_figheight() / 0.09)))
@@ -220,30 +220,31 @@ def png(
     if heat is not None:
         heat = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(square))
         limit = float(np.abs(heat).max()) or 1.0
-        style = _style(signed, limit)
-        colours = mpl.colormaps[style["cmap"]](Normalize(style["vmin"], limit)(heat))[..., :3]
-        opacity = _opacity(heat, limit)[..., None]
-        mixed = (1 - opacity) * np.asarray(picture) + opacity * 255 * colours
+        colours = _coloured(heat, limit, signed=signed)
+        opacity = colours[..., 3:]
+        mixed = (1 - opacity) * np.asarray(picture) + opacity * 255 * colours[..., :3]
         picture = Image.fromarray(np.round(mixed).astype(np.uint8))
     with io.BytesIO() as file:
         picture.save(file, "PNG", compress_level=1)  # read once, by the browser beside it
         return file.getvalue()
 
 
-def _draw(ax, heat: np.ndarray, limit: float, *, signed: bool = False) -> None:
-    """Draw a heat map over an image, in ``LEVELS`` colours on each side of 0."""
-    heat = np.round(np.clip(heat / limit, -1, 1) * LEVELS) / LEVELS * limit
-    ax.imshow(heat, vmax=limit, alpha=_opacity(heat, limit), **_style(signed, limit))
+def _coloured(heat: np.ndarray, limit: float, *, signed: bool) -> np.ndarray:
+    """Return a heat map in ``LEVELS`` colours on each side of 0: RGBA, shape (m, m, 4), 0 to 1.
+
+    The image below shows through where the heat is near 0. The opacity is a part of the colours:
+    vector graphics embed images as they are, without an opacity for each pixel beside them.
+    """
+    levels = np.round(np.clip(heat / limit, -1, 1) * LEVELS) / LEVELS
+    style = _style(signed, 1.0)
+    colours = mpl.colormaps[style["cmap"]](Normalize(style["vmin"], 1.0)(levels))
+    colours[..., 3] = 0.15 + 0.6 * np.abs(levels)
+    return colours
 
 
 def _style(signed: bool, limit: float) -> dict:
     """Return colour map and lower end of a heat map."""
     return {"cmap": "RdBu_r", "vmin": -limit} if signed else {"cmap": "inferno", "vmin": 0}
-
-
-def _opacity(heat: np.ndarray, limit: float) -> np.ndarray:
-    """Return the opacity of a heat map: the image shows through where it is near 0."""
-    return 0.15 + 0.6 * np.clip(np.abs(heat) / limit, 0, 1)
 
 
 def mean_maps(

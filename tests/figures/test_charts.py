@@ -1,12 +1,15 @@
+import base64
 import io
+import re
 from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import colormaps
 from matplotlib import pyplot as plt
-from matplotlib.colors import to_hex
+from matplotlib.colors import Normalize, to_hex
 from PIL import Image
 from scipy import ndimage
 
@@ -196,8 +199,8 @@ def test_grid_draws_outlines_of_nonempty_masks():
     assert [len(ax.collections) for ax in axes] == [0, 1]
 
 
-@pytest.mark.parametrize(("signed", "low"), [(True, -2.0), (False, 0.0)])
-def test_overlays_share_one_colour_range(signed, low):
+@pytest.mark.parametrize(("signed", "low", "cmap"), [(True, -2, "RdBu_r"), (False, 0, "inferno")])
+def test_overlays_share_one_colour_range(signed, low, cmap):
     heats = [np.full((2, 8, 8), 1.0), np.full((1, 8, 8), -2.0)]
     fig = xrays.overlays(
         [IMAGES[:2], IMAGES[2:3]],
@@ -207,8 +210,26 @@ def test_overlays_share_one_colour_range(signed, low):
         label="heat",
         signed=signed,
     )
-    ranges = {ax.images[1].get_clim() for ax in axes_of(fig) if len(ax.images) == 2}
-    assert ranges == {(low, 2.0)}
+    maps = [ax.images[1].get_array()[0, 0] for ax in axes_of(fig) if len(ax.images) == 2]
+    for colour, heat in zip(maps, (1.0, 1.0, -2.0), strict=True):
+        expected = colormaps[cmap](Normalize(low, 2.0)(heat))[:3]
+        np.testing.assert_allclose(colour[:3], expected)
+        assert colour[3] == pytest.approx(0.15 + 0.3 * abs(heat))
+
+
+def test_image_shows_through_the_map_in_vector_graphics():
+    options = {"row_labels": ["a"], "titles": [["b"]], "label": "heat", "signed": True}
+    fig = xrays.overlays([IMAGES[:1]], [np.array([[[0.0] * 8] * 4 + [[1.0] * 8] * 4])], **options)
+    svg, _ = publishing.pictures(fig, id="fig-a")
+    encoded = publishing.EMBEDDED.findall(svg)
+    embedded = [
+        Image.open(io.BytesIO(base64.b64decode(image))).convert("RGBA") for image in encoded
+    ]
+    (heat,) = [i for i in embedded if i.size == (8, 8) and i.getchannel("A").getextrema()[0] < 255]
+    opacity = np.asarray(heat.getchannel("A"))
+    assert set(opacity[:4].ravel()) == {38} and set(opacity[4:].ravel()) == {191}  # 0.15, 0.75
+    images = re.findall("<image.*?/>", svg, re.DOTALL)
+    assert len(images) >= 3  # above, below, and the map over the one below
 
 
 def similarity(one, other):
