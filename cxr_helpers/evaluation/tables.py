@@ -85,9 +85,9 @@ def with_interval(
     interval = ""
     if not np.isnan(low):
         low, high = np.floor(round(100 * low, 6)) / 100, np.ceil(round(100 * high, 6)) / 100
-        interval = f" [{low:.2f},\N{NO-BREAK SPACE}{high:.2f}]"
+        interval = f" [{low:z.2f},\N{NO-BREAK SPACE}{high:z.2f}]"  # z: no minus before 0
     images = "" if np.isnan(n) else f" (n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{n:.0f})"
-    return f"{value:.3f}{interval}{images}"
+    return f"{value:z.3f}{interval}{images}"
 
 
 def intervals(frame: pd.DataFrame) -> list[str]:
