@@ -14,11 +14,11 @@ from functools import lru_cache
 
 import keras
 import numpy as np
-import tensorflow as tf
 from scipy import special
 
 from cxr_helpers.explain.explained import Explained, log_odds
 from cxr_helpers.explain.occlusion import corners, mean_fall, occlusion_map
+from cxr_helpers.models import tracing
 
 PARTS = 256  # parts of an image at once: they are small
 RING = 2  # pixels around a patch from which it is filled
@@ -173,9 +173,9 @@ class Splice:
         logits = keras.ops.matmul(flow, last.kernel) + last.bias
         rest = keras.Model(features, log_odds(logits))
         return cls(
-            _function(_chain(first, explained.size)),
-            _function(_chain(first, side)),
-            _function(rest),
+            tracing.inference(_chain(first, explained.size)),
+            tracing.inference(_chain(first, side)),
+            tracing.inference(rest),
             places,
             patch,
             step,
@@ -226,8 +226,3 @@ def _chain(layers: list[keras.Layer], side: int) -> keras.Model:
     for layer in layers:
         flow = layer(flow)
     return keras.Model(images, flow)
-
-
-def _function(model: keras.Model) -> Callable:
-    signature = [tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32)]
-    return tf.function(lambda x: model(x, training=False), input_signature=signature)

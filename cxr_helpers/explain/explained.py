@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from cxr_helpers.data import decoding
 from cxr_helpers.explain import gradcam
+from cxr_helpers.models import tracing
 
 BATCH = 32  # images at once: more of them no longer fit a processor's cache
 
@@ -49,27 +50,26 @@ class Explained:
         self.standardises = "standardise" in names
         self.input = model.get_layer("standardise").output if self.standardises else model.inputs[0]
         if self.standardises:
-            self._first = _compiled(keras.Model(model.inputs, self.input), self.size)
+            self._first = tracing.inference(keras.Model(model.inputs, self.input))
         self.log_odds = log_odds(gradcam.logits(model))
         features = model.get_layer(feature_map).output
         self._both = keras.Model(self.input, [features, self.log_odds])
-        self._score = _compiled(keras.Model(self.input, self.log_odds), self.size)
+        self._score = tracing.inference(keras.Model(self.input, self.log_odds))
 
-        @tf.function(input_signature=[_signature(self.size)])
-        def gradient(batch):
+        def gradient(batch: tf.Tensor) -> tf.Tensor:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(batch)
                 _, score = self._both(batch, training=False)
             return tape.gradient(score, batch)
 
-        @tf.function(input_signature=[_signature(self.size)])
-        def features_and_gradient(batch):
+        def features_and_gradient(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(batch)
                 features, score = self._both(batch, training=False)
             return features, tape.gradient(score, features)
 
-        self._gradient, self._features = gradient, features_and_gradient
+        self._gradient = tracing.traced(gradient)
+        self._features = tracing.traced(features_and_gradient)
 
     def prepare(self, images: np.ndarray) -> np.ndarray:
         """Return what the network is explained on.
@@ -123,15 +123,6 @@ def log_odds(logits: keras.KerasTensor) -> keras.KerasTensor:
     if logits.shape[-1] == 1:
         return logits[:, 0]
     return keras.ops.logsumexp(logits[:, 1:], axis=1) - logits[:, 0]
-
-
-def _signature(size: int) -> tf.TensorSpec:
-    return tf.TensorSpec((None, size, size, 1), tf.float32)
-
-
-def _compiled(model: keras.Model, size: int) -> Callable:
-    """Return a network as a function that is traced once for any number of images."""
-    return tf.function(lambda x: model(x, training=False), input_signature=[_signature(size)])
 
 
 def _batches(prepared: np.ndarray) -> Iterator[np.ndarray]:

@@ -15,7 +15,7 @@ from cxr_helpers.data import dataset, decoding
 from cxr_helpers.evaluation import bootstrap, metrics
 from cxr_helpers.explain import attributions, covering
 from cxr_helpers.explain.explained import Explained, explained_by
-from cxr_helpers.models import architectures
+from cxr_helpers.models import architectures, tracing
 from cxr_helpers.phantoms import rendering
 from cxr_helpers.pipeline import classifiers
 from cxr_helpers.pipeline.classifiers import Classifier
@@ -75,13 +75,12 @@ class Network:
     """
 
     def __init__(self, classifier: Classifier, train: np.ndarray) -> None:
-        model, size = classifier.model, classifier.size
+        model = classifier.model
         self.classifier = classifier
         self._train = _unit(train) if classifier.mirrored else train
         vector = model.get_layer(architectures.EMBEDDING).output
         both = tf.keras.Model(model.inputs, [vector, model.outputs[0]])
-        signature = [tf.TensorSpec((None, size, size, 1), tf.float32)]  # traced once
-        self._forward = tf.function(lambda x: both(x, training=False), input_signature=signature)
+        self._forward = tracing.inference(both)
 
     def at_size(self, image: np.ndarray) -> np.ndarray:
         """Return an image as the network sees it: ndarray of uint8, shape (size, size)."""

@@ -11,6 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from cxr_helpers.models import tracing
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -63,7 +65,7 @@ class Augmentation:
             shift = (self.shift, self.shift)
             layers[2] = keras.layers.RandomTranslation(*shift, seed=0, dtype="float32", **black)
         network = keras.Sequential(list(layers.values()) or [keras.layers.Identity()])
-        change = tf.function(lambda images: network(images, training=True), reduce_retracing=True)
+        change = tracing.traced(lambda images: network(images, training=True))
         return layers, change
 
 
@@ -72,7 +74,7 @@ class _Stateless:
 
     @functools.cache  # noqa: B019 - equal settings share it: there are few, and every epoch draws
     def _compiled(self) -> Callable:
-        return tf.function(self._change, reduce_retracing=True)
+        return tracing.traced(self._change)
 
 
 @dataclass(frozen=True)

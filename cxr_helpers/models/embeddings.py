@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from cxr_helpers.models import training
+from cxr_helpers.models import tracing, training
 
 
 def embed(
@@ -57,12 +57,11 @@ def embed(
                 pooling = keras.layers.AveragePooling2D(step, padding="same", name=f"{name}_pooled")
                 output = pooling(output)
         outputs.append(keras.layers.Flatten(dtype="float32", name=f"{name}_vector")(output))
-    network = keras.Model(model.inputs, outputs)
+    infer = tracing.inference(keras.Model(model.inputs, outputs))
     n, start = len(images) if rows is None else len(rows), 0
     vectors: dict[str, np.ndarray] = {}
     for batch, _ in training.batches(images, batch_size=batch_size, order=rows):
-        outputs = network.predict_on_batch(batch)
-        for name, values in zip(layers, outputs if len(layers) > 1 else [outputs], strict=True):
+        for name, values in zip(layers, keras.tree.flatten(infer(batch)), strict=True):
             if name not in vectors:
                 vectors[name] = np.empty((n, values.shape[1]), np.float32)
             vectors[name][start : start + len(batch)] = values

@@ -66,6 +66,7 @@ def fit(
     sampling_weights: np.ndarray | None = None,
     validation: tuple[np.ndarray, np.ndarray] | None = None,
     augmentation: object | None = None,
+    compiled: bool = False,
     log: Callable[[str], None] | None = None,
     checkpoint: Callable[[str], Path] | None = None,
 ) -> pd.DataFrame:
@@ -86,6 +87,8 @@ def fit(
         As for ``training.fit``.
     augmentation : optional
         Instead of the recipe's crops, as for ``training.fit``.
+    compiled : bool
+        Whether an earlier call with as many images compiled the model, see ``training.restart``.
 
     Raises
     ------
@@ -93,16 +96,17 @@ def fit(
         As ``training.fit`` does.
     """
     steps = -(-len(images) // recipe.batch_size)
-    model.compile(
-        training.adamw(
-            steps=recipe.epochs * steps,
-            warmup=recipe.warmup * steps,
-            learning_rate=recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
-        ),
-        keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
-        metrics=["accuracy"],
-    )
+    if not compiled:
+        model.compile(
+            training.adamw(
+                steps=recipe.epochs * steps,
+                warmup=recipe.warmup * steps,
+                learning_rate=recipe.learning_rate,
+                weight_decay=recipe.weight_decay,
+            ),
+            keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
+            metrics=["accuracy"],
+        )
     return training.fit(
         model,
         images,

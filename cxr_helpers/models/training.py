@@ -18,7 +18,7 @@ import pandas as pd
 import tensorflow as tf
 
 from cxr_helpers.models import augmentation as aug
-from cxr_helpers.models import checkpoints
+from cxr_helpers.models import checkpoints, tracing
 from cxr_helpers.models.augmentation import Augmentation, StrongAugmentation
 from cxr_helpers.system import accelerators, digests, environment
 
@@ -67,7 +67,8 @@ def batches(
 def predict(model: keras.Model, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
     """Return a model's predictions for 8-bit images, shape (n, ...), computed in batches."""
     feed = batches(images, batch_size=batch_size)
-    return np.concatenate([model.predict_on_batch(batch) for batch, _ in feed])
+    infer = tracing.inference_of(model)
+    return np.concatenate([infer(batch).numpy() for batch, _ in feed])
 
 
 def adamw(
@@ -264,26 +265,11 @@ def _steps(model: keras.Model) -> tuple[Callable, Callable]:
     if optimizer is not model.optimizer:
         alive = weakref.ref(model)  # the dictionary must not keep its own keys
         steps = [
-            _compiled(lambda batch, name=name: getattr(alive(), name)(batch))
+            tracing.traced(lambda *batch, name=name: getattr(alive(), name)(batch))
             for name in ("train_step", "test_step")
         ]
         _COMPILED[model] = (model.optimizer, *steps)
     return tuple(steps)
-
-
-def _compiled(step: Callable) -> Callable:
-    """Compile a step of a model once for batches of any number of images.
-
-    The last batch of an epoch is smaller: TensorFlow would compile the step again for it, which
-    takes seconds.
-    """
-    function = tf.function(lambda *batch: step(batch), autograph=False)
-
-    def run(*batch: tf.Tensor) -> None:
-        open_ = (tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype) for tensor in batch)
-        function.get_concrete_function(*open_)(*batch)
-
-    return run
 
 
 def _order(n: int, sampling_weights: np.ndarray | None, *, rng: np.random.Generator) -> np.ndarray:

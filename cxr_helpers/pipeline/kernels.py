@@ -97,8 +97,7 @@ def this_interpreter(
             "MPLBACKEND": os.environ.get("MPLBACKEND")
             or "module://matplotlib_inline.backend_inline",
             "PYTHONPATH": os.pathsep.join(paths),
-            "TF_CPP_MIN_LOG_LEVEL": "2",
-            accelerators.GROWTH: os.environ.get(accelerators.GROWTH, "true"),
+            **accelerators.before_import(),
         }
         command = [sys.executable, "-c", _LAUNCH, "-f", "{connection_file}"]
         spec = KernelSpec(argv=command, display_name="Python 3", language="python", env=environment)

@@ -97,12 +97,16 @@ def predictions(
     )
     add(STEPS[0], lambda images: training.predict(published, images)[:, 0])
     one_hot = keras.utils.to_categorical(labels, 2)
+    keras.utils.set_random_seed(seed)
+    ours = architectures.residual_cnn(None, widths=WIDTHS, classes=2)
+    initial = keras.models.clone_model(ours)
+    initial.set_weights(ours.get_weights())
     for step, images, augmentation in (
         (STEPS[1], decoding.resize(train, CROPS), StrongAugmentation()),
         (STEPS[2], train, None),
     ):
-        keras.utils.set_random_seed(seed)
-        ours = architectures.residual_cnn(None, widths=WIDTHS, classes=2)
+        if again := step != STEPS[1]:
+            training.restart(ours, like=initial)
         recipes.fit(
             ours,
             images,
@@ -110,8 +114,9 @@ def predictions(
             recipe,
             sampling_weights=balanced(labels),
             augmentation=augmentation,
+            compiled=again,
             **common,
         )
-        add(step, lambda x, m=ours: training.predict(m, decoding.resize(x, CROPS))[:, 1])
+        add(step, lambda x: training.predict(ours, decoding.resize(x, CROPS))[:, 1])
     add(STEPS[3], lambda images: recipes.predict(ours, decoding.resize(images, LARGER))[:, 1])
     return pd.concat(table, ignore_index=True)

@@ -70,6 +70,7 @@ def machine() -> dict[str, object]:
         "threads": int(os.environ.get("OMP_NUM_THREADS") or threads()),
         "device": accelerators.device(),
         "deterministic": accelerators.is_deterministic(),
+        "onednn": accelerators.has_onednn(),
     }
 
 

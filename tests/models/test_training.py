@@ -70,7 +70,7 @@ def test_restarted_model_trains_like_a_new_one_with_the_step_compiled_before(
     new, again = network(seed=2), network(seed=1)
     curves = train(new, images, bright)
     train(again, images, bright, epochs=1)
-    monkeypatch.setattr(training, "_compiled", None)
+    monkeypatch.setattr(training.tracing, "traced", None)
     training.restart(again, like=network(seed=2))
     pd.testing.assert_frame_equal(train(again, images, bright), curves)
     for one, other in zip(new.variables, again.variables, strict=True):

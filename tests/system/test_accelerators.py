@@ -160,23 +160,50 @@ def test_nothing_breaks_where_one_of_them_is_missing(installed, versions):
 # --- keys, determinism, memory ---
 
 
-def test_key_of_the_cpu_is_empty_and_others_differ(tensorflow_gpu, monkeypatch):
+def test_key_names_what_differs_from_the_plain_cpu(tensorflow_gpu, monkeypatch):
+    monkeypatch.setenv(accelerators.ONEDNN, "0")
     keys = [accelerators.key()]
     for name in ("Tesla T4", "NVIDIA L4"):
         tensorflow_gpu(name)
         keys.append(accelerators.key())
-    monkeypatch.setenv(accelerators.NONDETERMINISTIC, "1")
-    keys.append(accelerators.key())
+    for variable in (accelerators.NONDETERMINISTIC, accelerators.ONEDNN):
+        monkeypatch.setenv(variable, "1")
+        keys.append(accelerators.key())
     assert keys == [
         [],
         ["Tesla T4"],
         ["NVIDIA L4"],
         ["NVIDIA L4", accelerators.NONDETERMINISTIC],
+        ["NVIDIA L4", accelerators.ONEDNN, accelerators.NONDETERMINISTIC],
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "before", "after"), [(None, True, False), ("0", False, False), ("1", True, True)]
+)
+def test_onednn_is_on_where_a_process_of_ours_will_or_did_ask_for_it(
+    monkeypatch, value, before, after
+):
+    """TensorFlow reads the variable when it is imported: a notebook may have been too late."""
+    monkeypatch.delenv(accelerators.ONEDNN, raising=False)
+    if value:
+        monkeypatch.setenv(accelerators.ONEDNN, value)
+    for imported, expected in ((None, before), (accelerators, after)):
+        monkeypatch.setattr(accelerators, "_imported", lambda found=imported: found)
+        assert accelerators.has_onednn() == expected
+
+
+def test_a_new_process_keeps_what_the_user_has_decided(monkeypatch):
+    for name, default in accelerators.before_import().items():
+        monkeypatch.setenv(name, "user's")
+        assert accelerators.before_import()[name] == "user's"
+        monkeypatch.delenv(name)
+        assert accelerators.before_import()[name] != "user's" and default
 
 
 def test_key_does_not_start_tensorflow(before_import, card, monkeypatch):
     monkeypatch.setattr(accelerators, "_asked", lambda: pytest.fail("TensorFlow was started"))
+    monkeypatch.setenv(accelerators.ONEDNN, "0")
     assert accelerators.key() == []
 
 

@@ -31,7 +31,7 @@ def test_machine_names_processor_cores_and_threads(monkeypatch, threads):
     if threads:
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
     found = environment.machine()
-    expected = {"system", "processor", "cores", "threads", "device", "deterministic"}
+    expected = {"system", "processor", "cores", "threads", "device", "deterministic", "onednn"}
     assert set(found) == expected
     assert found["device"] == accelerators.device() and found["deterministic"] is True
     assert found["cores"] == os.cpu_count() and found["processor"]

@@ -1,0 +1,50 @@
+"""TensorFlow functions that are traced once.
+
+For small networks and few images, tracing takes longer than the computation.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+import keras
+import tensorflow as tf
+
+
+def traced(function: Callable) -> Callable:
+    """Return a function that is traced once for batches of any number of images.
+
+    By itself, ``tf.function`` is traced again for the last, smaller batch. Functions of Keras need no
+    AutoGraph, in which most of the time goes.
+
+    Parameters
+    ----------
+    function : callable
+        Of arrays or tensors. Of those with two axes or more, the first is that of the images.
+    """
+    compiled = tf.function(lambda *args: function(*args), autograph=False)
+
+    def run(*args: tf.Tensor) -> object:
+        shapes = ((None, *x.shape[1:]) if len(x.shape) > 1 else x.shape for x in args)
+        specs = (tf.TensorSpec(shape, x.dtype) for shape, x in zip(shapes, args, strict=True))
+        return compiled.get_concrete_function(*specs)(*args)
+
+    return run
+
+
+def inference(model: keras.Model) -> Callable:
+    """Return a network, without dropout and the like, as a traced function."""
+    return traced(lambda images: model(images, training=False))
+
+
+_INFERENCE: WeakKeyDictionary[keras.Model, Callable] = WeakKeyDictionary()
+
+
+def inference_of(model: keras.Model) -> Callable:
+    """Return ``inference(model)``, of one network always the same; weights set later are used."""
+    if model not in _INFERENCE:
+        alive = weakref.ref(model)  # the dictionary must not keep its own keys
+        _INFERENCE[model] = traced(lambda images: alive()(images, training=False))
+    return _INFERENCE[model]
