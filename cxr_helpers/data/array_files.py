@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +17,7 @@ from typing import BinaryIO
 import numpy as np
 
 PART = 2**24  # bytes that are copied at a time
+IN_MEMORY = 2**30  # bytes of an array that is gathered in memory, not in a file
 
 
 @contextmanager
@@ -77,6 +79,36 @@ def save_rows(path: Path, array: np.ndarray, rows: np.ndarray) -> None:
         for start in range(0, len(rows), step):
             file.write(np.ascontiguousarray(array[rows[start : start + step]]).data)
             release(array)
+
+
+def gathered(
+    blocks: Iterable[np.ndarray], shape: tuple[int, ...], dtype: type, *, folder: Path
+) -> np.ndarray:
+    """Return blocks of rows as one array.
+
+    Parameters
+    ----------
+    blocks : iterable of ndarray, shape (m, ...)
+        The rows in their order.
+    shape : tuple of int
+    dtype : type
+    folder : Path
+        Of the temporary file that holds more than ``IN_MEMORY`` bytes, memory-mapped for reading. It
+        ends with the array.
+
+    Raises
+    ------
+    OSError
+        If the disk is full.
+    """
+    if int(np.prod(shape)) * np.dtype(dtype).itemsize <= IN_MEMORY:
+        return np.concatenate([np.empty((0, *shape[1:]), dtype), *blocks])
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, dtype).data)
+        file.flush()
+        return np.memmap(file, dtype, "r", shape=shape)
 
 
 def parts(array: np.ndarray) -> Iterator[slice]:

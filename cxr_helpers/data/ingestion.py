@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -247,7 +248,7 @@ def _assigned(files: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
     return index, test_from_train
 
 
-def as_test(source: ImageSet, earlier: Dataset) -> ImageSet:
+def as_test(source: ImageSet, earlier: Dataset, *, cache_dir: str | Path) -> ImageSet:
     """Return new test images with the training and validation images of an earlier run.
 
     Parameters
@@ -256,6 +257,8 @@ def as_test(source: ImageSet, earlier: Dataset) -> ImageSet:
         Its test images are used; where it had none, or is phantoms, all its images.
     earlier : Dataset
         Its images of train and both validation splits are kept, in their splits.
+    cache_dir : path
+        For a temporary file, where they are too many for the memory.
 
     Raises
     ------
@@ -270,23 +273,35 @@ def as_test(source: ImageSet, earlier: Dataset) -> ImageSet:
     new = np.full(len(source.index), True)
     if not (source.test_from_train or source.synthetic):
         new = (source.index["split"] == "test").to_numpy()
-    detail = None
     kept = [earlier[name] for name in SPLITS if name != "test" and len(earlier[name])]
     index = pd.concat([*(part.index for part in kept), source.index[new].assign(split="test")])
-    if size := earlier.facts.get("detail_size"):
-        larger = (source.images if source.detail is None else source.detail)[new]
-        larger = larger if larger.shape[1] == size else decoding.resize(larger, size)
-        detail = np.concatenate([*(part.detail for part in kept), larger])
+
+    def joined(old: list[np.ndarray], images: np.ndarray) -> np.ndarray:
+        side, blocks = old[0].shape[1], itertools.chain(*map(_blocks, old), _blocks(images, new))
+        resized = (b if b.shape[1] == side else decoding.resize(b, side) for b in blocks)
+        shape = (len(index), side, side)
+        return array_files.gathered(resized, shape, np.uint8, folder=Path(cache_dir))
+
+    detail = None
+    if earlier.facts.get("detail_size"):
+        larger = source.images if source.detail is None else source.detail
+        detail = joined([part.detail for part in kept], larger)
     return replace(
         source,
         name=f"{source.name}, scored by the models of {earlier.facts['name']}",
         synthetic=source.synthetic or earlier.synthetic,
-        images=np.concatenate([*(part.images for part in kept), source.images[new]]),
+        images=joined([part.images for part in kept], source.images),
         detail=detail,
         index=index.reset_index(drop=True),
         truth={},
         test_from_train=False,
     )
+
+
+def _blocks(images: np.ndarray, chosen: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Yield images, or the chosen ones, a part at a time."""
+    for part in array_files.parts(images):
+        yield images[part] if chosen is None else images[part][chosen[part]]
 
 
 def _digest(images: np.ndarray) -> str:

@@ -33,6 +33,18 @@ def test_no_more_than_a_part_is_copied(monkeypatch):
     assert array_files.part(IMAGES.astype(float)) == 1
 
 
+@pytest.mark.parametrize("in_memory", [IMAGES.nbytes, IMAGES.nbytes - 1])
+def test_gathered_blocks_are_one_array_and_leave_no_file(tmp_path, monkeypatch, in_memory):
+    monkeypatch.setattr(array_files, "IN_MEMORY", in_memory)
+    blocks = (IMAGES[:4, ::-1], IMAGES[4:4], IMAGES[4:])
+    found = array_files.gathered(blocks, IMAGES.shape, np.uint8, folder=tmp_path / "new")
+    assert np.array_equal(found, np.concatenate(blocks)) and found.dtype == np.uint8
+    assert isinstance(found, np.memmap) == (in_memory < IMAGES.nbytes)
+    assert list(tmp_path.glob("*/*")) == []
+    array_files.release(found)
+    assert np.array_equal(found, np.concatenate(blocks))
+
+
 @pytest.mark.parametrize("n", [0, 1, 9, 12])
 def test_appended_rows_are_what_numpy_writes(tmp_path, n):
     with array_files.appending(tmp_path / "a.npy", (12, 5, 4), np.uint8) as append:

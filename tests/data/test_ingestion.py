@@ -32,8 +32,8 @@ def new(*splits, size=8, **changes):
     )
 
 
-def test_only_test_images_are_replaced(earlier):
-    combined = ingestion.as_test(new("train", "test", "test"), earlier)
+def test_only_test_images_are_replaced(earlier, tmp_path):
+    combined = ingestion.as_test(new("train", "test", "test"), earlier, cache_dir=tmp_path)
     assert combined.index["file"].tolist() == [*(f"old {i}" for i in range(6)), "new 1", "new 2"]
     assert combined.index["split"].tolist() == [
         *("train", "train", "validation", "validation", "contiguous", "contiguous"),
@@ -45,19 +45,23 @@ def test_only_test_images_are_replaced(earlier):
 
 
 @pytest.mark.parametrize("change", ["test_from_train", "synthetic"])
-def test_all_images_become_test_images_without_a_published_test_set(earlier, change):
-    combined = ingestion.as_test(new("train", "test", **{change: True}), earlier)
+def test_all_images_become_test_images_without_a_published_test_set(earlier, change, tmp_path):
+    combined = ingestion.as_test(
+        new("train", "test", **{change: True}), earlier, cache_dir=tmp_path
+    )
     assert combined.index["file"].tolist()[6:] == ["new 0", "new 1"]
     assert (combined.index["split"][6:] == "test").all() and not combined.test_from_train
     assert combined.synthetic == (change == "synthetic")
 
 
-def test_images_of_another_size_are_refused(earlier):
+def test_images_of_another_size_are_refused(earlier, tmp_path):
     with pytest.raises(DataError, match="16 pixels cannot be scored by models of 8"):
-        ingestion.as_test(new("test", size=16), earlier)
+        ingestion.as_test(new("test", size=16), earlier, cache_dir=tmp_path)
 
 
-def test_detail_is_kept_at_the_size_of_the_earlier_run(tmp_path):
+@pytest.mark.parametrize("in_memory", [2**30, 0])
+def test_detail_is_kept_at_the_size_of_the_earlier_run(tmp_path, monkeypatch, in_memory):
+    monkeypatch.setattr(ingestion.array_files, "IN_MEMORY", in_memory)
     index = pd.DataFrame({"split": np.repeat(dataset.SPLITS, 2), "class_name": "normal"})
     index["file"], index["group"] = [f"old {i}" for i in range(len(index))], "normal 1"
     images, facts = np.ones((8, 8, 8), np.uint8), {"name": "old images", "synthetic": False}
@@ -66,9 +70,11 @@ def test_detail_is_kept_at_the_size_of_the_earlier_run(tmp_path):
     earlier = dataset.save(stage, images, index, facts, detail=detail)
     larger = np.full((2, 20, 20), 2, np.uint8)
     for source in (new("test", "test"), new("test", "test", detail=larger)):
-        combined = ingestion.as_test(source, earlier)
+        combined = ingestion.as_test(source, earlier, cache_dir=tmp_path)
         assert combined.detail.shape == (8, 12, 12)
         assert combined.detail[:, 0, 0].tolist() == [1] * 6 + [2, 2]
+        assert combined.images[:, 0, 0].tolist() == [1] * 6 + [2, 2]
+        assert isinstance(combined.images, np.memmap) == (in_memory == 0)
 
 
 def test_images_are_decoded_once_for_both_sizes(tmp_path):
