@@ -62,6 +62,13 @@ def test_dead_kernel_points_to_memory(tmp_path):
     assert "lack of memory" in str(error) and "01_data.ipynb" in str(error)
 
 
+@pytest.mark.parametrize("fault", ["import os; os.kill(os.getpid(), 9)", "1 / 0"])
+def test_cells_before_a_fault_are_kept_with_their_output(tmp_path, fault):
+    failure(tmp_path, "print('so far')", fault)
+    (copy,) = tmp_path.rglob("01_data.failed.ipynb")
+    assert "so far" in str([cell.get("outputs") for cell in nbformat.read(copy, 4).cells])
+
+
 def test_endless_cell_is_stopped(tmp_path):
     error = failure(tmp_path, "while True: pass", "stage.finish()", timeout=1)
     assert "longer than 1 s (--timeout)" in str(error)
