@@ -12,10 +12,10 @@ nothing was fitted to patients, and no result on phantoms applies to them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import cache, lru_cache, partial
 from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
@@ -27,6 +27,7 @@ from cxr_helpers.system import environment
 SHARES = MappingProxyType({"normal": 0.375, "bacterial": 0.385, "viral": 0.24})
 SPLITS = MappingProxyType({"train": 0.73, "test": 0.27})
 SIZES = (32, 512)
+REMEMBERED = 2**26  # bytes of attenuation maps that are kept
 _DRAWN = 128  # smaller images are drawn at this size or above, then averaged down
 
 # What varies from image to image, independently of the class: uniform between the two values.
@@ -297,10 +298,53 @@ def _image(
     Build and vessels are drawn from a random stream of the patient, all else from streams of the
     image, one for each purpose: an option that changes one draw leaves the others as they are.
     """
+    block = -(-_DRAWN // size)
+    body = _bodies(size * block)(
+        *(i, name, patient, size, seed, lesion_contrast, lesion or name, severity)
+    )
+    marking, grain = (np.random.default_rng([seed, 2, i, stream]) for stream in (1, 4))
+    level = None if marker == "as drawn" else marker
+    letter, box = acquisition.marker(
+        size, block, name != "normal", marker_bias, marking, level=level
+    )
+    letter = letter if marker is not None else np.zeros_like(letter)
+    image = acquisition.expose(body.attenuation, letter, body.technique, grain)
+    facts = {"severity": body.severity, **box}
+    pixels = np.round(255 * _reduced(image, block)).astype(np.uint8)
+    return pixels, body.lesion_mask, body.lung_mask, facts
+
+
+@dataclass(frozen=True)
+class _Body:
+    """What of an image does not depend on its marker; shared between images, never changed."""
+
+    attenuation: np.ndarray
+    lesion_mask: np.ndarray
+    lung_mask: np.ndarray
+    severity: float
+    technique: SimpleNamespace
+
+
+@cache
+def _bodies(drawn: int) -> Callable[..., _Body]:
+    """Return ``_draw_body`` that remembers the last ones: images drawn again with another marker."""
+    return lru_cache(maxsize=max(1, REMEMBERED // (4 * drawn**2)))(_draw_body)
+
+
+def _draw_body(
+    i: int,
+    name: str,
+    patient: int,
+    size: int,
+    seed: int,
+    lesion_contrast: float,
+    lesion: str,
+    severity: float | None,
+) -> _Body:
     person = np.random.default_rng([seed, 1, [*SHARES].index(name), patient])
     build = anatomy.habitus(person)
-    setting, marking, lesions_stream, texture, grain = (
-        np.random.default_rng([seed, 2, i, stream]) for stream in range(5)
+    setting, lesions_stream, texture = (
+        np.random.default_rng([seed, 2, i, stream]) for stream in (0, 2, 3)
     )
     technique = SimpleNamespace(
         **{k: float(setting.uniform(*ends)) for k, ends in TECHNIQUE.items()}
@@ -315,7 +359,7 @@ def _image(
     tree = sum(drawn_lines(*calibre) for calibre in vessels.vessels(person, build))
     septa = drawn_lines(*vessels.reticulum(texture, lines=260, reach=0.22))
 
-    dense, interstitial, own = lesions.lesion(x, y, lesion or name, build, lesions_stream)
+    dense, interstitial, own = lesions.lesion(x, y, lesion, build, lesions_stream)
     severity = own if severity is None else severity
     extent = np.maximum(dense, interstitial)
     dense, interstitial = (severity * lesion_contrast * m for m in (dense, interstitial))
@@ -337,16 +381,9 @@ def _image(
     soft = soft - max(technique.gas, 0) * anatomy.step(1 - gas, 0.35)
     attenuation = soft + anatomy.bones(x, y, build, technique.arm) + chest
 
-    level = None if marker == "as drawn" else marker
-    letter, box = acquisition.marker(
-        size, block, name != "normal", marker_bias, marking, level=level
-    )
-    letter = letter if marker is not None else np.zeros_like(letter)
-    image = acquisition.expose(attenuation, letter, technique, grain)
     mask = (extent > 0.4) & (air > 0.5)
     masks = (_reduced(m.astype(np.float32), block) > 0.5 for m in (mask, air > 0.5))
-    facts = {"severity": severity, **box}
-    return np.round(255 * _reduced(image, block)).astype(np.uint8), *masks, facts
+    return _Body(attenuation, *masks, severity, technique)
 
 
 def _coordinates(size: int, technique: SimpleNamespace) -> tuple[np.ndarray, np.ndarray]:

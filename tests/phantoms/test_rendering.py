@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cxr_helpers.phantoms import rendering
 from cxr_helpers.phantoms.rendering import SHARES, redraw, render
 
 BOX = ["marker_x0", "marker_y0", "marker_x1", "marker_y1"]
@@ -233,6 +234,18 @@ def test_redrawn_marker_changes_nothing_but_the_marker(first):
     assert (high != without).any(axis=(1, 2)).all()
     rows = [np.argwhere(h != w)[:, 0].max() for h, w in zip(high, without, strict=True)]
     assert max(rows) < 48 / 3  # at the top
+
+
+def test_body_is_drawn_once_for_all_markers_and_anew_for_another_lesion(first, monkeypatch):
+    drawn, draw = [], rendering._draw_body
+    monkeypatch.setattr(rendering, "_draw_body", lambda *key: (drawn.append(key), draw(*key))[1])
+    rendering._bodies.cache_clear()
+    for changes in ({}, {"marker": None}, {"marker": 0.2}):
+        redraw(first.index, n=12, size=48, seed=4, changes=changes)
+    assert len(drawn) == len(set(drawn)) == 12
+    redraw(first.index, n=12, size=48, seed=4, changes={"severity": 0.0})
+    assert len(drawn) == 24
+    rendering._bodies.cache_clear()
 
 
 def test_lesion_of_another_class_appears_in_a_normal_image(first):
