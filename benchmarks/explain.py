@@ -13,10 +13,13 @@ are timed with that library's occlusion on the published binary network.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as in the kernels of a run
 
 import keras
 import numpy as np
