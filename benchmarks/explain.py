@@ -19,7 +19,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as in the kernels of a run
+from cxr_helpers.system import accelerators
+
+os.environ.update(accelerators.before_import())  # as in the kernels of a run
 
 import keras
 import numpy as np

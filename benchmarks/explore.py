@@ -14,7 +14,9 @@ import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as in the kernels of a run
+from cxr_helpers.system import accelerators
+
+os.environ.update(accelerators.before_import())  # as in the kernels of a run
 
 import numpy as np
 

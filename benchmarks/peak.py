@@ -15,7 +15,9 @@ import argparse
 import os
 import time
 
-os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "1"}
+from cxr_helpers.system import accelerators
+
+os.environ.update(accelerators.before_import())  # as in the kernels of a run
 
 import keras
 import numpy as np

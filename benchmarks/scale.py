@@ -32,7 +32,9 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "1"}
+from cxr_helpers.system import accelerators
+
+os.environ.update(accelerators.before_import())  # as in the kernels of a run
 TRAINED = 24_000  # images: with more, the step that trains is left out
 STATUS = Path("/proc/self/status")  # Linux
 

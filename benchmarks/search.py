@@ -21,7 +21,9 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "1"}
+from cxr_helpers.system import accelerators
+
+os.environ.update(accelerators.before_import())  # as in the kernels of a run
 
 import keras
 import numpy as np

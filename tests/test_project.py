@@ -36,6 +36,7 @@ NEED_TENSORFLOW = {
     "models.embeddings",
     "models.pretrained",
     "models.recipes",
+    "models.tracing",
     "models.training",
     "shortcuts.ablation",
     "shortcuts.border",
