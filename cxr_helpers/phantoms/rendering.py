@@ -341,6 +341,7 @@ def _draw_body(
     lesion: str,
     severity: float | None,
 ) -> _Body:
+    """Draw what of image ``i`` does not depend on its marker; parameters as for ``_image``."""
     person = np.random.default_rng([seed, 1, [*SHARES].index(name), patient])
     build = anatomy.habitus(person)
     setting, lesions_stream, texture = (

@@ -27,7 +27,7 @@ logging.getLogger("papermill").propagate = False
 class _SavedOnce(engines.NBClientEngine):
     """papermill's engine without a copy of the notebook on disk before and after each cell.
 
-    These took a third of the runner's time; the one at the end, or after a fault, remains.
+    These took a fifth of the runner's own time; the one at the end, or after a fault, remains.
     """
 
     NAME = "cxr-saved-once"
