@@ -69,7 +69,7 @@ def _filled(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
     down, across = (
         _between(half, length) for half, length in zip(halves, (height, width), strict=True)
     )
-    fine = np.einsum("nij,yi,xj->nyx", coarse, down, across, optimize=True)
+    fine = down @ coarse @ across.T
     share = np.minimum(weights, 1)
     return share * values + (1 - share) * fine
 
