@@ -6,8 +6,7 @@
 Each row of the table is measured in a separate process, one after the other, on the same
 generated images; the first epoch (compilation) is excluded. The naive loop is that of a course
 notebook: in every epoch each JPEG is opened, resized, rotated, shifted and flipped in Python, and
-passed to ``train_on_batch``. "TensorFlow's choice" is the project's loop without asking for oneDNN, which
-is the same where the processor has AVX-512. Embeddings are timed as one ``predict`` call per image, decoded on the
+passed to ``train_on_batch``. "TensorFlow's choice" is the project's loop without asking for oneDNN. Embeddings are timed as one ``predict`` call per image, decoded on the
 spot, against batches from the memory-mapped cache. Ratios refer to the naive row of the same
 network.
 """

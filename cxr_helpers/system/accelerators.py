@@ -24,8 +24,8 @@ from packaging.version import Version
 CPU = "CPU"
 NONDETERMINISTIC = "CXR_NONDETERMINISTIC"  # any value switches determinism off
 GROWTH = "TF_FORCE_GPU_ALLOW_GROWTH"
-# By itself, TensorFlow takes the operations of oneDNN only on processors with AVX-512; with AVX2 they
-# train the published networks nearly twice as fast. It is read when TensorFlow is imported.
+# By itself, TensorFlow 2.21 does not use oneDNN on an AMD processor with AVX2, where it trains the
+# published networks nearly twice as fast. The variable is read when TensorFlow is imported.
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 CARDS = Path("/proc/driver/nvidia/gpus")  # on Linux, a folder for each card
 METAL = "tensorflow-metal"
