@@ -186,6 +186,7 @@ def scores(
     prepared = explained.prepare(images[:curved])
     parts = {name: resized_masks(masks, explained.size) for name, masks in regions.items()}
     tables, curves = [], []
+    ends = {fill: removal.ends(explained, prepared, fill=fill) for fill in removal.FILLS}
     for method, heat in maps.items():
         columns = {"method": method, "image": np.arange(len(heat))}
         for region, masks in parts.items():
@@ -194,7 +195,8 @@ def scores(
             columns |= {f"{region} {name}": placed[name] for name in placed}
         for fill in removal.FILLS:
             n = min(len(prepared), len(heat))
-            most, least = removal.curves(explained, prepared[:n], heat[:n], fill=fill)
+            own = {"fill": fill, "ends": ends[fill][:, :n]}
+            most, least = removal.curves(explained, prepared[:n], heat[:n], **own)
             columns[f"SRG, {fill}"] = np.full(len(heat), np.nan)
             columns[f"SRG, {fill}"][:n] = removal.relevance_gain(most, least)
             curve = pd.DataFrame({"image": np.repeat(np.arange(n), len(removal.SHARES))})

@@ -122,8 +122,27 @@ def ranks(maps: np.ndarray) -> np.ndarray:
     return found.reshape(maps.shape)
 
 
+def ends(explained: Explained, prepared: np.ndarray, *, fill: str) -> np.ndarray:
+    """Return the log-odds with nothing and with everything removed, where all curves begin and end.
+
+    Parameters are those of ``curves``.
+
+    Returns
+    -------
+    ndarray of float32, shape (2, n)
+    """
+    everything = np.ones(prepared.shape, bool)
+    filled = FILLS[fill](prepared)(np.arange(len(prepared)), everything)
+    return np.stack([explained.score(prepared), explained.score(filled)])
+
+
 def curves(
-    explained: Explained, prepared: np.ndarray, maps: np.ndarray, *, fill: str
+    explained: Explained,
+    prepared: np.ndarray,
+    maps: np.ndarray,
+    *,
+    fill: str,
+    ends: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the log-odds while pixels are removed, and while the least relevant are.
 
@@ -135,6 +154,8 @@ def curves(
         Signed where they are: the highest values are the most relevant.
     fill : str
         Of ``FILLS``.
+    ends : ndarray of float, shape (2, n)
+        From ``ends``: the same for all maps.
 
     Returns
     -------
@@ -142,16 +163,14 @@ def curves(
     """
     order, n, inner = ranks(maps), len(prepared), SHARES[1:-1]
     removed = [order <= share for share in inner] + [order > 1 - share for share in inner]
-    removed = np.concatenate([*removed, np.zeros(order.shape, bool), np.ones(order.shape, bool)])
+    removed = np.concatenate(removed)
     repeated, filled = np.tile(np.arange(n), len(removed) // n), FILLS[fill](prepared)
     scores = [
         explained.score(filled(repeated[k : k + BATCH], removed[k : k + BATCH]))
         for k in range(0, len(removed), BATCH)
     ]
-    found = np.concatenate(scores).reshape(-1, n)
-    nothing, everything = found[-2:]
-    halves = np.split(found[:-2], 2)
-    most, least = (np.vstack([nothing, half, everything]).T for half in halves)
+    halves = np.split(np.concatenate(scores).reshape(-1, n), 2)
+    most, least = (np.vstack([ends[0], half, ends[1]]).T for half in halves)
     return most, least
 
 

@@ -63,6 +63,11 @@ def test_pull_push_of_a_constant_is_that_constant_and_without_pixels_the_mean():
     np.testing.assert_allclose(removal.pull_push(images, everything)[0], 4.0, rtol=1e-5)
 
 
+def curves_of(explained, prepared, maps, *, fill):
+    ends = removal.ends(explained, prepared, fill=fill)
+    return removal.curves(explained, prepared, maps, fill=fill, ends=ends)
+
+
 @pytest.mark.parametrize("fill", removal.FILLS)
 def test_true_map_gains_reversed_map_loses_and_noise_neither(fill):
     """The log-odds are the mean of a corner that is brighter than all else."""
@@ -74,7 +79,7 @@ def test_true_map_gains_reversed_map_loses_and_noise_neither(fill):
     true[:, :4, :4] = 1
     noise = np.random.default_rng(1).random(prepared.shape)
     gains = {
-        name: removal.relevance_gain(*removal.curves(explained, prepared, maps, fill=fill))
+        name: removal.relevance_gain(*curves_of(explained, prepared, maps, fill=fill))
         for name, maps in (("true", true), ("reversed", -true), ("noise", noise))
     }
     assert (gains["true"] > 0.5).all() and (gains["reversed"] < -0.5).all()
@@ -85,7 +90,7 @@ def test_curves_begin_with_the_image_and_end_without_it():
     explained = small.corner()
     prepared = explained.prepare(small.images(size=12))
     maps = np.random.default_rng(0).random(prepared.shape)
-    most, least = removal.curves(explained, prepared, maps, fill="interpolated")
+    most, least = curves_of(explained, prepared, maps, fill="interpolated")
     assert most.shape == least.shape == (3, len(removal.SHARES))
     np.testing.assert_allclose(most[:, 0], explained.score(prepared), rtol=1e-5)
     np.testing.assert_allclose(most[:, -1], 8 * prepared.mean(axis=(1, 2)), rtol=1e-4)
