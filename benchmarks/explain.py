@@ -19,9 +19,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from cxr_helpers.system import accelerators
-
-os.environ.update(accelerators.before_import())  # as in the kernels of a run
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as in the kernels of a run; read by TensorFlow
 
 import keras
 import numpy as np
