@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as in the kernels of a run; read by TensorFlow
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as in the kernels of a run
 
 import keras
 import numpy as np
