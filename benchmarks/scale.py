@@ -34,7 +34,7 @@ import pandas as pd
 
 from cxr_helpers.system import accelerators
 
-os.environ.update(accelerators.before_import())  # as in the kernels of a run
+os.environ.update(accelerators.variables())  # as in the kernels of a run
 TRAINED = 24_000  # images: with more, the step that trains is left out
 STATUS = Path("/proc/self/status")  # Linux
 

@@ -6,9 +6,9 @@
 Each row of the table is measured in a separate process, one after the other, on the same
 generated images; the first epoch (compilation) is excluded. The naive loop is that of a course
 notebook: in every epoch each JPEG is opened, resized, rotated, shifted and flipped in Python, and
-passed to ``train_on_batch``. "TensorFlow's choice" is the project's loop without asking for oneDNN. Embeddings are timed as one ``predict`` call per image, decoded on the
-spot, against batches from the memory-mapped cache. Ratios refer to the naive row of the same
-network.
+passed to ``train_on_batch``. "TensorFlow's choice" is the project's loop without asking for oneDNN.
+Embeddings are timed as one ``predict`` call per image, decoded on the spot, against batches from the
+memory-mapped cache. Ratios refer to the naive row of the same network.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
             command = [sys.executable, __file__, "--size", str(options.size), "--child", folder]
             done = subprocess.run(
                 [*command, *row],
-                env=os.environ | (accelerators.before_import() if row[1] == "project" else {}),
+                env=os.environ | (accelerators.variables() if row[1] == "project" else {}),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 check=True,

@@ -11,6 +11,7 @@ from jinja2 import meta
 
 from cxr_helpers.figures import captions
 from cxr_helpers.pipeline import graph, parameters, settings
+from cxr_helpers.system import accelerators
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = {name: json.loads((FOLDER / f"{name}.ipynb").read_text()) for name in graph.default()}
@@ -96,6 +97,13 @@ def test_colab_cell_is_identical_in_all_notebooks(cells):
     assert source(cells[2]) == source(NOTEBOOKS["01_data"]["cells"][2])
     explore = json.loads((FOLDER / "explore.ipynb").read_text(encoding="utf-8"))
     assert source(explore["cells"][2]) == source(cells[2])
+
+
+def test_set_up_cell_asks_for_the_operations_that_a_run_uses(cells, monkeypatch):
+    """Else a notebook opened by hand would not find the run's stored trainings."""
+    monkeypatch.delenv(accelerators.ONEDNN, raising=False)
+    line = f'os.environ.setdefault("{accelerators.ONEDNN}", "{accelerators.variables()[accelerators.ONEDNN]}")'
+    assert line in source(cells[2]).splitlines()
 
 
 def test_parameters_are_typed_literals_with_a_comment(name, cells):

@@ -186,7 +186,7 @@ def scores(
     prepared = explained.prepare(images[:curved])
     parts = {name: resized_masks(masks, explained.size) for name, masks in regions.items()}
     tables, curves = [], []
-    ends = {fill: removal.ends(explained, prepared, fill=fill) for fill in removal.FILLS}
+    ends = {fill: removal.endpoints(explained, prepared, fill=fill) for fill in removal.FILLS}
     for method, heat in maps.items():
         columns = {"method": method, "image": np.arange(len(heat))}
         for region, masks in parts.items():

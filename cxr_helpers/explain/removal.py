@@ -122,7 +122,7 @@ def ranks(maps: np.ndarray) -> np.ndarray:
     return found.reshape(maps.shape)
 
 
-def ends(explained: Explained, prepared: np.ndarray, *, fill: str) -> np.ndarray:
+def endpoints(explained: Explained, prepared: np.ndarray, *, fill: str) -> np.ndarray:
     """Return the log-odds with nothing and with everything removed, where all curves begin and end.
 
     Parameters are those of ``curves``.
@@ -155,7 +155,7 @@ def curves(
     fill : str
         Of ``FILLS``.
     ends : ndarray of float, shape (2, n)
-        From ``ends``: the same for all maps.
+        From ``endpoints``: the same for all maps.
 
     Returns
     -------

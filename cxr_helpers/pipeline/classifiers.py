@@ -82,7 +82,7 @@ def are_there(run: Run) -> bool:
 
 def load(run: Run) -> dict[str, Classifier]:
     """Return the classifiers of a run whose ``STAGES`` are finished, by name."""
-    os.environ.update(accelerators.before_import())
+    os.environ.update(accelerators.variables())
     from cxr_helpers.models import architectures, networks
 
     accelerators.prepare()

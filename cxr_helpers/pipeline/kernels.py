@@ -97,7 +97,7 @@ def this_interpreter(
             "MPLBACKEND": os.environ.get("MPLBACKEND")
             or "module://matplotlib_inline.backend_inline",
             "PYTHONPATH": os.pathsep.join(paths),
-            **accelerators.before_import(),
+            **accelerators.variables(),
         }
         command = [sys.executable, "-c", _LAUNCH, "-f", "{connection_file}"]
         spec = KernelSpec(argv=command, display_name="Python 3", language="python", env=environment)

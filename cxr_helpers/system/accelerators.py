@@ -25,7 +25,7 @@ CPU = "CPU"
 NONDETERMINISTIC = "CXR_NONDETERMINISTIC"  # any value switches determinism off
 GROWTH = "TF_FORCE_GPU_ALLOW_GROWTH"
 # By itself, TensorFlow 2.21 does not use oneDNN on an AMD processor with AVX2, where it trains the
-# published networks nearly twice as fast. The variable is read when TensorFlow is imported.
+# published networks twice as fast (benchmarks/train.py). The variable is read when TensorFlow is imported.
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 CARDS = Path("/proc/driver/nvidia/gpus")  # on Linux, a folder for each card
 METAL = "tensorflow-metal"
@@ -117,7 +117,7 @@ def key() -> list[str]:
 
 def has_onednn() -> bool:
     """Return whether TensorFlow uses the operations of oneDNN, or will, in a process of ours."""
-    return (os.environ if _imported() else before_import()).get(ONEDNN) == "1"
+    return (os.environ if _imported() else variables()).get(ONEDNN) == "1"
 
 
 def is_deterministic() -> bool:
@@ -138,10 +138,11 @@ def determinism(wanted: bool) -> Iterator[None]:
             os.environ.pop(NONDETERMINISTIC, None)
 
 
-def before_import() -> dict[str, str]:
-    """Return the variables for a process that will import TensorFlow, where none has decided.
+def variables() -> dict[str, str]:
+    """Return the environment variables with which a new process imports TensorFlow.
 
-    A GPU's memory is taken as it is needed, oneDNN is used, and only warnings are written.
+    A GPU's memory is taken as it is needed, oneDNN is used, and only warnings are written, unless
+    the user has set them.
     """
     defaults = {GROWTH: "true", ONEDNN: "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
     return {name: os.environ.get(name, value) for name, value in defaults.items()}
@@ -155,7 +156,7 @@ def prepare() -> None:
     would also compile models with XLA on a GPU (``jit_compile="auto"``), whose results differ in the
     last digits from those of the training loop.
     """
-    os.environ.setdefault(GROWTH, "true")
+    os.environ[GROWTH] = variables()[GROWTH]
     if is_deterministic() and (tensorflow := _imported()):
         tensorflow.config.experimental.enable_op_determinism()
 

@@ -64,7 +64,7 @@ def test_pull_push_of_a_constant_is_that_constant_and_without_pixels_the_mean():
 
 
 def curves_of(explained, prepared, maps, *, fill):
-    ends = removal.ends(explained, prepared, fill=fill)
+    ends = removal.endpoints(explained, prepared, fill=fill)
     return removal.curves(explained, prepared, maps, fill=fill, ends=ends)
 
 

@@ -194,11 +194,11 @@ def test_onednn_is_on_where_a_process_of_ours_will_or_did_ask_for_it(
 
 
 def test_a_new_process_keeps_what_the_user_has_decided(monkeypatch):
-    for name, default in accelerators.before_import().items():
+    for name, default in accelerators.variables().items():
         monkeypatch.setenv(name, "user's")
-        assert accelerators.before_import()[name] == "user's"
+        assert accelerators.variables()[name] == "user's"
         monkeypatch.delenv(name)
-        assert accelerators.before_import()[name] != "user's" and default
+        assert accelerators.variables()[name] != "user's" and default
 
 
 def test_key_does_not_start_tensorflow(before_import, card, monkeypatch):
