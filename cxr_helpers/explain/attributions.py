@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from cxr_helpers.explain import gradcam
-from cxr_helpers.explain.explained import Explained
+from cxr_helpers.explain.explained import BATCH, Explained
 
 
 def absolute_gradient(explained: Explained, prepared: np.ndarray) -> np.ndarray:
@@ -31,10 +31,13 @@ def integrated_gradients(
     """
     maps = np.empty_like(prepared)
     shares = (np.arange(steps, dtype=np.float32) + 0.5) / steps
-    for i, image in enumerate(prepared):
-        difference = image - baseline(image[None])[0]
-        path = image - (1 - shares[:, None, None]) * difference
-        maps[i] = difference * explained.gradient(path).mean(axis=0)
+    at_once = max(1, BATCH // steps)
+    for start in range(0, len(prepared), at_once):
+        images = prepared[start : start + at_once]
+        differences = images - baseline(images)
+        paths = images[:, None] - (1 - shares[:, None, None]) * differences[:, None]
+        gradients = explained.gradient(paths.reshape(-1, *images.shape[1:])).reshape(paths.shape)
+        maps[start : start + at_once] = differences * gradients.mean(axis=1)
     return maps
 
 

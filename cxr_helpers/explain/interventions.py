@@ -6,12 +6,13 @@ calls that flip, with intervals over patients.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from cxr_helpers.explain import removal
-from cxr_helpers.explain.explained import Explained
+from cxr_helpers.explain.explained import BATCH, Explained
 
 
 class Effect(NamedTuple):
@@ -37,7 +38,38 @@ def effect(explained: Explained, before: np.ndarray, after: np.ndarray) -> Effec
     explained : Explained
     before, after : ndarray of uint8, shape (n, side, side)
     """
-    first, second = (explained.score(explained.prepare(images)) for images in (before, after))
+    return _effect(_score(explained, before), _score(explained, after))
+
+
+def effects(
+    explained: Explained,
+    originals: np.ndarray,
+    experiments: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
+) -> dict[str, Effect]:
+    """Return what each of several experiments does to a network.
+
+    Parameters
+    ----------
+    explained : Explained
+    originals : ndarray of uint8, shape (n, side, side)
+        Scored once, whichever experiments begin with them.
+    experiments : mapping of name to (where, before, after)
+        Of each, the images of which something is changed, ndarray of bool of shape (n,), and all
+        images before and after, as ``originals``; others than those of ``where`` are not scored.
+    """
+    unchanged, found = _score(explained, originals), {}
+    for name, (where, before, after) in experiments.items():
+        known = before is originals
+        first = unchanged[where] if known else _score(explained, before[where])
+        found[name] = _effect(first, _score(explained, after[where]))
+    return found
+
+
+def _score(explained: Explained, images: np.ndarray) -> np.ndarray:
+    return explained.score(explained.prepare(images))
+
+
+def _effect(first: np.ndarray, second: np.ndarray) -> Effect:
     return Effect(second - first, (first >= 0) != (second >= 0))
 
 
@@ -55,8 +87,11 @@ def erased(images: np.ndarray, masks: np.ndarray, *, margin: int = 1) -> np.ndar
     -------
     ndarray of uint8, shape (n, size, size)
     """
-    wide = widened(masks, margin)
-    return np.round(removal.pull_push(images.astype(np.float32), wide)).astype(np.uint8)
+    wide, filled = widened(masks, margin), np.empty_like(images)
+    for start in range(0, len(images), BATCH):
+        batch = slice(start, start + BATCH)
+        filled[batch] = np.round(removal.pull_push(images[batch], wide[batch]))
+    return filled
 
 
 def widened(masks: np.ndarray, margin: int) -> np.ndarray:

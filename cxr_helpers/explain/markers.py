@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from scipy import fft, ndimage
+from scipy import fft
 
 from cxr_helpers.system import environment
 
@@ -56,18 +57,20 @@ def find(images: np.ndarray) -> np.ndarray:
 
 def _find(image: np.ndarray, *, size: int) -> np.ndarray:
     edge = round(EDGE * size)
-    values = np.pad(image.astype(np.float32), edge, mode="minimum", stat_length=max(2, 2 * edge))
-    spectrum, mask, best = fft.rfft2(values, workers=1), np.zeros(values.shape, dtype=bool), SIMILAR
-    for letter, transformed, norm in _templates(size, edge):
+    padded = np.pad(image.astype(float), edge, mode="minimum", stat_length=max(2, 2 * edge))
+    columns, templates = _templates(size, edge)
+    values = padded[:, :columns]
+    sums, squares, spectrum = _summed(values), _summed(values**2), fft.rfft2(values, workers=1)
+    mask, best = np.zeros(padded.shape, dtype=bool), SIMILAR
+    for letter, transformed, norm in templates:
         height, width = letter.shape
-        # sums of the image under the template, whose mean is 0, at each place
-        product = fft.irfft2(spectrum * np.conj(transformed), s=values.shape, workers=1)
-        mean = _windowed(values, letter.shape)
-        variance = np.maximum(_windowed(values**2, letter.shape) - mean**2, 0)
+        mean = _windowed(sums, letter.shape)
+        variance = np.maximum(_windowed(squares, letter.shape) - mean**2, 0)
         spread = np.sqrt(np.maximum(variance, FLAT**2) * letter.size)
-        rows, columns = len(values) - height + 1, len(values) - width + 1
-        similar = product[:rows, :columns] / (spread[:rows, :columns] * norm)
-        similar[:, np.arange(columns) + width / 2 > edge + LEFT * size] = 0
+        # sums of the image under the template, whose mean is 0, at each place
+        product = fft.irfft2(spectrum * transformed, s=values.shape, workers=1)
+        similar = product[: mean.shape[0], : mean.shape[1]] / (spread * norm)
+        similar[:, np.arange(mean.shape[1]) + width / 2 > edge + LEFT * size] = 0
         top, left = np.unravel_index(similar.argmax(), similar.shape)
         if similar[top, left] > best:
             window = values[top : top + height, left : left + width]
@@ -80,24 +83,34 @@ def _find(image: np.ndarray, *, size: int) -> np.ndarray:
     return mask[edge : edge + size, edge : edge + size]
 
 
-def _windowed(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Return the mean over the window of this shape that begins at each pixel."""
-    origin = [-(side // 2) for side in shape]
-    return ndimage.uniform_filter(values.astype(np.float64), shape, mode="constant", origin=origin)
+def _summed(values: np.ndarray) -> np.ndarray:
+    """Return the sums above and left of each corner of a pixel: the summed-area table."""
+    return np.pad(values.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+
+
+def _windowed(sums: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return the mean over the window of this shape that begins at each pixel, where it fits."""
+    height, width = shape
+    rows = sums[height:] - sums[:-height]
+    return (rows[:, width:] - rows[:, :-width]) / (height * width)
 
 
 @lru_cache(maxsize=4)
-def _templates(size: int, edge: int) -> list[tuple[np.ndarray, np.ndarray, float]]:
-    """Return letters on a background, 0 to 1, with their transforms and norms.
+def _templates(size: int, edge: int) -> tuple[int, list[tuple[np.ndarray, np.ndarray, float]]]:
+    """Return the columns in which a letter can lie, and the letters on a background, 0 to 1.
 
-    For images of a size with an added edge, both in pixels.
+    With each letter its transform, for images of a size with an added edge, both in pixels, and
+    its norm.
     """
-    found, side = [], size + 2 * edge
-    for letter in _letters(size):
-        centred = np.zeros((side, side))
+    letters, found = list(_letters(size)), []
+    widest = max(letter.shape[1] for letter in letters)
+    columns = min(math.ceil(edge + LEFT * size + widest / 2), size + 2 * edge)
+    for letter in letters:
+        centred = np.zeros((size + 2 * edge, columns))
         centred[: letter.shape[0], : letter.shape[1]] = letter - letter.mean()
-        found.append((letter, fft.rfft2(centred), float(np.linalg.norm(letter - letter.mean()))))
-    return found
+        norm = float(np.linalg.norm(letter - letter.mean()))
+        found.append((letter, np.conj(fft.rfft2(centred)), norm))
+    return columns, found
 
 
 def _letters(size: int) -> Iterator[np.ndarray]:

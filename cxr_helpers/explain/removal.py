@@ -9,11 +9,14 @@ pixels are filled with, as the area under one curve does.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 
 import numpy as np
 from scipy import ndimage
+from threadpoolctl import ThreadpoolController
 
 from cxr_helpers.explain.explained import BATCH, Explained
+from cxr_helpers.models.training import ahead
 
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)  # of the pixels that are removed
 BLUR = 1 / 8  # standard deviation of the Gaussian blur, share of the image's side
@@ -45,10 +48,18 @@ def pull_push(images: np.ndarray, removed: np.ndarray) -> np.ndarray:
     """
     images = np.asarray(images, dtype=np.float32)
     kept = (~removed).astype(np.float32)
-    filled = _filled(images * kept, kept)
+    # the products are small: more threads gain nothing, and their busy waiting slows TensorFlow down
+    with _thread_pools().limit(limits=1, user_api="blas"):
+        filled = _filled(images * kept, kept)
     empty = kept.sum(axis=(1, 2)) == 0
     filled[empty] = images[empty].mean(axis=(1, 2), keepdims=True)
     return np.where(removed, filled, images)
+
+
+@cache
+def _thread_pools() -> ThreadpoolController:
+    """Return the pools of threads of the libraries that are loaded; to look for them takes a while."""
+    return ThreadpoolController()
 
 
 def _filled(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -165,11 +176,12 @@ def curves(
     removed = [order <= share for share in inner] + [order > 1 - share for share in inner]
     removed = np.concatenate(removed)
     repeated, filled = np.tile(np.arange(n), len(removed) // n), FILLS[fill](prepared)
-    scores = [
-        explained.score(filled(repeated[k : k + BATCH], removed[k : k + BATCH]))
+    batches = (
+        filled(repeated[k : k + BATCH], removed[k : k + BATCH])
         for k in range(0, len(removed), BATCH)
-    ]
-    halves = np.split(np.concatenate(scores).reshape(-1, n), 2)
+    )
+    scores = np.concatenate([explained.score(batch) for batch in ahead(batches)])
+    halves = np.split(scores.reshape(-1, n), 2)
     most, least = (np.vstack([ends[0], half, ends[1]]).T for half in halves)
     return most, least
 

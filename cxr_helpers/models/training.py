@@ -361,10 +361,10 @@ class _Progress:
         return cls(**progress, best_weights=extra.get("best", []))
 
 
-def _ahead(feed: Iterator) -> Iterator:
+def ahead(feed: Iterator) -> Iterator:
     """Yield the batches of a feed, each prepared in another thread while the last one is in use.
 
-    Order and values are the same. On a CPU that computes the steps too, nothing would be gained.
+    Order and values are the same.
     """
     with ThreadPoolExecutor(max_workers=1) as worker:
         following = worker.submit(next, feed, None)
@@ -378,7 +378,8 @@ def _pass(
 ) -> dict[str, float]:
     """Run a compiled step on every batch; return the loss and metrics over all of them."""
     model.reset_metrics()
-    for batch, targets in _ahead(feed) if accelerators.gpu() else feed:
+    # on a CPU, which computes the steps too, a batch is made so fast that nothing would be gained
+    for batch, targets in ahead(feed) if accelerators.gpu() else feed:
         step(tf.constant(batch), tf.constant(targets))
         if after is not None:
             after()

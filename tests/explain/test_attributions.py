@@ -23,6 +23,16 @@ def test_integrated_gradients_sum_to_the_difference_of_the_scores(build):
     np.testing.assert_allclose(heat.sum(axis=(1, 2)), expected, rtol=0.01, atol=1e-4)
 
 
+@pytest.mark.parametrize("steps", [3, 8, 40])
+def test_integrated_gradients_of_an_image_do_not_depend_on_the_others(steps):
+    """Steps of several images share a batch."""
+    explained = small.published()
+    prepared = explained.prepare(small.images(size=explained.size, n=7))
+    together = attributions.integrated_gradients(explained, prepared, steps=steps)
+    alone = [attributions.integrated_gradients(explained, x[None], steps=steps) for x in prepared]
+    np.testing.assert_allclose(together, np.concatenate(alone), rtol=1e-4, atol=1e-6)
+
+
 def test_class_activation_sums_to_the_logit_of_a_pooled_network():
     """Of two classes, with global average pooling and one dense layer: exactly, with the bias."""
     explained = small.residual(classes=2)

@@ -24,6 +24,31 @@ def test_effect_of_a_brighter_corner_by_hand():
     assert found.flipped.tolist() == [False, True]
 
 
+def test_experiments_give_the_effect_of_each_on_its_images():
+    explained = small.corner()
+    originals = np.random.default_rng(0).integers(0, 256, (5, 12, 12)).astype(np.uint8)
+    darker, where = originals // 2, np.array([True, False, True, True, False])
+    experiments = {
+        "darkened": (where, originals, darker),
+        "darkened further": (~where, darker, darker // 2),
+    }
+    found = interventions.effects(explained, originals, experiments)
+    for name, (rows, before, after) in experiments.items():
+        alone = interventions.effect(explained, before[rows], after[rows])
+        np.testing.assert_allclose(found[name].change, alone.change, atol=1e-5)
+        assert np.array_equal(found[name].flipped, alone.flipped)
+    assert found["darkened"].change.max() < 0
+
+
+def test_images_are_erased_alike_alone_and_among_many():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 12, 12)).astype(np.uint8)
+    masks = rng.random(images.shape) < 0.2
+    together = interventions.erased(images, masks)
+    alone = [interventions.erased(images[[i]], masks[[i]])[0] for i in range(40)]
+    assert np.array_equal(together, alone)
+
+
 def test_erased_letter_leaves_its_surroundings():
     images = np.full((1, 12, 12), 90, np.uint8)
     letter = mask(slice(4, 7), slice(4, 7))
