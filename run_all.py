@@ -168,6 +168,7 @@ def prepared(variant: Variant, stages_of, schema) -> Iterator[Plan]:
             fingerprint, n_images = examine(source, options, values["01_data"], run)
         if not options.dry_run:
             run.record_source(source.location, fingerprint)
+        options.jobs = options.jobs or preflight.jobs(n_images)
         paths = {
             "run_dir": str(run.folder),
             "cache_dir": str(BUILD / ".cache"),

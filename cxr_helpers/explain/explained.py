@@ -13,7 +13,7 @@ from cxr_helpers.data import decoding
 from cxr_helpers.explain import gradcam
 from cxr_helpers.models import tracing
 
-BATCH = 32  # images at once: more of them no longer fit a processor's cache
+BATCH = 96  # images at once
 
 
 class Explained:

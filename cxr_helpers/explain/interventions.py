@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cxr_helpers.explain import removal
-from cxr_helpers.explain.explained import BATCH, Explained
+from cxr_helpers.explain.explained import Explained
 
 
 class Effect(NamedTuple):
@@ -87,11 +87,7 @@ def erased(images: np.ndarray, masks: np.ndarray, *, margin: int = 1) -> np.ndar
     -------
     ndarray of uint8, shape (n, size, size)
     """
-    wide, filled = widened(masks, margin), np.empty_like(images)
-    for start in range(0, len(images), BATCH):
-        batch = slice(start, start + BATCH)
-        filled[batch] = np.round(removal.pull_push(images[batch], wide[batch]))
-    return filled
+    return np.round(removal.pull_push(images, widened(masks, margin))).astype(np.uint8)
 
 
 def widened(masks: np.ndarray, margin: int) -> np.ndarray:

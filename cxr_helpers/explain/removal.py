@@ -20,6 +20,7 @@ from cxr_helpers.models.training import ahead
 
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)  # of the pixels that are removed
 BLUR = 1 / 8  # standard deviation of the Gaussian blur, share of the image's side
+IN_CACHE = 32  # images that are filled at once: more of them no longer fit a processor's cache
 
 
 def blurred(images: np.ndarray) -> np.ndarray:
@@ -46,11 +47,18 @@ def pull_push(images: np.ndarray, removed: np.ndarray) -> np.ndarray:
     ndarray of float32, shape (n, size, size)
         Where everything is removed, the mean of the image.
     """
-    images = np.asarray(images, dtype=np.float32)
-    kept = (~removed).astype(np.float32)
+    images, filled = np.asarray(images), np.empty(images.shape, np.float32)
     # the products are small: more threads gain nothing, and their busy waiting slows TensorFlow down
     with _thread_pools().limit(limits=1, user_api="blas"):
-        filled = _filled(images * kept, kept)
+        for start in range(0, len(images), IN_CACHE):
+            some = slice(start, start + IN_CACHE)
+            filled[some] = _pull_push(images[some].astype(np.float32), removed[some])
+    return filled
+
+
+def _pull_push(images: np.ndarray, removed: np.ndarray) -> np.ndarray:
+    kept = (~removed).astype(np.float32)
+    filled = _filled(images * kept, kept)
     empty = kept.sum(axis=(1, 2)) == 0
     filled[empty] = images[empty].mean(axis=(1, 2), keepdims=True)
     return np.where(removed, filled, images)

@@ -64,7 +64,7 @@ def batches(
         yield batch, batch if batch_targets is None else batch_targets
 
 
-def predict(model: keras.Model, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
+def predict(model: keras.Model, images: np.ndarray, *, batch_size: int = 96) -> np.ndarray:
     """Return a model's predictions for 8-bit images, shape (n, ...), computed in batches."""
     feed = batches(images, batch_size=batch_size)
     infer = tracing.inference_of(model)

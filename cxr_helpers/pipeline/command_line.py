@@ -81,6 +81,10 @@ def parse(
         help="open a finished run in JupyterLab, to play with its networks",
     )
     text("--run", metavar="NAME", help="name of the run's folder under report/build")
+    add(
+        "--jobs", type=int, metavar="N",
+        help="run so many stages at once where none reads another (default: 2 where cores and memory allow, else 1)",
+    )  # fmt: skip
     add("--dry-run", action="store_true", help="show which stages would run, and why; run nothing")
     add(
         "--clean",
@@ -149,7 +153,11 @@ def _check_workers(parser: argparse.ArgumentParser, options: argparse.Namespace)
     """Refuse options of workers that are out of range or do not fit."""
     if options.workers and options.cluster:
         parser.error("--workers and --cluster cannot be combined")
-    for name in ("workers", "threads"):
+    if options.jobs and (options.workers or options.cluster):
+        parser.error(
+            "--jobs cannot be combined with --workers and --cluster: a task is one process"
+        )
+    for name in ("workers", "threads", "jobs"):
         value = getattr(options, name)
         if value is not None and not 1 <= value <= MAX_WORKERS:
             parser.error(f"--{name} {value}: expected 1 to {MAX_WORKERS}")

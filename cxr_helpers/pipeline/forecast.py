@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from cxr_helpers.pipeline.graph import STANDARD, Graph
 
@@ -56,13 +57,46 @@ class Forecast:
             self._expected += self.seconds[stage]
             self._taken += seconds
 
-    def left(self, stages: Iterable[str]) -> float | None:
-        """Return the seconds that stages will take; None where one of them has no expected time."""
-        stages = list(stages)
-        if not all(stage in self.seconds for stage in stages):
+    def left(
+        self,
+        stages: Iterable[str],
+        *,
+        reads: Mapping[str, Iterable[str]] = MappingProxyType({}),
+        running: Mapping[str, float] = MappingProxyType({}),
+        at_once: int = 1,
+    ) -> float | None:
+        """Return the seconds until stages will have run.
+
+        Parameters
+        ----------
+        stages : iterable of str
+            Those that have not begun, in the order in which they begin.
+        reads : mapping of stage to stages
+            Which of the others must have ended before one begins.
+        running : mapping of stage to float
+            Those that have begun, with the seconds since.
+        at_once : int
+            How many may run at once.
+
+        Returns
+        -------
+        float or None
+            None where a stage has no expected time.
+        """
+        waiting = list(stages)
+        if not all(stage in self.seconds for stage in (*waiting, *running)):
             return None
         pace = self._taken / self._expected if self._expected else 1.0
-        return pace * sum(self.seconds[stage] for stage in stages)
+        ends = {s: max(0, pace * self.seconds[s] - since) for s, since in running.items()}
+        now = 0.0
+        while waiting or ends:
+            unfinished = {*waiting, *ends}
+            ready = [s for s in waiting if not unfinished.intersection(reads.get(s, ()))]
+            for stage in ready[: max(0, at_once - len(ends))]:
+                waiting.remove(stage)
+                ends[stage] = now + pace * self.seconds[stage]
+            now = ends.pop(min(ends, key=ends.get))
+        return now
 
 
 def as_text(seconds: float | None) -> str:

@@ -27,6 +27,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -136,6 +137,7 @@ class ForkServer:
     def __init__(self) -> None:
         self._process: subprocess.Popen | None = None
         self._stream = None
+        self._lock = threading.Lock()  # of requests from several threads
         self._usable = hasattr(os, "pidfd_open") and not os.environ.get(OFF)
 
     def __enter__(self) -> ForkServer:
@@ -184,15 +186,16 @@ class ForkServer:
             "environment": dict(environment),
             "folder": str(folder),
         }
-        try:
-            if self._process is None:
-                self._start(environment, folder)
-            print(json.dumps(request), file=self._stream, flush=True)
-            return Forked(int(self._stream.readline()))
-        except (OSError, ValueError):  # the server has ended, which makes its answer empty
-            self._close()
-            self._usable = False
-            return None
+        with self._lock:
+            try:
+                if self._process is None:
+                    self._start(environment, folder)
+                print(json.dumps(request), file=self._stream, flush=True)
+                return Forked(int(self._stream.readline()))
+            except (OSError, ValueError):  # the server has ended, which makes its answer empty
+                self._close()
+                self._usable = False
+                return None
 
     def _start(self, environment: Mapping[str, str], folder: Path) -> None:
         own, other = socket.socketpair()
@@ -208,6 +211,11 @@ class ForkServer:
                 start_new_session=True,  # Ctrl-C in the terminal is the runner's
             )
             self._stream = own.makefile("rw")
+
+    def end(self) -> None:
+        """Kill the server, so that a thread that waits for its answer goes on; kernels are not affected."""
+        if self._process is not None:
+            self._process.kill()
 
     def _close(self) -> None:
         """End the server; kernels that run are not affected."""

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import psutil
@@ -50,6 +50,27 @@ app.start()
 """
 
 
+class Group:
+    """Kernels that can be ended together."""
+
+    def __init__(self) -> None:
+        self._pid_files: set[Path] = set()
+
+    @contextmanager
+    def including(self, pid_file: Path) -> Iterator[None]:
+        """Count a kernel to the group within the block."""
+        self._pid_files.add(pid_file)
+        try:
+            yield
+        finally:
+            self._pid_files.discard(pid_file)
+
+    def end(self) -> None:
+        """Kill the kernels that run; what waits for one of them learns that it died."""
+        for pid_file in list(self._pid_files):
+            end_group(pid_file)
+
+
 @contextmanager
 def this_interpreter(
     parent: Path,
@@ -58,6 +79,7 @@ def this_interpreter(
     environment: Mapping[str, str],
     fork_server: ForkServer | None = None,
     imports: Iterable[str] = (),
+    group: Group | None = None,
 ) -> Iterator[tuple[type, Path]]:
     """Offer a kernel that runs this interpreter, whichever kernels are installed.
 
@@ -73,6 +95,8 @@ def this_interpreter(
         The kernel is forked from it where that is possible, and is a new process otherwise.
     imports : iterable of str
         Import statements that the fork server executes before.
+    group : Group, optional
+        That the kernel belongs to.
 
     Yields
     ------
@@ -109,7 +133,8 @@ def this_interpreter(
             "imports": ["from ipykernel.kernelapp import IPKernelApp", *imports],
         }
         try:
-            yield type("OwnKernelManager", (_Manager,), members), record
+            with group.including(pid) if group else nullcontext():
+                yield type("OwnKernelManager", (_Manager,), members), record
         finally:
             end_group(pid)
 
@@ -140,7 +165,7 @@ class _Manager(AsyncKernelManager):
 
 
 def end_group(pid_file: Path) -> None:
-    """Kill the processes that a kernel has left running, such as the workers of a cell."""
+    """Kill a kernel, and the processes that it has left running, such as the workers of a cell."""
     try:
         kernel = int(pid_file.read_text(encoding="ascii"))
     except (OSError, ValueError):  # it never started
@@ -149,7 +174,12 @@ def end_group(pid_file: Path) -> None:
         with suppress(OSError):  # there are none
             os.killpg(kernel, signal.SIGKILL)
     else:
-        _end_children(kernel, since=pid_file.stat().st_mtime)
+        written = pid_file.stat().st_mtime
+        _end_children(kernel, since=written)
+        with suppress(psutil.Error):
+            process = psutil.Process(kernel)
+            if process.create_time() <= written:  # else another one has its number now
+                process.kill()
 
 
 def _end_children(parent: int, *, since: float) -> None:

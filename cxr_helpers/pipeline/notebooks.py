@@ -76,6 +76,7 @@ def execute(
     recompute: bool = False,
     timeout: int | None = None,
     fork_server: ForkServer | None = None,
+    group: kernels.Group | None = None,
 ) -> Path:
     """Execute a stage's notebook in a fresh kernel of this interpreter.
 
@@ -97,6 +98,8 @@ def execute(
         Seconds that a single cell may take.
     fork_server : ForkServer, optional
         Saves the kernel the imports of other projects' libraries.
+    group : kernels.Group, optional
+        That the kernel belongs to.
 
     Returns
     -------
@@ -129,6 +132,7 @@ def execute(
             environment=environment,
             fork_server=fork_server,
             imports=dependencies.library_imports(code) if fork_server else (),
+            group=group,
         )
         with kernel as (manager, record):
             try:

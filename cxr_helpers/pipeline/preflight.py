@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
+
 from cxr_helpers.data import ingestion, splits
-from cxr_helpers.system import accelerators, files
+from cxr_helpers.system import accelerators, environment, files
 from cxr_helpers.system.errors import Refused
 from cxr_helpers.system.terminal import short_path
 
@@ -20,6 +23,8 @@ PDF = ("typst",)
 BYTES_PER_PIXEL = 8  # decoded images in cache and run, embeddings and maps
 FEW_PHANTOMS, FEW_GROUPS = 150, 30  # with more, any validation fractions leave enough
 SPARE_BYTES = 150 * 2**20  # weights, checkpoints, executed notebooks, report
+STAGE_MEMORY = 2 * 10**9  # bytes that are free for each stage where two run at once
+MANY_IMAGES = 20_000  # from which a stage may need more than that
 
 
 def check(folder: Path, *, n_images: int, image_size: int, pdf: bool) -> list[str]:
@@ -74,6 +79,18 @@ def check_device() -> list[str]:
     if reason := accelerators.broken():
         raise Refused(6, reason)
     return accelerators.advice()
+
+
+def jobs(n_images: int) -> int:
+    """Return how many stages run at once, unless the user decides.
+
+    Two where there are cores and memory for both: a stage uses one core for a part of its time.
+    On a GPU, whose memory they would share, one; on other systems than Linux too, where two were
+    never tried.
+    """
+    free = psutil.virtual_memory().available
+    enough = environment.cores() > 1 and free >= 2 * STAGE_MEMORY and n_images < MANY_IMAGES
+    return 2 if enough and sys.platform == "linux" and not accelerators.gpu() else 1
 
 
 def check_disk(folder: Path, needed: int, *, advice: str) -> None:

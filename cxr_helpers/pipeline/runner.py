@@ -1,11 +1,14 @@
-"""Run the stages that are not up to date, in their order."""
+"""Run the stages that are not up to date, each after those that it reads."""
 
 from __future__ import annotations
 
 import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
+from functools import partial
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 from cxr_helpers.pipeline import currency
@@ -18,7 +21,8 @@ from cxr_helpers.system.errors import Refused
 Log = list[tuple[str, str, float]]  # stage, status, seconds
 Say = Callable[[str, str], None]  # called with a stage, or "", and a line about it
 # What is logged of a stage that does not run.
-UP_TO_DATE, TEXT, TEXT_SKIPPED = "up to date", "text changed", "skipped: text changed"
+UP_TO_DATE, TEXT, TEXT_SKIPPED = NOT_RUN = "up to date", "text changed", "skipped: text changed"
+POLL = 0.2  # seconds between two attempts to end kernels
 
 
 def write_line(_: str, line: str) -> None:
@@ -46,7 +50,8 @@ def update(
     ----------
     run : Run
     options : argparse.Namespace
-        ``dry_run``, ``force``, ``only`` and ``timeout`` are used.
+        ``dry_run``, ``force``, ``only``, ``timeout`` and ``jobs``, the number of stages that may run
+        at once, are used.
     values : mapping of stage to parameters
         As they are injected into the notebooks.
     chosen : sequence of str
@@ -73,17 +78,31 @@ def update(
     Refused
         If a chosen stage reads one that is neither up to date nor chosen, or a notebook failed.
     """
-    needed = run.graph.upstream(chosen)
-    log: Log = []
+    at_once = 1 if options.dry_run else options.jobs
+    needed, forecast = run.graph.upstream(chosen), forecast or Forecast({})
+    done: dict[str, tuple[str, float]] = {}
     stale: list[str] = []
-    with nullcontext() if options.dry_run else run.writing():
-        for stage, spec in run.graph.items():
+    order = TopologicalSorter({stage: spec.reads for stage, spec in run.graph.items()})
+    order.prepare()
+    ready: list[str] = []
+    kernels = _Kernels(at_once, fork_server=fork_server, say=say)
+    with nullcontext() if options.dry_run else run.writing(), kernels:
+        while order.is_active():
+            ready = sorted([*ready, *order.get_ready()])
+            if not ready or kernels.are_busy:
+                stage, seconds = kernels.next()
+                done[stage] = ("ran", seconds)
+                forecast.ended(stage, seconds)
+                order.done(stage)
+                continue
+            stage = ready.pop(0)
+            spec, seconds = run.graph[stage], 0.0
             recipe = currency.recipe(
                 run, stage, parameters=values[stage], data_fingerprint=fingerprint
             )
             reason = currency.why_stale(run, stage, recipe)
             if options.dry_run and reason is None:
-                runs = {s for s, status, _ in log if status not in (UP_TO_DATE, TEXT, TEXT_SKIPPED)}
+                runs = {s for s, (what, _) in done.items() if what not in NOT_RUN}
                 waiting = [s for s in spec.reads if s in runs]
                 reason = f"only if {' or '.join(waiting)} changes" if waiting else None
             if reason is None and stage in chosen and (options.force or options.only):
@@ -91,53 +110,149 @@ def update(
             text_only = reason is None and currency.markdown_changed(run, stage, recipe)
             if text_only and stage not in chosen:
                 stale.append(stage)
-                log.append((stage, TEXT_SKIPPED, 0.0))
+                status = TEXT_SKIPPED
             elif text_only:
-                log.append((stage, TEXT, 0.0))
+                status = TEXT
                 if not options.dry_run:
                     _update_markdown(run, stage, recipe)
             elif reason is None:
-                log.append((stage, UP_TO_DATE, 0.0))
+                status = UP_TO_DATE
             elif stage in needed - set(chosen):
                 raise Refused(2, f"{stage} is not up to date ({reason}): include it in the run")
             elif stage not in chosen:
                 stale.append(stage)
-                log.append((stage, f"skipped: {reason}", 0.0))
+                status = f"skipped: {reason}"
             elif options.dry_run:
-                log.append((stage, reason, 0.0))
+                status = reason
             else:
-                say(stage, f"{stage}: {reason} · {_progress(run, stage, chosen, forecast)}")
-                seconds = _execute(
-                    run,
-                    stage,
-                    values[stage],
-                    recipe,
-                    store=store,
-                    recompute=options.force,
-                    timeout=options.timeout,
-                    fork_server=fork_server,
-                    say=say,
+                expected = _expected(run, stage, chosen, done=done, running=kernels.running)
+                left = forecast.left(
+                    expected,
+                    reads={name: run.graph[name].reads for name in expected},
+                    running=kernels.running,
+                    at_once=at_once,
                 )
-                log.append((stage, "ran", seconds))
-                if forecast:
-                    forecast.ended(stage, seconds)
-    return log, stale
+                say(stage, f"{stage}: {reason} · {_progress(run, stage, left)}")
+                kernels.start(
+                    stage,
+                    partial(
+                        _execute,
+                        run,
+                        stage,
+                        values[stage],
+                        recipe,
+                        store=store,
+                        recompute=options.force,
+                        timeout=options.timeout,
+                        fork_server=fork_server,
+                        say=say,
+                    ),
+                )
+                continue
+            done[stage] = (status, seconds)
+            order.done(stage)
+    return [(stage, *done[stage]) for stage in run.graph], stale
 
 
-def _progress(run: Run, stage: str, chosen: Sequence[str], forecast: Forecast | None) -> str:
+class _Kernels:
+    """A context in which stages run, at most so many at once; at its end it awaits them, or ends them.
+
+    A single one runs in this thread, several in threads of their own. Where one stage fails, the
+    others go on to their end, so that what they have computed is kept. Where the command is
+    stopped, their kernels are killed.
+
+    Parameters
+    ----------
+    at_once : int
+    fork_server : ForkServer or None
+    say : callable
+        Receives a line where a stage fails while others run.
+    """
+
+    def __init__(self, at_once: int, *, fork_server: ForkServer | None, say: Say) -> None:
+        self._at_once, self._fork_server, self._say = at_once, fork_server, say
+        self._group = None
+        self._threads = ThreadPoolExecutor(at_once)
+        self._begun: dict[str, float] = {}
+        self._seconds: dict[str, Future[float]] = {}
+
+    def __enter__(self) -> _Kernels:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _) -> None:
+        stages, futures = list(self._seconds), self._seconds.values()
+        try:
+            if stages and isinstance(error, Refused):
+                self._say("", f"failed: {error}")
+                self._say("", f"{', '.join(stages)}: still running, to keep what is computed")
+            if kind is None or issubclass(kind, Refused):
+                wait(futures)
+        finally:
+            while wait(futures, timeout=POLL).not_done:
+                if self._fork_server:
+                    self._fork_server.end()
+                self._group.end()
+            self._threads.shutdown()
+        for stage, future in self._seconds.items():
+            if future.exception() and isinstance(error, Refused):
+                self._say(stage, f"failed too: {future.exception()}")
+
+    @property
+    def are_busy(self) -> bool:
+        """Whether no further stage may begin."""
+        return len(self._seconds) >= self._at_once
+
+    @property
+    def running(self) -> dict[str, float]:
+        """Seconds since each stage began that has not ended."""
+        now = time.monotonic()
+        return {stage: now - self._begun[stage] for stage in self._seconds}
+
+    def start(self, stage: str, execute: Callable[..., float]) -> None:
+        """Begin a stage; ``execute`` takes the group of its kernel and returns its seconds."""
+        from cxr_helpers.pipeline.kernels import Group  # importing jupyter_client takes a while
+
+        self._group = self._group or Group()
+        self._begun[stage] = time.monotonic()
+        if self._at_once > 1:
+            self._seconds[stage] = self._threads.submit(execute, group=self._group)
+        else:
+            seconds: Future[float] = Future()
+            seconds.set_result(execute(group=self._group))
+            self._seconds[stage] = seconds
+
+    def next(self) -> tuple[str, float]:
+        """Return a stage that has ended, and its seconds; wait for one where none has.
+
+        Raises
+        ------
+        Refused
+            If it failed.
+        """
+        wait(self._seconds.values(), return_when=FIRST_COMPLETED)
+        stage = next(stage for stage, future in self._seconds.items() if future.done())
+        return stage, self._seconds.pop(stage).result()
+
+
+def _expected(
+    run: Run, stage: str, chosen: Sequence[str], *, done: Mapping, running: Mapping[str, float]
+) -> list[str]:
+    """Return the stages that will begin from now on, this one first, as far as is known."""
+    new = {*running, *(s for s, (status, _) in done.items() if status == "ran")}
+    expected = [stage]
+    for name in run.graph:
+        reads_new = run.graph.upstream([name]) & {*expected, *new}
+        waits = name != stage and name not in done and name not in running
+        if waits and name in chosen and (reads_new or not run.is_complete(name)):
+            expected.append(name)
+    return expected
+
+
+def _progress(run: Run, stage: str, left: float | None) -> str:
     """Return which stage of how many this is and, if known, how long the run will still take."""
     names = list(run.graph)
-    number = names.index(stage)
-    place = f"stage {number + 1} of {len(names)}"
-    if forecast is None:
-        return place
-    runs = [stage]
-    for name in names[number + 1 :]:
-        reads_new = run.graph.upstream([name]) & set(runs)
-        if name in chosen and (reads_new or not run.is_complete(name)):
-            runs.append(name)
-    left = as_text(forecast.left(runs))
-    return f"{place} · {left}" if left else place
+    place, text = f"stage {names.index(stage) + 1} of {len(names)}", as_text(left)
+    return f"{place} · {text}" if text else place
 
 
 def retrain(

@@ -121,7 +121,7 @@ def perform(task: Task, *, say: runner.Say) -> Outcome:
         )
     run = Run(Path(task.folder))
     options = argparse.Namespace(
-        dry_run=False, force=task.force, only=task.only, timeout=task.timeout
+        dry_run=False, force=task.force, only=task.only, timeout=task.timeout, jobs=1
     )
     with ForkServer() as fork_server:
         update = partial(

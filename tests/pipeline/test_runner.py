@@ -47,7 +47,7 @@ def ran(monkeypatch):
 
 
 def update(run, *, chosen=tuple(READS), values=None, **options):
-    defaults = {"dry_run": False, "force": False, "only": None, "timeout": None}
+    defaults = {"dry_run": False, "force": False, "only": None, "timeout": None, "jobs": 1}
     log, stale = runner.update(
         run,
         options=argparse.Namespace(**defaults | options),
