@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 
+import psutil
 import pytest
 import tiny
 from machine import powerless
@@ -62,6 +63,39 @@ def test_signal_in_a_cell_ends_every_process(finished, number):
     assert finished.partial() == [] and not (finished.stage("02_binary") / "half.txt").exists()
     assert Run(finished.run_dir).manifest("02_binary") is None
     assert not (finished.run_dir / "report.html").exists()
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_stages_side_by_side_end_with_the_run(finished, number):
+    """[PRC-01, PRC-02] Each is in a cell that has a child process."""
+    stages = ("02_binary", "04_autoencoder")
+    planted = {stage: HOLD.replace("child.t", f"{stage}.t") for stage in stages}
+    run = finished.start("--only", "02", "04", "--jobs", "2", planted=planted)
+    files = [finished.root / "notebooks" / f"{stage}.txt" for stage in stages]
+    wait_for(lambda: all(path.exists() for path in files))
+    children = [psutil.Process(int(path.read_text())) for path in files]
+    processes = [*children, *descendants(run)]
+    run.send_signal(number)
+    assert ended(run).code == (130 if number == signal.SIGINT else -number)
+    wait_for(lambda: all(map(is_gone, processes)), within=20)
+    for stage in stages:
+        assert Run(finished.run_dir).manifest(stage) is None
+    if number == signal.SIGINT:
+        assert finished.partial() == []
+
+
+def test_runs_with_one_and_two_stages_at_once_are_equal(finished):
+    """Byte for byte, but for the seconds; each notebook runs in the folder of the notebooks."""
+    written = []
+    for jobs in ("1", "2"):
+        finished.take_log()
+        assert finished.run("--force", "--jobs", jobs).code == 0
+        assert sorted(finished.take_log()) == list(graph.default())
+        written.append(
+            [finished.stage(s).joinpath("value.txt").read_bytes() for s in graph.default()]
+        )
+    assert written[0] == written[1]
 
 
 @posix
@@ -369,7 +403,7 @@ def test_other_seeds_train_on_the_same_data_and_are_kept(project):
     """The tiny stages use no seed: tested is which run, where, and what the report reads."""
     assert project.run("--seeds", "0-1").code == 0
     ran = project.take_log()
-    assert ran == [*graph.default(), *graph.default().retrained]
+    assert ran == sorted([*graph.default(), *graph.default().retrained])
     again = project.run_dir / runs.SEEDS / "1" / "stages"
     assert (again / "01_data" / "value.txt").samefile(project.stage("01_data") / "value.txt")
     assert "seeds_mean" in (project.run_dir / "results.csv").read_text()

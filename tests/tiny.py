@@ -125,9 +125,9 @@ class Project:
         return ended(self.start(*arguments, **options))
 
     def take_log(self) -> list[str]:
-        """Return the stages whose notebooks have run since the last call."""
+        """Return the stages whose notebooks have run since the last call, by name."""
         log = self.root / "notebooks" / "ran.txt"
-        ran = log.read_text().split() if log.exists() else []
+        ran = sorted(log.read_text().split()) if log.exists() else []
         log.unlink(missing_ok=True)
         return ran
 

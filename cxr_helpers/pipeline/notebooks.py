@@ -144,7 +144,8 @@ def execute(
                     kernel_name=kernels.NAME,
                     kernel_manager_class=manager,
                     language="python",
-                    cwd=source.parent,
+                    # the kernel's folder; papermill's cwd would be that of all threads
+                    resources={"metadata": {"path": str(source.parent)}},
                     progress_bar=False,
                     stdout_file=_Progress(log),
                     execution_timeout=timeout,

@@ -133,6 +133,7 @@ def update(
                     at_once=at_once,
                 )
                 say(stage, f"{stage}: {reason} · {_progress(run, stage, left)}")
+                run.retire_report()
                 kernels.start(
                     stage,
                     partial(
@@ -312,7 +313,6 @@ def _execute(
     """Run the notebook of one stage; return the seconds it took."""
     from cxr_helpers.pipeline import notebooks  # importing papermill takes a second
 
-    run.retire_report()
     run.forget(stage)
     start = time.monotonic()
     notebooks.execute(

@@ -36,6 +36,17 @@ def test_time_left_follows_the_pace_of_the_stages_that_ended():
     assert left.left(["02_b", "03_c"]) == 180
 
 
+def test_stages_that_wait_for_each_other_take_longer_than_those_that_do_not():
+    left = forecast.Forecast({"01_a": 10, "02_b": 30, "03_c": 60, "04_d": 5}).left
+    names = ["01_a", "02_b", "03_c", "04_d"]
+    assert left(names, at_once=2) == 70  # 01 and 03 beside 02 and 04
+    chain = {"02_b": ["01_a"], "03_c": ["02_b"], "04_d": ["03_c"]}
+    assert left(names, reads=chain, at_once=2) == 105
+    assert left(names, reads={"03_c": ["01_a", "02_b"]}, at_once=2) == 90  # 04 beside 02
+    assert left(["03_c"], running={"02_b": 10}, at_once=2) == 60
+    assert left(["03_c"], running={"02_b": 10}, reads={"03_c": ["02_b"]}, at_once=2) == 80
+
+
 def test_no_time_is_given_where_a_stage_declares_none():
     assert forecast.Forecast({"01_a": 10}).left(["01_a", "02_b"]) is None
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import threading
 
 import pytest
 
@@ -46,7 +47,7 @@ def ran(monkeypatch):
     return stages
 
 
-def update(run, *, chosen=tuple(READS), values=None, **options):
+def update(run, *, chosen=tuple(READS), values=None, say=runner.write_line, **options):
     defaults = {"dry_run": False, "force": False, "only": None, "timeout": None, "jobs": 1}
     log, stale = runner.update(
         run,
@@ -55,6 +56,7 @@ def update(run, *, chosen=tuple(READS), values=None, **options):
         chosen=chosen,
         fingerprint="f",
         store=run.folder / "store",
+        say=say,
     )
     return {stage: what for stage, what, _ in log}, stale
 
@@ -69,6 +71,62 @@ def test_stages_run_in_their_order_and_once(run, ran):
     assert ran == list(READS) and all(map(run.is_complete, READS))
     assert update(run) == (dict.fromkeys(READS, "up to date"), [])
     assert ran == list(READS)
+
+
+def test_stages_that_do_not_read_each_other_run_at_once(run, ran, monkeypatch):
+    """02 and 03 read 01; each begins only when the other one has begun."""
+    meet, execute = threading.Barrier(2, timeout=60), notebooks.execute
+
+    def together(run, stage, **options):
+        if stage != "01_data":
+            meet.wait()
+        execute(run, stage, **options)
+
+    monkeypatch.setattr(notebooks, "execute", together)
+    assert update(run, jobs=2) == (dict.fromkeys(READS, "ran"), [])
+    assert ran[0] == "01_data" and all(map(run.is_complete, READS))
+
+
+def test_stage_beside_a_failing_one_is_completed_and_no_other_begins(run, ran, monkeypatch):
+    go_on, lines, execute = threading.Event(), [], notebooks.execute
+
+    def fail_or_wait(run, stage, **options):
+        if stage == "02_binary":
+            raise Refused(4, "02_binary.ipynb, cell 3: planted")
+        if stage == "03_size":
+            assert go_on.wait(60)
+        execute(run, stage, **options)
+
+    def say(stage, line):
+        lines.append(line)
+        if "still running" in line:
+            go_on.set()
+
+    monkeypatch.setattr(notebooks, "execute", fail_or_wait)
+    with pytest.raises(Refused, match="planted"):
+        update(run, jobs=2, say=say)
+    assert lines[-2:] == [
+        "failed: 02_binary.ipynb, cell 3: planted",
+        "03_size: still running, to keep what is computed",
+    ]
+    assert run.is_complete("03_size") and not run.is_complete("02_binary")
+
+
+def test_second_failure_is_told_too(run, ran, monkeypatch):
+    lines, both = [], threading.Barrier(2, timeout=60)
+
+    def fail(run, stage, **options):
+        if stage == "01_data":
+            return execute(run, stage, **options)
+        both.wait()
+        raise Refused(4, f"planted in {stage}")
+
+    execute = notebooks.execute
+    monkeypatch.setattr(notebooks, "execute", fail)
+    with pytest.raises(Refused, match="planted in") as error:
+        update(run, jobs=2, say=lambda _, line: lines.append(line))
+    other = "02_binary" if "03_size" in str(error.value) else "03_size"
+    assert lines[-1] == f"failed too: planted in {other}"
 
 
 def test_changed_parameter_reruns_its_stage_and_those_that_read_it(run, ran):
