@@ -31,6 +31,7 @@ from pathlib import Path
 from cxr_helpers.data import ingestion, lung_outlines, sources
 from cxr_helpers.data.lung_outlines import V7
 from cxr_helpers.evaluation import tables
+from cxr_helpers.figures import publishing
 from cxr_helpers.pipeline import (
     command_line,
     currency,
@@ -293,8 +294,6 @@ def explore(options, stages_of) -> int:
 
 def typeset(options, values, run, log) -> None:
     """Write results and report unless they are up to date; show what was done."""
-    from cxr_helpers.figures import publishing  # importing IPython takes half a second
-    from report import ReportError, contents, render
     from report import currency as report_currency
 
     start, others = time.monotonic(), (options.seeds or [])[1:]
@@ -304,6 +303,10 @@ def typeset(options, values, run, log) -> None:
         log.append(("report", runner.UP_TO_DATE, 0.0))
         scores, warnings = results.collect(run, seeds=others), []
     else:
+        from report import contents  # importing nbconvert and seaborn takes four seconds
+        from report.errors import ReportError
+        from report.output import render
+
         scores, _ = results.write(run, seeds=others)
         if others:
             terminal.write_line(f"comparing the maps of {1 + len(others)} trainings")

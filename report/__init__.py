@@ -6,20 +6,3 @@ nbconvert exporters with their templates, ``output`` writes the files. ``content
 parts around the notebooks, ``currency`` decides whether a report is up to date, and ``errors``
 holds the exception raised where one cannot be made.
 """
-
-from report.blocks import Block, Chapter, Figure, Prose, Table
-from report.document import Front
-from report.errors import ReportError
-from report.output import Rendered, render
-
-__all__ = [
-    "Block",
-    "Chapter",
-    "Figure",
-    "Front",
-    "Prose",
-    "Rendered",
-    "ReportError",
-    "Table",
-    "render",
-]

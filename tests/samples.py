@@ -11,7 +11,7 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from cxr_helpers.figures.publishing import TABLE_MIME
-from report import Front
+from report.document import Front
 
 HOSTILE = (
     '<img src=x onerror=alert(1)> #eval("x") $x$ *star* \\alpha \\\\ [a](b) <script>1</script>'

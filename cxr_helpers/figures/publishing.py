@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from IPython.display import display
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def figure(
     width = min(1.0, round(float(fig.get_figwidth()) / TEXT_WIDTH, 3))
     title, caption = caption, labelled(f"{finding} {caption}".strip(), synthetic=synthetic)
     svg, png = pictures(fig, id=id)
-    display(
+    _display(
         {
             "image/svg+xml": svg,
             "image/png": base64.b64encode(png).decode(),
@@ -146,7 +145,7 @@ def table(
     caption = labelled(caption, synthetic=synthetic)
     content = table_content(frame, formats=formats, missing=missing)
     shown = frame.__class__(content["rows"], columns=[c["label"] for c in content["columns"]])
-    display(
+    _display(
         {
             TABLE_MIME: content,
             "text/html": shown.to_html(index=False, border=0),
@@ -190,7 +189,7 @@ def table_content(
 
 def text(markdown: str) -> None:
     """Display Markdown text whose numbers come from variables."""
-    display(
+    _display(
         {"text/markdown": markdown, "text/plain": markdown},
         raw=True,
         metadata={"cxr": {"kind": "text"}},
@@ -199,7 +198,7 @@ def text(markdown: str) -> None:
 
 def _caption(caption: str) -> None:
     """Display a caption below its figure or table in a notebook; exporters skip it."""
-    display(
+    _display(
         {"text/markdown": f"*{_escape(caption)}*", "text/plain": caption},
         raw=True,
         metadata={"cxr": {"kind": "caption"}},
@@ -213,3 +212,9 @@ def _escape(text: str) -> str:
             char, f"\\{char}" if char not in "<>" else {"<": "&lt;", ">": "&gt;"}[char]
         )
     return text
+
+
+def _display(*objects: object, **options: object) -> None:
+    from IPython.display import display  # imported here: it takes half a second
+
+    display(*objects, **options)

@@ -22,7 +22,7 @@ def shown(monkeypatch):
             assert raw
             outputs.append(SimpleNamespace(data=data, metadata=metadata))
 
-        monkeypatch.setattr(publishing, "display", display)
+        monkeypatch.setattr(publishing, "_display", display)
         function(*arguments, **options)
         return outputs
 

@@ -12,7 +12,8 @@ from cxr_helpers.evaluation import shortcut_groups
 from cxr_helpers.evaluation.scorecard import Scorecard
 from cxr_helpers.pipeline import graph, repeatability, results
 from cxr_helpers.pipeline.runs import Run
-from report import ReportError, contents
+from report import contents
+from report.errors import ReportError
 
 ROWS = graph.default().rows
 GROUPS = graph.default().groups

@@ -14,8 +14,10 @@ import pytest
 from nbformat.v4 import new_output
 from samples import HOSTILE, SVG, code, figure, front, notebook, table, text
 
-import report
-from report import Figure, Prose, Table, contents, render
+from report import contents, output
+from report.blocks import Figure, Prose, Table
+from report.errors import ReportError
+from report.output import render
 
 FORMULA = """Loss $\\hat y_i = \\sigma(\\alpha)$ and
 
@@ -272,14 +274,12 @@ def test_tables_fit_the_page(tmp_path, columns, rows, cell):
 def test_failed_and_unfinished_notebooks_are_refused(tmp_path):
     error = new_output("error", ename="KeyError", evalue="'x'", traceback=[])
     failed = notebook(tmp_path, "01_data", "# Data", code(error))
-    with pytest.raises(
-        report.ReportError, match=r"01_data\.ipynb, cell 2 holds the error KeyError: 'x'"
-    ):
+    with pytest.raises(ReportError, match=r"01_data\.ipynb, cell 2 holds the error KeyError: 'x'"):
         render([failed], front=front(), out=tmp_path)
     cell = code()
     cell.execution_count = None
     unfinished = notebook(tmp_path, "02_next", "# Next", code(), cell)
-    with pytest.raises(report.ReportError, match=r"02_next\.ipynb, cell 3 was not executed"):
+    with pytest.raises(ReportError, match=r"02_next\.ipynb, cell 3 was not executed"):
         render([unfinished], front=front(), out=tmp_path)
     assert not (tmp_path / "report.html").exists()
 
@@ -295,7 +295,7 @@ def test_failed_and_unfinished_notebooks_are_refused(tmp_path):
     ],
 )
 def test_faults_are_reported_with_their_notebook(tmp_path, cells, message):
-    with pytest.raises(report.ReportError, match=re.escape(message)):
+    with pytest.raises(ReportError, match=re.escape(message)):
         render([notebook(tmp_path, "01_data", *cells)], front=front(), out=tmp_path)
 
 
@@ -314,7 +314,7 @@ def test_full_disk_during_typesetting_is_an_error(notebooks, tmp_path, monkeypat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     render(notebooks, front=front(), out=tmp_path, pdf=False)
-    monkeypatch.setattr(report.output, "typeset", disk_full)
+    monkeypatch.setattr(output, "typeset", disk_full)
     with pytest.raises(OSError, match="No space left"):
         render(notebooks, front=front(title="Another"), out=tmp_path)
     assert "Another" not in (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -327,7 +327,7 @@ def test_undefined_name_in_prose_is_reported_with_file_and_line(tmp_path, monkey
         ("{% if %}", "Expected an expression"),
     ):
         (tmp_path / "abstract.md").write_text(f"# Abstract\n\n{line}\n")
-        with pytest.raises(report.ReportError, match=rf"report/abstract\.md, line 3: {message}"):
+        with pytest.raises(ReportError, match=rf"report/abstract\.md, line 3: {message}"):
             contents._prose("abstract.md", {})
 
 

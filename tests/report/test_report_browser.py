@@ -6,7 +6,7 @@ import pytest
 from browser import CHROMIUM, FLAGS, inspect
 from samples import HOSTILE, figure, front, notebook, table
 
-from report import render
+from report.output import render
 
 pytest.importorskip("playwright", reason="playwright is not installed")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
