@@ -9,6 +9,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 
 import psutil
 import pytest
@@ -83,6 +84,18 @@ def test_stages_side_by_side_end_with_the_run(finished, number):
         assert Run(finished.run_dir).manifest(stage) is None
     if number == signal.SIGINT:
         assert finished.partial() == []
+
+
+def test_command_that_finds_all_up_to_date_imports_no_typesetting(finished):
+    """These imports took three quarters of its time."""
+    code = "import run_all, sys; assert run_all.main() == 0\n"
+    code += "heavy = {'nbformat', 'nbconvert', 'papermill', 'IPython', 'seaborn', 'matplotlib.pyplot', 'tensorflow'}\n"
+    code += "print(*heavy & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=finished.root, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "report" in done.stderr, done.stderr
+    assert done.stdout.split() == [] and finished.take_log() == []
 
 
 def test_runs_with_one_and_two_stages_at_once_are_equal(finished):

@@ -8,8 +8,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
-
 from cxr_helpers.data import ingestion, splits
 from cxr_helpers.system import accelerators, environment, files
 from cxr_helpers.system.errors import Refused
@@ -88,8 +86,8 @@ def jobs(n_images: int) -> int:
     On a GPU, whose memory they would share, one; on other systems than Linux too, where two were
     never tried.
     """
-    free = psutil.virtual_memory().available
-    enough = environment.cores() > 1 and free >= 2 * STAGE_MEMORY and n_images < MANY_IMAGES
+    memory = environment.free_memory() >= 2 * STAGE_MEMORY and n_images < MANY_IMAGES
+    enough = environment.cores() > 1 and memory
     return 2 if enough and sys.platform == "linux" and not accelerators.gpu() else 1
 
 

@@ -85,12 +85,12 @@ def update(
     order = TopologicalSorter({stage: spec.reads for stage, spec in run.graph.items()})
     order.prepare()
     ready: list[str] = []
-    kernels = _Kernels(at_once, fork_server=fork_server, say=say)
-    with nullcontext() if options.dry_run else run.writing(), kernels:
+    running = _Running(at_once, fork_server=fork_server, say=say)
+    with nullcontext() if options.dry_run else run.writing(), running:
         while order.is_active():
             ready = sorted([*ready, *order.get_ready()])
-            if not ready or kernels.are_busy:
-                stage, seconds = kernels.next()
+            if not ready or running.is_full:
+                stage, seconds = running.next()
                 done[stage] = ("ran", seconds)
                 forecast.ended(stage, seconds)
                 order.done(stage)
@@ -125,16 +125,13 @@ def update(
             elif options.dry_run:
                 status = reason
             else:
-                expected = _expected(run, stage, chosen, done=done, running=kernels.running)
-                left = forecast.left(
-                    expected,
-                    reads={name: run.graph[name].reads for name in expected},
-                    running=kernels.running,
-                    at_once=at_once,
-                )
+                begun = running.since()
+                expected = _expected(run, stage, chosen, done=done, begun=begun)
+                reads = {name: run.graph[name].reads for name in expected}
+                left = forecast.left(expected, reads=reads, running=begun, at_once=at_once)
                 say(stage, f"{stage}: {reason} · {_progress(run, stage, left)}")
                 run.retire_report()
-                kernels.start(
+                running.start(
                     stage,
                     partial(
                         _execute,
@@ -155,8 +152,8 @@ def update(
     return [(stage, *done[stage]) for stage in run.graph], stale
 
 
-class _Kernels:
-    """A context in which stages run, at most so many at once; at its end it awaits them, or ends them.
+class _Running:
+    """The stages that run: a context that awaits them at its end, or ends them.
 
     A single one runs in this thread, several in threads of their own. Where one stage fails, the
     others go on to their end, so that what they have computed is kept. Where the command is
@@ -165,6 +162,7 @@ class _Kernels:
     Parameters
     ----------
     at_once : int
+        How many may run at once.
     fork_server : ForkServer or None
     say : callable
         Receives a line where a stage fails while others run.
@@ -177,7 +175,7 @@ class _Kernels:
         self._begun: dict[str, float] = {}
         self._seconds: dict[str, Future[float]] = {}
 
-    def __enter__(self) -> _Kernels:
+    def __enter__(self) -> _Running:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, _) -> None:
@@ -199,13 +197,12 @@ class _Kernels:
                 self._say(stage, f"failed too: {future.exception()}")
 
     @property
-    def are_busy(self) -> bool:
+    def is_full(self) -> bool:
         """Whether no further stage may begin."""
         return len(self._seconds) >= self._at_once
 
-    @property
-    def running(self) -> dict[str, float]:
-        """Seconds since each stage began that has not ended."""
+    def since(self) -> dict[str, float]:
+        """Return the seconds since each stage began that has not ended."""
         now = time.monotonic()
         return {stage: now - self._begun[stage] for stage in self._seconds}
 
@@ -236,14 +233,14 @@ class _Kernels:
 
 
 def _expected(
-    run: Run, stage: str, chosen: Sequence[str], *, done: Mapping, running: Mapping[str, float]
+    run: Run, stage: str, chosen: Sequence[str], *, done: Mapping, begun: Mapping[str, float]
 ) -> list[str]:
     """Return the stages that will begin from now on, this one first, as far as is known."""
-    new = {*running, *(s for s, (status, _) in done.items() if status == "ran")}
+    new = {*begun, *(s for s, (status, _) in done.items() if status == "ran")}
     expected = [stage]
     for name in run.graph:
         reads_new = run.graph.upstream([name]) & {*expected, *new}
-        waits = name != stage and name not in done and name not in running
+        waits = name != stage and name not in done and name not in begun
         if waits and name in chosen and (reads_new or not run.is_complete(name)):
             expected.append(name)
     return expected

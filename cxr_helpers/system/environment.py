@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -38,6 +39,8 @@ def versions(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:
     return installed
 
 
+# Of version 2 and 1 of Linux's control groups, as a container sees its own.
+CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 # Variables that libraries read when they are loaded: the size of their pools of threads.
 INTRAOP = "TF_NUM_INTRAOP_THREADS"
 POOLS = (
@@ -81,6 +84,15 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def free_memory() -> int:
+    """Return how many bytes a new process can use: what is free, or less where a container limits it."""
+    free = [psutil.virtual_memory().available]
+    for limit in CONTAINER_LIMITS:
+        with suppress(OSError, ValueError):  # not there, or "max"
+            free.append(int(Path(limit).read_text(encoding="ascii")))
+    return min(free)
 
 
 def peak_memory() -> int:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -218,8 +219,12 @@ class Process:
         self.ended = True
 
 
-def test_children_of_a_kernel_end_where_there_are_no_groups_of_processes(tmp_path, monkeypatch):
-    pid = tmp_path / "pid"
+@pytest.mark.parametrize(("created", "is_kernel"), [(45, True), (55, False)])
+def test_kernel_and_its_children_end_where_there_are_no_groups_of_processes(
+    created, is_kernel, tmp_path, monkeypatch
+):
+    """A process that is younger than the file has the number of a kernel that has ended."""
+    pid, kernel = tmp_path / "pid", Process(100, 9, created)
     pid.write_text("100", encoding="ascii")
     os.utime(pid, (50, 50))
     processes = [
@@ -232,10 +237,25 @@ def test_children_of_a_kernel_end_where_there_are_no_groups_of_processes(tmp_pat
     gone.kill = lambda: (_ for _ in ()).throw(psutil.NoSuchProcess(5))
     monkeypatch.delattr(os, "killpg")
     monkeypatch.setattr(kernels.psutil, "process_iter", lambda: [gone, *processes])
+    monkeypatch.setattr(kernels.psutil, "Process", {100: kernel}.__getitem__)
     kernels.end_group(pid)
     assert [process.ended for process in processes] == [True, True, False, False]
+    assert kernel.ended == is_kernel
     pid.unlink()
     kernels.end_group(pid)  # of a kernel that never started
+
+
+def test_group_ends_the_kernels_that_run(tmp_path, monkeypatch):
+    ended, group = [], kernels.Group()
+    monkeypatch.setattr(kernels, "end_group", ended.append)
+    first, second = tmp_path / "first", tmp_path / "second"
+    with group.including(first):
+        with group.including(second):
+            group.end()
+        assert set(ended) == {first, second}
+        group.end()
+    group.end()
+    assert ended[2:] == [first]
 
 
 def fork(server, program, folder, imports=()):
@@ -280,3 +300,14 @@ ForkServer().fork("", [], imports=imports, environment=os.environ, folder=os.get
     runner.kill()
     runner.wait()
     wait_for(lambda: is_gone(server), within=20)
+
+
+@forks
+def test_end_of_the_server_frees_a_thread_that_waits_for_its_answer(tmp_path):
+    imports = [f"open({str(tmp_path / 'importing')!r}, 'w')", "import time; time.sleep(1000)"]
+    with ForkServer() as server, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(fork, server, "", tmp_path, imports)
+        wait_for((tmp_path / "importing").exists)
+        assert not answer.done()
+        server.end()
+        assert answer.result(timeout=20) is None

@@ -24,6 +24,27 @@ def test_small_disk_is_refused(tmp_path):
     assert "MiB of disk are free, about 150 MiB are needed" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, 2),
+        ({"cores": 1}, 1),
+        ({"free": 3 * 10**9}, 1),
+        ({"platform": "win32"}, 1),
+        ({"gpu": "a card"}, 1),
+        ({"n_images": 112_120}, 1),
+    ],
+)
+def test_two_stages_run_at_once_where_cores_memory_and_system_allow(change, expected, monkeypatch):
+    case = {"cores": 2, "free": 5 * 10**9, "platform": "linux", "gpu": None, "n_images": 500}
+    case |= change
+    monkeypatch.setattr(preflight.environment, "cores", lambda: case["cores"])
+    monkeypatch.setattr(preflight.environment, "free_memory", lambda: case["free"])
+    monkeypatch.setattr(preflight.sys, "platform", case["platform"])
+    monkeypatch.setattr(preflight.accelerators, "gpu", lambda: case["gpu"])
+    assert preflight.jobs(case["n_images"]) == expected
+
+
 def test_full_disk_is_refused(tmp_path):
     with small_disk(tmp_path / "disk", 65536) as disk:
         (disk / "run").mkdir()

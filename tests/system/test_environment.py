@@ -52,6 +52,21 @@ def test_threads_are_all_cores_by_default(monkeypatch, requested):
     assert environment.threads() == environment.cores() >= 1
 
 
+@pytest.mark.parametrize(
+    ("written", "expected"), [("2000000000\n", 2 * 10**9), ("max\n", 8 * 10**9), (None, 8 * 10**9)]
+)
+def test_free_memory_is_that_of_the_container_where_it_is_less(
+    written, expected, tmp_path, monkeypatch
+):
+    memory = SimpleNamespace(available=8 * 10**9)
+    monkeypatch.setattr(environment.psutil, "virtual_memory", lambda: memory)
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(environment, "CONTAINER_LIMITS", (str(limit),))
+    if written is not None:
+        limit.write_text(written)
+    assert environment.free_memory() == expected
+
+
 def test_peak_memory_is_in_bytes():
     """This process holds more than 10 MB and less than a terabyte."""
     assert 1e7 < environment.peak_memory() < 1e12
