@@ -94,7 +94,7 @@ def test_invalid_option_is_refused(capsys, arguments, words):
 @pytest.mark.parametrize(
     "option",
     "--data --preset --weights-from --set --seed --seeds --only --from --predict --explore --run --timeout "
-    "--title --author --course --grid --workers --cluster --threads --tls".split(),
+    "--title --author --course --grid --jobs --workers --cluster --threads --tls".split(),
 )
 @pytest.mark.parametrize("value", ["", " "])
 def test_empty_value_is_refused(build, capsys, option, value):

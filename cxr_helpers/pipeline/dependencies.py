@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import threading
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,8 @@ from cxr_helpers.system import digests
 
 PACKAGE = Path(__file__).parents[1]
 NAME = "cxr_helpers"
+# Up to Python 3.11.7, two threads that parse at once end in a SystemError (python/cpython#106905).
+_ONE_THREAD = threading.Lock()
 
 
 def modules_of(sources: Iterable[str]) -> list[str]:
@@ -105,7 +108,8 @@ def _library_imports(source: str) -> Iterator[str]:
 def _parse(source: str) -> ast.Module:
     """Parse a cell or a module, without IPython's magic commands."""
     lines = (line for line in source.splitlines() if not line.lstrip().startswith("%"))
-    return ast.parse("\n".join(lines))
+    with _ONE_THREAD:
+        return ast.parse("\n".join(lines))
 
 
 def _modules(name: str) -> set[str]:

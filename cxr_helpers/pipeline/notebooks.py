@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import nbformat
 import papermill
+from jupyter_core.utils import ensure_event_loop
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill import engines
 
@@ -172,6 +174,8 @@ def execute(
     finally:
         if running.exists():
             portable.replace(running, failed)
+        if threading.current_thread() is not threading.main_thread():
+            ensure_event_loop().close()  # Jupyter makes one for each thread, and leaves it open
     return done
 
 

@@ -1,7 +1,10 @@
 """Staleness follows every form of import that is used here; other forms are forbidden."""
 
 import ast
+import gc
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -124,3 +127,18 @@ def test_planted_hidden_import_is_found(planted):
 
 def test_no_module_is_imported_in_a_hidden_way():
     assert {name: found for name, text in sources() if (found := hidden_imports(text))} == {}
+
+
+def test_sources_are_read_in_several_threads_at_once():
+    """Python 3.11.7 without a lock: SystemError, "AST constructor recursion depth mismatch"."""
+    deep = "import numpy\nx = " + "(1 + " * 60 + "1" + ")" * 60 + "\n"
+    threshold, let_others_run = gc.get_threshold(), lambda *_: time.sleep(0)
+    gc.set_threshold(20)
+    gc.callbacks.append(let_others_run)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: dependencies.library_imports([deep]), range(40)))
+    finally:
+        gc.callbacks.remove(let_others_run)
+        gc.set_threshold(*threshold)
+    assert found == [["import numpy"]] * 40
