@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from cxr_helpers.explain import gradcam
-from cxr_helpers.explain.explained import BATCH, Explained
+from cxr_helpers.explain.explained import Explained
 
 
 def absolute_gradient(explained: Explained, prepared: np.ndarray) -> np.ndarray:
@@ -31,7 +31,7 @@ def integrated_gradients(
     """
     maps = np.empty_like(prepared)
     shares = (np.arange(steps, dtype=np.float32) + 0.5) / steps
-    at_once = max(1, BATCH // steps)
+    at_once = max(1, explained.batch_size // steps)
     for start in range(0, len(prepared), at_once):
         images = prepared[start : start + at_once]
         differences = images - baseline(images)

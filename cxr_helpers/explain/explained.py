@@ -13,8 +13,6 @@ from cxr_helpers.data import decoding
 from cxr_helpers.explain import gradcam
 from cxr_helpers.models import tracing
 
-BATCH = 96  # images at once
-
 
 class Explained:
     """A network's log-odds of pneumonia, s = log p(pneumonia) - log p(normal), and its gradients.
@@ -39,6 +37,8 @@ class Explained:
     ----------
     size : int
         Height and width of its input in pixels.
+    batch_size : int
+        How many images are passed through it at once.
     standardises : bool
         Whether images are standardised before anything is covered.
     """
@@ -46,6 +46,7 @@ class Explained:
     def __init__(self, model: keras.Model, *, feature_map: str) -> None:
         self.model, self.feature_map = model, feature_map
         self.size = int(model.inputs[0].shape[1])
+        self.batch_size = tracing.batch_size(self.size)
         names = [layer.name for layer in model.layers]
         self.standardises = "standardise" in names
         self.input = model.get_layer("standardise").output if self.standardises else model.inputs[0]
@@ -85,15 +86,15 @@ class Explained:
             In [0, 1], or standardised.
         """
         scaled = decoding.resize(images, self.size).astype(np.float32) / 255
-        return scaled if not self.standardises else _each(self._first, scaled)
+        return scaled if not self.standardises else self._each(self._first, scaled)
 
     def score(self, prepared: np.ndarray) -> np.ndarray:
         """Return the log-odds of prepared images: ndarray of float32, shape (n,)."""
-        return _each(self._score, prepared)
+        return self._each(self._score, prepared)
 
     def gradient(self, prepared: np.ndarray) -> np.ndarray:
         """Return the gradient of the log-odds: ndarray of float32, shape (n, size, size)."""
-        return _each(self._gradient, prepared)
+        return self._each(self._gradient, prepared)
 
     def features(self, prepared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the feature maps and the gradient of the log-odds with respect to them.
@@ -102,10 +103,20 @@ class Explained:
         -------
         two ndarrays of float32, shape (n, height, width, channels)
         """
-        pairs = [self._features(batch) for batch in _batches(prepared)]
+        pairs = [self._features(batch) for batch in self._batches(prepared)]
         return tuple(
             np.concatenate([part.numpy() for part in parts]) for parts in zip(*pairs, strict=True)
         )
+
+    def _batches(self, prepared: np.ndarray) -> Iterator[np.ndarray]:
+        for start in range(0, len(prepared), self.batch_size):
+            batch = prepared[start : start + self.batch_size]
+            yield np.asarray(batch, dtype=np.float32)[..., None]
+
+    def _each(self, function: Callable, prepared: np.ndarray) -> np.ndarray:
+        """Return what a function returns for all images, without a last axis of one channel."""
+        result = np.concatenate([function(batch).numpy() for batch in self._batches(prepared)])
+        return result[..., 0] if result.ndim == 4 else result
 
 
 @lru_cache(maxsize=16)
@@ -123,15 +134,3 @@ def log_odds(logits: keras.KerasTensor) -> keras.KerasTensor:
     if logits.shape[-1] == 1:
         return logits[:, 0]
     return keras.ops.logsumexp(logits[:, 1:], axis=1) - logits[:, 0]
-
-
-def _batches(prepared: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(prepared), BATCH):
-        yield np.asarray(prepared[start : start + BATCH], dtype=np.float32)[..., None]
-
-
-def _each(function: Callable, prepared: np.ndarray) -> np.ndarray:
-    """Return what a function returns for all images, without a last axis of one channel."""
-    parts = [function(batch).numpy() for batch in _batches(prepared)]
-    result = np.concatenate(parts)
-    return result[..., 0] if result.ndim == 4 else result

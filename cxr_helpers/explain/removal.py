@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 from threadpoolctl import ThreadpoolController
 
-from cxr_helpers.explain.explained import BATCH, Explained
+from cxr_helpers.explain.explained import Explained
 from cxr_helpers.models.training import ahead
 
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)  # of the pixels that are removed
@@ -184,9 +184,10 @@ def curves(
     removed = [order <= share for share in inner] + [order > 1 - share for share in inner]
     removed = np.concatenate(removed)
     repeated, filled = np.tile(np.arange(n), len(removed) // n), FILLS[fill](prepared)
+    batch_size = explained.batch_size
     batches = (
-        filled(repeated[k : k + BATCH], removed[k : k + BATCH])
-        for k in range(0, len(removed), BATCH)
+        filled(repeated[k : k + batch_size], removed[k : k + batch_size])
+        for k in range(0, len(removed), batch_size)
     )
     scores = np.concatenate([explained.score(batch) for batch in ahead(batches)])
     halves = np.split(scores.reshape(-1, n), 2)

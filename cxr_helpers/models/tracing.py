@@ -12,6 +12,18 @@ from weakref import WeakKeyDictionary
 import keras
 import tensorflow as tf
 
+PIXELS = 96 * 128**2  # of the images that are passed through a network at once
+MOST = 96  # such images
+
+
+def batch_size(side: int) -> int:
+    """Return how many images of a side in pixels are passed through a network at once.
+
+    Many are faster (on two cores 96 up to a third faster than 32, ``benchmarks/predict.py``), and
+    take memory: their pixels are limited.
+    """
+    return min(MOST, max(1, PIXELS // side**2))
+
 
 def traced(function: Callable) -> Callable:
     """Return a function that is traced once for batches of any number of images.

@@ -64,9 +64,9 @@ def batches(
         yield batch, batch if batch_targets is None else batch_targets
 
 
-def predict(model: keras.Model, images: np.ndarray, *, batch_size: int = 96) -> np.ndarray:
+def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """Return a model's predictions for 8-bit images, shape (n, ...), computed in batches."""
-    feed = batches(images, batch_size=batch_size)
+    feed = batches(images, batch_size=tracing.batch_size(images.shape[1]))
     infer = tracing.inference_of(model)
     return np.concatenate([infer(batch).numpy() for batch, _ in feed])
 

@@ -21,6 +21,13 @@ def model():
     return keras.Sequential([*layers, keras.layers.Dense(2)])
 
 
+@pytest.mark.parametrize(
+    ("side", "expected"), [(48, 96), (128, 96), (224, 31), (512, 6), (2000, 1)]
+)
+def test_large_images_are_passed_through_a_network_in_smaller_batches(side, expected):
+    assert tracing.batch_size(side) == expected
+
+
 def test_function_is_traced_once_for_any_number_of_images():
     shapes = []
 
