@@ -169,7 +169,8 @@ def prepared(variant: Variant, stages_of, schema) -> Iterator[Plan]:
             fingerprint, n_images = examine(source, options, values["01_data"], run)
         if not options.dry_run:
             run.record_source(source.location, fingerprint)
-        options.jobs = options.jobs or preflight.jobs(n_images)
+        size = max(values["01_data"].get(name, 0) for name in ("image_size", "detail_size"))
+        options.jobs = options.jobs or preflight.jobs(n_images=n_images, image_size=size)
         paths = {
             "run_dir": str(run.folder),
             "cache_dir": str(BUILD / ".cache"),

@@ -75,7 +75,10 @@ def test_mistake_is_reported_in_one_line_with_an_exit_code(build, capsys, argume
         (["--weights-from", "x", "--grid", "epochs=3,4"], "omit --preset, --set and --grid"),
         (["--workers", "0"], "--workers 0: expected 1 to 1024"),
         (["--jobs", "0"], "--jobs 0: expected 1 to 1024"),
-        (["--jobs", "2", "--workers", "2"], "--jobs cannot be combined with --workers"),
+        (
+            ["--jobs", "2", "--workers", "2"],
+            "--jobs cannot be combined with --workers or --cluster",
+        ),
         (["--threads", "-1"], "--threads -1: expected 1 to 1024"),
         (["--workers", "2", "--cluster", "x"], "--workers and --cluster cannot be combined"),
         (["--workers", "2", "--plain-tcp"], "--tls and --plain-tcp belong to --cluster"),

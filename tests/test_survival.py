@@ -22,6 +22,13 @@ from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.system import files
 
 AGAIN = "the same command continues from here"
+WAIT_AND_FAIL = """
+import time
+while not Path("begun").exists():
+    time.sleep(0.05)
+time.sleep(1)
+raise RuntimeError("planted")
+"""
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 
 
@@ -67,7 +74,7 @@ def test_signal_in_a_cell_ends_every_process(finished, number):
 
 
 @posix
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stages_side_by_side_end_with_the_run(finished, number):
     """[PRC-01, PRC-02] Each is in a cell that has a child process."""
     stages = ("02_binary", "04_autoencoder")
@@ -78,11 +85,11 @@ def test_stages_side_by_side_end_with_the_run(finished, number):
     children = [psutil.Process(int(path.read_text())) for path in files]
     processes = [*children, *descendants(run)]
     run.send_signal(number)
-    assert ended(run).code == (130 if number == signal.SIGINT else -number)
+    assert ended(run).code == (-number if number == signal.SIGKILL else 128 + number)
     wait_for(lambda: all(map(is_gone, processes)), within=20)
     for stage in stages:
         assert Run(finished.run_dir).manifest(stage) is None
-    if number == signal.SIGINT:
+    if number != signal.SIGKILL:
         assert finished.partial() == []
 
 
@@ -98,16 +105,29 @@ def test_command_that_finds_all_up_to_date_imports_no_typesetting(finished):
     assert done.stdout.split() == [] and finished.take_log() == []
 
 
-def test_runs_with_one_and_two_stages_at_once_are_equal(finished):
-    """Byte for byte, but for the seconds; each notebook runs in the folder of the notebooks."""
+@posix
+def test_ctrl_c_ends_a_stage_that_goes_on_beside_a_failed_one(finished):
+    planted = {"02_binary": "Path('begun').touch()\n" + HOLD, "04_autoencoder": WAIT_AND_FAIL}
+    run = finished.start("--only", "02", "04", "--jobs", "2", planted=planted)
+    processes = [finished.held(), *descendants(run)]
+    for line in run.stderr:
+        if "still running" in line:
+            break
+    run.send_signal(signal.SIGINT)
+    done = ended(run)
+    assert done.code == 130 and done.last == f"error: stopped by SIGINT; {AGAIN}"
+    wait_for(lambda: all(map(is_gone, processes)), within=20)
+
+
+def test_runs_with_one_and_two_stages_at_once_are_equal(project):
+    """Each from nothing: a stage that began before those that it reads would fail."""
     written = []
     for jobs in ("1", "2"):
-        finished.take_log()
-        assert finished.run("--force", "--jobs", jobs).code == 0
-        assert sorted(finished.take_log()) == list(graph.default())
-        written.append(
-            [finished.stage(s).joinpath("value.txt").read_bytes() for s in graph.default()]
-        )
+        done = project.run("--run", f"with-{jobs}", "--jobs", jobs, "--no-pdf")
+        assert done.code == 0, done.text
+        assert project.take_log() == list(graph.default())
+        run = Run(project.run_dir.with_name(f"with-{jobs}"))
+        written.append([(run.stage(s) / "value.txt").read_bytes() for s in graph.default()])
     assert written[0] == written[1]
 
 

@@ -97,10 +97,10 @@ def _windowed(sums: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _templates(size: int, edge: int) -> tuple[int, list[tuple[np.ndarray, np.ndarray, float]]]:
-    """Return the columns in which a letter can lie, and the letters on a background, 0 to 1.
+    """Return in how many columns a letter can lie, and the letters on a background, 0 to 1.
 
-    With each letter its transform, for images of a size with an added edge, both in pixels, and
-    its norm.
+    With each letter the complex conjugate of its transform, for images of a size with an added
+    edge, both in pixels, and its norm.
     """
     letters, found = list(_letters(size)), []
     widest = max(letter.shape[1] for letter in letters)

@@ -82,7 +82,8 @@ def attribution_maps(
     maps : dict of str to ndarray of float32, shape (n or occluded, size, size)
         By the names of ``methods``.
     ms : dict of str to float
-        Milliseconds per image of each.
+        Milliseconds of processor time per image of each, on all cores together: the time on the
+        clock depends on what else runs.
     """
     explained = explained_by(model, feature_map)
     prepared = explained.prepare(images)
@@ -90,9 +91,9 @@ def attribution_maps(
     for name, method in methods(explained, patch_share=patch_share).items():
         some = prepared[:occluded] if name in COVERS else prepared
         method(explained, some[:1])  # traces its functions
-        start = time.perf_counter()
+        start = time.process_time()
         maps[name] = method(explained, some)
-        ms[name] = 1000 * (time.perf_counter() - start) / len(some)
+        ms[name] = 1000 * (time.process_time() - start) / len(some)
     return maps, ms
 
 

@@ -16,7 +16,7 @@ from scipy import ndimage
 from threadpoolctl import ThreadpoolController
 
 from cxr_helpers.explain.explained import Explained
-from cxr_helpers.models.training import ahead
+from cxr_helpers.models.prefetching import ahead
 
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)  # of the pixels that are removed
 BLUR = 1 / 8  # standard deviation of the Gaussian blur, share of the image's side
@@ -39,7 +39,7 @@ def pull_push(images: np.ndarray, removed: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    images : ndarray of float, shape (n, size, size)
+    images : ndarray of float or uint8, shape (n, size, size)
     removed : ndarray of bool, shape (n, size, size)
 
     Returns

@@ -19,8 +19,8 @@ MOST = 96  # such images
 def batch_size(side: int) -> int:
     """Return how many images of a side in pixels are passed through a network at once.
 
-    Many are faster (on two cores 96 up to a third faster than 32, ``benchmarks/predict.py``), and
-    take memory: their pixels are limited.
+    Large batches are faster (on two cores 96 images up to a third faster than 32, see
+    ``benchmarks/predict.py``), but take more memory: their pixels are limited.
     """
     return min(MOST, max(1, PIXELS // side**2))
 

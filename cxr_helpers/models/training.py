@@ -6,7 +6,6 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ import pandas as pd
 import tensorflow as tf
 
 from cxr_helpers.models import augmentation as aug
-from cxr_helpers.models import checkpoints, tracing
+from cxr_helpers.models import checkpoints, prefetching, tracing
 from cxr_helpers.models.augmentation import Augmentation, StrongAugmentation
 from cxr_helpers.system import accelerators, digests, environment
 
@@ -361,25 +360,13 @@ class _Progress:
         return cls(**progress, best_weights=extra.get("best", []))
 
 
-def ahead(feed: Iterator) -> Iterator:
-    """Yield the batches of a feed, each prepared in another thread while the last one is in use.
-
-    Order and values are the same.
-    """
-    with ThreadPoolExecutor(max_workers=1) as worker:
-        following = worker.submit(next, feed, None)
-        while (batch := following.result()) is not None:
-            following = worker.submit(next, feed, None)
-            yield batch
-
-
 def _pass(
     model: keras.Model, step: Callable, feed: Iterator, *, after: Callable[[], None] | None = None
 ) -> dict[str, float]:
     """Run a compiled step on every batch; return the loss and metrics over all of them."""
     model.reset_metrics()
     # on a CPU, which computes the steps too, a batch is made so fast that nothing would be gained
-    for batch, targets in ahead(feed) if accelerators.gpu() else feed:
+    for batch, targets in prefetching.ahead(feed) if accelerators.gpu() else feed:
         step(tf.constant(batch), tf.constant(targets))
         if after is not None:
             after()

@@ -83,7 +83,7 @@ def parse(
     text("--run", metavar="NAME", help="name of the run's folder under report/build")
     add(
         "--jobs", type=int, metavar="N",
-        help="run so many stages at once where none reads another (default: 2 where cores and memory allow, else 1)",
+        help="run up to N independent stages at once (default: on Linux without a GPU 2 where cores and memory allow, else 1)",
     )  # fmt: skip
     add("--dry-run", action="store_true", help="show which stages would run, and why; run nothing")
     add(
@@ -137,7 +137,7 @@ def _add_workers(parser: argparse.ArgumentParser) -> None:
         "--cluster", type=_text, metavar="ADDRESS",
         help="run the tasks on the workers of this Dask scheduler: its address or scheduler file",
     )  # fmt: skip
-    number("--threads", help="threads of each run (default: the cores, shared among the tasks)")
+    number("--threads", help="threads of each stage (default: the cores, shared among the tasks)")
     group.add_argument(
         "--tls", type=_text, nargs=3, default=[], metavar=("CA", "CERTIFICATE", "KEY"),
         help="files for an encrypted connection to the scheduler",
@@ -155,7 +155,7 @@ def _check_workers(parser: argparse.ArgumentParser, options: argparse.Namespace)
         parser.error("--workers and --cluster cannot be combined")
     if options.jobs and (options.workers or options.cluster):
         parser.error(
-            "--jobs cannot be combined with --workers and --cluster: a task is one process"
+            "--jobs cannot be combined with --workers or --cluster: a task runs one stage at a time"
         )
     for name in ("workers", "threads", "jobs"):
         value = getattr(options, name)

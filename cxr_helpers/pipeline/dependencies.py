@@ -12,7 +12,7 @@ from cxr_helpers.system import digests
 
 PACKAGE = Path(__file__).parents[1]
 NAME = "cxr_helpers"
-# Up to Python 3.11.7, two threads that parse at once end in a SystemError (python/cpython#106905).
+# Up to Python 3.11.7, two threads that parse at once can end in a SystemError (python/cpython#106905).
 _ONE_THREAD = threading.Lock()
 
 

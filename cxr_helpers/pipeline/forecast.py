@@ -65,7 +65,7 @@ class Forecast:
         running: Mapping[str, float] = MappingProxyType({}),
         at_once: int = 1,
     ) -> float | None:
-        """Return the seconds until stages will have run.
+        """Return the seconds until all stages have run.
 
         Parameters
         ----------

@@ -29,6 +29,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -138,6 +139,8 @@ class ForkServer:
         self._process: subprocess.Popen | None = None
         self._stream = None
         self._lock = threading.Lock()  # of requests from several threads
+        # the server ends with the thread that starts it (PR_SET_PDEATHSIG): one that lives as long
+        self._starter = ThreadPoolExecutor(1)
         self._usable = hasattr(os, "pidfd_open") and not os.environ.get(OFF)
 
     def __enter__(self) -> ForkServer:
@@ -145,6 +148,7 @@ class ForkServer:
 
     def __exit__(self, *_) -> None:
         self._close()
+        self._starter.shutdown()
 
     def fork(
         self,
@@ -177,8 +181,6 @@ class ForkServer:
             The leader of a new session. None if the server cannot fork: nothing has run, and the
             caller starts a new process.
         """
-        if not self._usable:
-            return None
         request = {
             "program": program,
             "arguments": list(arguments),
@@ -187,6 +189,8 @@ class ForkServer:
             "folder": str(folder),
         }
         with self._lock:
+            if not self._usable:
+                return None
             try:
                 if self._process is None:
                     self._start(environment, folder)
@@ -200,7 +204,8 @@ class ForkServer:
     def _start(self, environment: Mapping[str, str], folder: Path) -> None:
         own, other = socket.socketpair()
         with own, other:
-            self._process = subprocess.Popen(
+            self._process = self._starter.submit(
+                subprocess.Popen,
                 [sys.executable, "-c", _SERVER, str(other.fileno())],
                 pass_fds=[other.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -209,13 +214,13 @@ class ForkServer:
                 cwd=folder,
                 env=dict(environment),
                 start_new_session=True,  # Ctrl-C in the terminal is the runner's
-            )
+            ).result()
             self._stream = own.makefile("rw")
 
     def end(self) -> None:
         """Kill the server, so that a thread that waits for its answer goes on; kernels are not affected."""
-        if self._process is not None:
-            self._process.kill()
+        if process := self._process:  # a thread may be about to forget it
+            process.kill()
 
     def _close(self) -> None:
         """End the server; kernels that run are not affected."""

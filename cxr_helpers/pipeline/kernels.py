@@ -51,14 +51,21 @@ app.start()
 
 
 class Group:
-    """Kernels that can be ended together."""
+    """Kernels that can be ended together.
+
+    Attributes
+    ----------
+    ended : bool
+        Whether that was done: no kernel starts any more.
+    """
 
     def __init__(self) -> None:
+        self.ended = False
         self._pid_files: set[Path] = set()
 
     @contextmanager
     def including(self, pid_file: Path) -> Iterator[None]:
-        """Count a kernel to the group within the block."""
+        """Include a kernel in the group within the block."""
         self._pid_files.add(pid_file)
         try:
             yield
@@ -67,6 +74,7 @@ class Group:
 
     def end(self) -> None:
         """Kill the kernels that run; what waits for one of them learns that it died."""
+        self.ended = True
         for pid_file in list(self._pid_files):
             end_group(pid_file)
 
@@ -96,7 +104,7 @@ def this_interpreter(
     imports : iterable of str
         Import statements that the fork server executes before.
     group : Group, optional
-        That the kernel belongs to.
+        The group that the kernel belongs to.
 
     Yields
     ------
@@ -130,6 +138,7 @@ def this_interpreter(
             "kernel_spec": spec,
             "connection_file": connection,
             "fork_server": fork_server,
+            "group": group,
             "imports": ["from ipykernel.kernelapp import IPKernelApp", *imports],
         }
         try:
@@ -143,6 +152,7 @@ class _Manager(AsyncKernelManager):
     """Forks the kernel from a fork server where that is possible."""
 
     fork_server: ForkServer | None
+    group: Group | None
     imports: list[str]
 
     async def _async_launch_kernel(self, kernel_cmd: list[str], **options) -> None:
@@ -157,6 +167,10 @@ class _Manager(AsyncKernelManager):
                 environment=environment,
                 folder=options.get("cwd") or os.getcwd(),
             )
+        if self.group is not None and self.group.ended:  # while the server was asked
+            if forked is not None:
+                forked.kill()
+            raise RuntimeError("the run was stopped")
         if forked is None:
             await super()._async_launch_kernel(kernel_cmd, **options)
         else:  # as LocalProvisioner.launch_kernel does
@@ -168,13 +182,13 @@ def end_group(pid_file: Path) -> None:
     """Kill a kernel, and the processes that it has left running, such as the workers of a cell."""
     try:
         kernel = int(pid_file.read_text(encoding="ascii"))
-    except (OSError, ValueError):  # it never started
+        written = pid_file.stat().st_mtime
+    except (OSError, ValueError):  # it never started, or its folder is being removed
         return
     if hasattr(os, "killpg"):
         with suppress(OSError):  # there are none
             os.killpg(kernel, signal.SIGKILL)
     else:
-        written = pid_file.stat().st_mtime
         _end_children(kernel, since=written)
         with suppress(psutil.Error):
             process = psutil.Process(kernel)

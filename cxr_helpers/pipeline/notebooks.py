@@ -101,7 +101,7 @@ def execute(
     fork_server : ForkServer, optional
         Saves the kernel the imports of other projects' libraries.
     group : kernels.Group, optional
-        That the kernel belongs to.
+        The group that the kernel belongs to.
 
     Returns
     -------
@@ -163,7 +163,7 @@ def execute(
     except DeadKernelError as error:
         raise NotebookFailed(
             f"{source.name}: its kernel died, probably for lack of memory: "
-            "set a smaller batch_size or image_size, or use --preset quick"
+            "try --jobs 1, a smaller batch_size or image_size, or --preset quick"
         ) from error
     except CellTimeoutError as error:
         raise NotebookFailed(

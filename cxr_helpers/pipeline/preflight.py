@@ -21,8 +21,8 @@ PDF = ("typst",)
 BYTES_PER_PIXEL = 8  # decoded images in cache and run, embeddings and maps
 FEW_PHANTOMS, FEW_GROUPS = 150, 30  # with more, any validation fractions leave enough
 SPARE_BYTES = 150 * 2**20  # weights, checkpoints, executed notebooks, report
-STAGE_MEMORY = 2 * 10**9  # bytes that are free for each stage where two run at once
-MANY_IMAGES = 20_000  # from which a stage may need more than that
+STAGE_MEMORY = 2 * 10**9  # bytes that must be free per stage for two to run at once
+MANY_PIXELS = 20_000 * 128**2  # of all images, from which a stage may need more than that
 
 
 def check(folder: Path, *, n_images: int, image_size: int, pdf: bool) -> list[str]:
@@ -79,15 +79,21 @@ def check_device() -> list[str]:
     return accelerators.advice()
 
 
-def jobs(n_images: int) -> int:
+def jobs(*, n_images: int, image_size: int) -> int:
     """Return how many stages run at once, unless the user decides.
 
     Two where there are cores and memory for both: a stage uses one core for a part of its time.
-    On a GPU, whose memory they would share, one; on other systems than Linux too, where two were
-    never tried.
+    One on a GPU, whose memory they would share, and on systems other than Linux, where two have
+    not been tried.
+
+    Parameters
+    ----------
+    n_images, image_size : int
+        Their number, and height and width in pixels.
     """
-    memory = environment.free_memory() >= 2 * STAGE_MEMORY and n_images < MANY_IMAGES
-    enough = environment.cores() > 1 and memory
+    small = n_images * image_size**2 < MANY_PIXELS
+    memory = environment.free_memory() >= 2 * STAGE_MEMORY
+    enough = environment.cores() > 1 and memory and small
     return 2 if enough and sys.platform == "linux" and not accelerators.gpu() else 1
 
 

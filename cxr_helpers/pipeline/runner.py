@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+import traceback
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import (
+    ALL_COMPLETED,
+    FIRST_COMPLETED,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
 from contextlib import nullcontext
 from functools import partial
 from graphlib import TopologicalSorter
@@ -20,9 +27,9 @@ from cxr_helpers.system.errors import Refused
 
 Log = list[tuple[str, str, float]]  # stage, status, seconds
 Say = Callable[[str, str], None]  # called with a stage, or "", and a line about it
-# What is logged of a stage that does not run.
-UP_TO_DATE, TEXT, TEXT_SKIPPED = NOT_RUN = "up to date", "text changed", "skipped: text changed"
-POLL = 0.2  # seconds between two attempts to end kernels
+# What is logged of a stage whose code, parameters and inputs are as before.
+UP_TO_DATE, TEXT, TEXT_SKIPPED = UNCHANGED = "up to date", "text changed", "skipped: text changed"
+POLL = 0.2  # seconds of a wait for stages
 
 
 def write_line(_: str, line: str) -> None:
@@ -102,7 +109,7 @@ def update(
             )
             reason = currency.why_stale(run, stage, recipe)
             if options.dry_run and reason is None:
-                runs = {s for s, (what, _) in done.items() if what not in NOT_RUN}
+                runs = {s for s, (what, _) in done.items() if what not in UNCHANGED}
                 waiting = [s for s in spec.reads if s in runs]
                 reason = f"only if {' or '.join(waiting)} changes" if waiting else None
             if reason is None and stage in chosen and (options.force or options.only):
@@ -149,15 +156,15 @@ def update(
                 continue
             done[stage] = (status, seconds)
             order.done(stage)
-    return [(stage, *done[stage]) for stage in run.graph], stale
+    return [(stage, *done[stage]) for stage in run.graph], sorted(stale)
 
 
 class _Running:
     """The stages that run: a context that awaits them at its end, or ends them.
 
     A single one runs in this thread, several in threads of their own. Where one stage fails, the
-    others go on to their end, so that what they have computed is kept. Where the command is
-    stopped, their kernels are killed.
+    others go on to their end, and their results are kept. Where the command is stopped, their
+    kernels are killed.
 
     Parameters
     ----------
@@ -179,22 +186,35 @@ class _Running:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, _) -> None:
-        stages, futures = list(self._seconds), self._seconds.values()
+        stopped = error is not None and not isinstance(error, Exception)
         try:
-            if stages and isinstance(error, Refused):
-                self._say("", f"failed: {error}")
-                self._say("", f"{', '.join(stages)}: still running, to keep what is computed")
-            if kind is None or issubclass(kind, Refused):
-                wait(futures)
+            if not stopped:
+                if left := [stage for stage, future in self._seconds.items() if not future.done()]:
+                    self._say("", f"failed: {error}")
+                    self._say("", f"{', '.join(left)}: still running; the results will be kept")
+                _await(self._seconds.values(), all_of_them=True)
+        except BaseException:
+            stopped = True
+            raise
         finally:
-            while wait(futures, timeout=POLL).not_done:
-                if self._fork_server:
-                    self._fork_server.end()
-                self._group.end()
+            if stopped:
+                self._end()
             self._threads.shutdown()
         for stage, future in self._seconds.items():
-            if future.exception() and isinstance(error, Refused):
-                self._say(stage, f"failed too: {future.exception()}")
+            if other := future.exception():
+                self._say(stage, f"also failed: {other}")
+                if not isinstance(other, Refused):
+                    self._say(stage, "".join(traceback.format_exception(other)).rstrip())
+
+    def _end(self) -> None:
+        """Kill the kernels until no stage runs: one may be about to start."""
+        ended = False
+        while not ended:
+            if self._fork_server:
+                self._fork_server.end()
+            if self._group:
+                self._group.end()
+            ended = not wait(self._seconds.values(), timeout=POLL).not_done
 
     @property
     def is_full(self) -> bool:
@@ -227,9 +247,16 @@ class _Running:
         Refused
             If it failed.
         """
-        wait(self._seconds.values(), return_when=FIRST_COMPLETED)
+        _await(self._seconds.values())
         stage = next(stage for stage, future in self._seconds.items() if future.done())
         return stage, self._seconds.pop(stage).result()
+
+
+def _await(futures: Collection[Future], *, all_of_them: bool = False) -> None:
+    """Wait for one of several futures, or all; on Windows, signals are handled between two waits."""
+    when, done = ALL_COMPLETED if all_of_them else FIRST_COMPLETED, 0
+    while done < (len(futures) if all_of_them else 1):
+        done = len(wait(futures, timeout=POLL, return_when=when).done)
 
 
 def _expected(

@@ -39,8 +39,8 @@ def versions(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:
     return installed
 
 
-# Of version 2 and 1 of Linux's control groups, as a container sees its own.
-CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+# Linux's control groups, version 2, and which of them this process is in: a container's, or a job's.
+GROUPS, OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 # Variables that libraries read when they are loaded: the size of their pools of threads.
 INTRAOP = "TF_NUM_INTRAOP_THREADS"
 POOLS = (
@@ -87,11 +87,19 @@ def cores() -> int:
 
 
 def free_memory() -> int:
-    """Return how many bytes a new process can use: what is free, or less where a container limits it."""
+    """Return how many bytes new processes can use: what is free, or less where a container limits it."""
     free = [psutil.virtual_memory().available]
-    for limit in CONTAINER_LIMITS:
-        with suppress(OSError, ValueError):  # not there, or "max"
-            free.append(int(Path(limit).read_text(encoding="ascii")))
+    with suppress(OSError):  # not on Linux
+        own = OWN_GROUP.read_text(encoding="utf-8").rpartition("::/")[2].strip()
+        for group in (GROUPS / own, GROUPS):
+            with suppress(OSError, ValueError):  # not there, or "max"
+                limit, used = (
+                    int((group / name).read_text(encoding="ascii"))
+                    for name in ("memory.max", "memory.current")
+                )
+                statistics = (group / "memory.stat").read_text(encoding="ascii").split()
+                cache = dict(zip(statistics[::2], statistics[1::2], strict=True))["inactive_file"]
+                free.append(limit - used + int(cache))  # which the system takes back
     return min(free)
 
 

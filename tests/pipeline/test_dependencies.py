@@ -130,7 +130,7 @@ def test_no_module_is_imported_in_a_hidden_way():
 
 
 def test_sources_are_read_in_several_threads_at_once():
-    """Python 3.11.7 without a lock: SystemError, "AST constructor recursion depth mismatch"."""
+    """Without a lock, up to Python 3.11.7: SystemError, "AST constructor recursion depth mismatch"."""
     deep = "import numpy\nx = " + "(1 + " * 60 + "1" + ")" * 60 + "\n"
     threshold, let_others_run = gc.get_threshold(), lambda *_: time.sleep(0)
     gc.set_threshold(20)

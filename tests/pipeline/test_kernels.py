@@ -3,10 +3,12 @@
 It is a new process, or forked from a fork server; where that server cannot fork, a new process.
 """
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -311,3 +313,25 @@ def test_end_of_the_server_frees_a_thread_that_waits_for_its_answer(tmp_path):
         assert not answer.done()
         server.end()
         assert answer.result(timeout=20) is None
+
+
+@forks
+def test_server_outlives_the_thread_that_asked_first(tmp_path):
+    """Linux would end it with the thread that started it."""
+    program = f"open({str(tmp_path / 'ran')!r}, 'w')"
+    with ForkServer() as server:
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(fork, server, "", tmp_path).result() is not None
+        time.sleep(0.5)
+        assert fork(server, program, tmp_path) is not None
+        wait_for((tmp_path / "ran").exists)
+
+
+def test_no_kernel_starts_in_a_group_that_was_ended(tmp_path):
+    group = kernels.Group()
+    group.end()
+    path = tmp_path / "one.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]), path)
+    kernel = kernels.this_interpreter(tmp_path, log=tmp_path / "log", environment={}, group=group)
+    with kernel as (manager, _), pytest.raises(RuntimeError, match="the run was stopped"):
+        asyncio.run(manager().start_kernel())

@@ -32,17 +32,21 @@ def test_small_disk_is_refused(tmp_path):
         ({"free": 3 * 10**9}, 1),
         ({"platform": "win32"}, 1),
         ({"gpu": "a card"}, 1),
+        ({"n_images": 5856, "image_size": 192}, 2),
+        ({"n_images": 5856, "image_size": 512}, 1),
         ({"n_images": 112_120}, 1),
     ],
 )
 def test_two_stages_run_at_once_where_cores_memory_and_system_allow(change, expected, monkeypatch):
-    case = {"cores": 2, "free": 5 * 10**9, "platform": "linux", "gpu": None, "n_images": 500}
+    case = {"cores": 2, "free": 5 * 10**9, "platform": "linux", "gpu": None}
+    images = {"n_images": 500, "image_size": 128}
+    images |= {name: value for name, value in change.items() if name in images}
     case |= change
     monkeypatch.setattr(preflight.environment, "cores", lambda: case["cores"])
     monkeypatch.setattr(preflight.environment, "free_memory", lambda: case["free"])
     monkeypatch.setattr(preflight.sys, "platform", case["platform"])
     monkeypatch.setattr(preflight.accelerators, "gpu", lambda: case["gpu"])
-    assert preflight.jobs(case["n_images"]) == expected
+    assert preflight.jobs(**images) == expected
 
 
 def test_full_disk_is_refused(tmp_path):

@@ -18,8 +18,12 @@ READS = {"01_data": (), "02_binary": ("01_data",), "03_size": ("01_data",)}
 @pytest.fixture
 def run(tmp_path):
     """Return a run without finished stages; only 02 is trained again with other seeds."""
+    return made(tmp_path, READS)
+
+
+def made(tmp_path, reads_of):
     specs = []
-    for name, reads in READS.items():
+    for name, reads in reads_of.items():
         path = tmp_path / f"{name}.ipynb"
         path.write_text(json.dumps({"cells": [{"cell_type": "code", "source": "1"}]}))
         rows = (("ours", 1, Row(name, name, 2, retrained=name == "02_binary")),)
@@ -87,7 +91,9 @@ def test_stages_that_do_not_read_each_other_run_at_once(run, ran, monkeypatch):
     assert ran[0] == "01_data" and all(map(run.is_complete, READS))
 
 
-def test_stage_beside_a_failing_one_is_completed_and_no_other_begins(run, ran, monkeypatch):
+def test_stage_beside_a_failing_one_is_completed_and_no_other_begins(ran, tmp_path, monkeypatch):
+    reads = READS | {"04_third": ("01_data",), "05_last": ("03_size",)}
+    run, values = made(tmp_path, reads), {name: {"number": 1} for name in reads}
     go_on, lines, execute = threading.Event(), [], notebooks.execute
 
     def fail_or_wait(run, stage, **options):
@@ -104,29 +110,53 @@ def test_stage_beside_a_failing_one_is_completed_and_no_other_begins(run, ran, m
 
     monkeypatch.setattr(notebooks, "execute", fail_or_wait)
     with pytest.raises(Refused, match="planted"):
-        update(run, jobs=2, say=say)
+        update(run, jobs=2, say=say, values=values, chosen=list(reads))
     assert lines[-2:] == [
         "failed: 02_binary.ipynb, cell 3: planted",
-        "03_size: still running, to keep what is computed",
+        "03_size: still running; the results will be kept",
     ]
-    assert run.is_complete("03_size") and not run.is_complete("02_binary")
+    assert run.is_complete("03_size") and ran == ["01_data", "03_size"]
 
 
-def test_second_failure_is_told_too(run, ran, monkeypatch):
-    lines, both = [], threading.Barrier(2, timeout=60)
+@pytest.mark.parametrize("bug", [False, True])
+def test_second_failure_is_reported_too(run, ran, monkeypatch, bug):
+    """Of a bug, with its traceback."""
+    lines, execute, first = [], notebooks.execute, threading.Event()
 
     def fail(run, stage, **options):
         if stage == "01_data":
             return execute(run, stage, **options)
-        both.wait()
-        raise Refused(4, f"planted in {stage}")
+        if stage == "02_binary":
+            raise Refused(4, "planted first")
+        assert first.wait(60)
+        raise TypeError("planted second") if bug else Refused(4, "planted second")
 
-    execute = notebooks.execute
+    def say(_, line):
+        lines.append(line)
+        if "still running" in line:
+            first.set()
+
     monkeypatch.setattr(notebooks, "execute", fail)
-    with pytest.raises(Refused, match="planted in") as error:
-        update(run, jobs=2, say=lambda _, line: lines.append(line))
-    other = "02_binary" if "03_size" in str(error.value) else "03_size"
-    assert lines[-1] == f"failed too: planted in {other}"
+    with pytest.raises(Refused, match="planted first"):
+        update(run, jobs=2, say=say)
+    at = lines.index("also failed: planted second")
+    assert len(lines) == at + 1 + bug and ("Traceback" in lines[-1]) == bug
+
+
+def test_stage_beside_one_that_fails_by_a_bug_is_completed(run, ran, monkeypatch):
+    go_on, execute = threading.Event(), notebooks.execute
+
+    def fail_or_wait(run, stage, **options):
+        if stage == "02_binary":
+            raise OSError(28, "No space left on device")
+        if stage == "03_size":
+            assert go_on.wait(60)
+        execute(run, stage, **options)
+
+    monkeypatch.setattr(notebooks, "execute", fail_or_wait)
+    with pytest.raises(OSError, match="No space"):
+        update(run, jobs=2, say=lambda _, line: "still running" in line and go_on.set())
+    assert run.is_complete("03_size")
 
 
 def test_changed_parameter_reruns_its_stage_and_those_that_read_it(run, ran):

@@ -52,18 +52,22 @@ def test_threads_are_all_cores_by_default(monkeypatch, requested):
     assert environment.threads() == environment.cores() >= 1
 
 
-@pytest.mark.parametrize(
-    ("written", "expected"), [("2000000000\n", 2 * 10**9), ("max\n", 8 * 10**9), (None, 8 * 10**9)]
-)
+@pytest.mark.parametrize("own", ["", "job/step"])
+@pytest.mark.parametrize(("limit", "expected"), [("3000", 2400), ("max", 8000), (None, 8000)])
 def test_free_memory_is_that_of_the_container_where_it_is_less(
-    written, expected, tmp_path, monkeypatch
+    limit, expected, own, tmp_path, monkeypatch
 ):
-    memory = SimpleNamespace(available=8 * 10**9)
-    monkeypatch.setattr(environment.psutil, "virtual_memory", lambda: memory)
-    limit = tmp_path / "memory.max"
-    monkeypatch.setattr(environment, "CONTAINER_LIMITS", (str(limit),))
-    if written is not None:
-        limit.write_text(written)
+    monkeypatch.setattr(
+        environment.psutil, "virtual_memory", lambda: SimpleNamespace(available=8000)
+    )
+    (tmp_path / own).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "cgroup").write_text(f"0::/{own}\n")
+    monkeypatch.setattr(environment, "OWN_GROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(environment, "GROUPS", tmp_path)
+    if limit is not None:
+        (tmp_path / own / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / own / "memory.current").write_text("1000\n")
+        (tmp_path / own / "memory.stat").write_text("anon 600\ninactive_file 400\n")
     assert environment.free_memory() == expected
 
 
