@@ -12,15 +12,15 @@ from weakref import WeakKeyDictionary
 import keras
 import tensorflow as tf
 
-PIXELS = 96 * 128**2  # of the images that are passed through a network at once
-MOST = 96  # such images
+PIXELS = 48 * 128**2  # of the images that are passed through a network at once
+MOST = 48  # such images
 
 
 def batch_size(side: int) -> int:
     """Return how many images of a side in pixels are passed through a network at once.
 
-    Large batches are faster (on two cores 96 images up to a third faster than 32, see
-    ``benchmarks/predict.py``), but take more memory: their pixels are limited.
+    Large batches are faster (see ``benchmarks/predict.py``), but take more memory: with 96 images,
+    chapter 7 of the default report needed 0.3 GB more than with 32.
     """
     return min(MOST, max(1, PIXELS // side**2))
 
