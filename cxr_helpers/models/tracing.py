@@ -20,7 +20,7 @@ def batch_size(side: int) -> int:
     """Return how many images of a side in pixels are passed through a network at once.
 
     Large batches are faster (see ``benchmarks/predict.py``), but take more memory: with 96 images,
-    chapter 7 of the default report needed 0.3 GB more than with 32.
+    chapter 7 of the default report needed 0.25 GB more than with 32.
     """
     return min(MOST, max(1, PIXELS // side**2))
 
