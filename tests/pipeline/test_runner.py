@@ -91,26 +91,39 @@ def test_stages_that_do_not_read_each_other_run_at_once(run, ran, monkeypatch):
     assert ran[0] == "01_data" and all(map(run.is_complete, READS))
 
 
-def test_stage_beside_a_failing_one_is_completed_and_no_other_begins(ran, tmp_path, monkeypatch):
-    reads = READS | {"04_third": ("01_data",), "05_last": ("03_size",)}
-    run, values = made(tmp_path, reads), {name: {"number": 1} for name in reads}
+@pytest.fixture
+def fails(ran, monkeypatch):
+    """Let 02 fail, and 03, if it is to, once the runner has told that 03 still runs; return what it tells."""
     go_on, lines, execute = threading.Event(), [], notebooks.execute
 
-    def fail_or_wait(run, stage, **options):
-        if stage == "02_binary":
-            raise Refused(4, "02_binary.ipynb, cell 3: planted")
-        if stage == "03_size":
-            assert go_on.wait(60)
-        execute(run, stage, **options)
+    def plant(first, second=None):
+        def execute_or_fail(run, stage, **options):
+            if stage == "02_binary":
+                raise first
+            if stage == "03_size":
+                assert go_on.wait(60)
+                if second:
+                    raise second
+            execute(run, stage, **options)
 
-    def say(stage, line):
+        monkeypatch.setattr(notebooks, "execute", execute_or_fail)
+        return lines
+
+    def say(_, line):
         lines.append(line)
-        if "still running" in line:
+        if "03_size: still running" in line:
             go_on.set()
 
-    monkeypatch.setattr(notebooks, "execute", fail_or_wait)
+    plant.say = say
+    return plant
+
+
+def test_stage_beside_a_failing_one_is_completed_and_no_other_begins(ran, fails, tmp_path):
+    reads = READS | {"04_third": ("01_data",), "05_last": ("03_size",)}
+    run, values = made(tmp_path, reads), {name: {"number": 1} for name in reads}
+    lines = fails(Refused(4, "02_binary.ipynb, cell 3: planted"))
     with pytest.raises(Refused, match="planted"):
-        update(run, jobs=2, say=say, values=values, chosen=list(reads))
+        update(run, jobs=2, say=fails.say, values=values, chosen=list(reads))
     assert lines[-2:] == [
         "failed: 02_binary.ipynb, cell 3: planted",
         "03_size: still running; the results will be kept",
@@ -118,45 +131,21 @@ def test_stage_beside_a_failing_one_is_completed_and_no_other_begins(ran, tmp_pa
     assert run.is_complete("03_size") and ran == ["01_data", "03_size"]
 
 
-@pytest.mark.parametrize("bug", [False, True])
-def test_second_failure_is_reported_too(run, ran, monkeypatch, bug):
-    """Of a bug, with its traceback."""
-    lines, execute, first = [], notebooks.execute, threading.Event()
-
-    def fail(run, stage, **options):
-        if stage == "01_data":
-            return execute(run, stage, **options)
-        if stage == "02_binary":
-            raise Refused(4, "planted first")
-        assert first.wait(60)
-        raise TypeError("planted second") if bug else Refused(4, "planted second")
-
-    def say(_, line):
-        lines.append(line)
-        if "still running" in line:
-            first.set()
-
-    monkeypatch.setattr(notebooks, "execute", fail)
-    with pytest.raises(Refused, match="planted first"):
-        update(run, jobs=2, say=say)
-    at = lines.index("also failed: planted second")
-    assert len(lines) == at + 1 + bug and ("Traceback" in lines[-1]) == bug
-
-
-def test_stage_beside_one_that_fails_by_a_bug_is_completed(run, ran, monkeypatch):
-    go_on, execute = threading.Event(), notebooks.execute
-
-    def fail_or_wait(run, stage, **options):
-        if stage == "02_binary":
-            raise OSError(28, "No space left on device")
-        if stage == "03_size":
-            assert go_on.wait(60)
-        execute(run, stage, **options)
-
-    monkeypatch.setattr(notebooks, "execute", fail_or_wait)
+def test_stage_beside_one_that_fails_by_a_bug_is_completed(run, fails):
+    fails(OSError(28, "No space left on device"))
     with pytest.raises(OSError, match="No space"):
-        update(run, jobs=2, say=lambda _, line: "still running" in line and go_on.set())
+        update(run, jobs=2, say=fails.say)
     assert run.is_complete("03_size")
+
+
+@pytest.mark.parametrize("second", [Refused(4, "planted second"), TypeError("planted second")])
+def test_second_failure_is_reported_too(run, fails, second):
+    """Of a bug, with its traceback."""
+    lines = fails(Refused(4, "planted first"), second)
+    with pytest.raises(Refused, match="planted first"):
+        update(run, jobs=2, say=fails.say)
+    further = lines[lines.index("also failed: planted second") + 1 :]
+    assert ["Traceback" in line for line in further] == [True] * isinstance(second, TypeError)
 
 
 def test_changed_parameter_reruns_its_stage_and_those_that_read_it(run, ran):
