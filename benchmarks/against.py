@@ -45,7 +45,7 @@ class Measured:
     Attributes
     ----------
     seconds, processor : float
-        From its start to its end, and of all its processes (user and system).
+        From its start to its end, and of all its processes (user and system, as sampled).
     stages : dict of str to float
         Seconds by stage.
     peak : float
@@ -116,31 +116,32 @@ def located(arguments: Sequence[str]) -> list[str]:
 def run(project: Path, arguments: Sequence[str]) -> Measured:
     """Run all stages in the project's environment, and sample the memory until the end."""
     start, peak, peaks = time.monotonic(), 0.0, {}
-    before = os.times()
+    spent: dict[int, float] = {}
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
         command = subprocess.Popen(
             [python(project), "run_all.py", *arguments], cwd=project, stderr=log
         )
         while command.poll() is None:
-            now = memory(psutil.Process(command.pid))
+            now = memory(psutil.Process(command.pid), spent)
             peak = max(peak, together(itertools.chain(*now.values())))
             for stage in now.keys() - {RUNNER, ""}:
                 peaks[stage] = max(peaks.get(stage, 0.0), together(now[stage] + now.get("", [])))
             time.sleep(INTERVAL)
-        seconds, after = time.monotonic() - start, os.times()
+        seconds = time.monotonic() - start
         log.seek(0)
         text = log.read()
     if command.returncode:
         sys.exit(f"the run ended with exit code {command.returncode}:\n{text}")
-    processor = sum(after[2:4]) - sum(before[2:4])  # of children that have ended
     stages = {stage: float(took) for stage, took in DONE.findall(text)}
-    return Measured(seconds, processor, stages, peak, peaks)
+    return Measured(seconds, sum(spent.values()), stages, peak, peaks)
 
 
-def memory(runner: psutil.Process) -> dict[str, list[Memory]]:
+def memory(runner: psutil.Process, spent: dict[int, float]) -> dict[str, list[Memory]]:
     """Return the memory of the runner, of each stage's processes and of those of no stage ("").
 
-    A kernel keeps the file ``<stage>.log`` open; the processes below it belong to the same stage.
+    Their processor time so far is written to ``spent``, by process: a forked kernel is not a child
+    of the runner, whose own times would not contain it. A kernel keeps the file ``<stage>.log``
+    open; the processes below it belong to the same stage.
     """
     found: dict[str, list[Memory]] = {}
     stage_of: dict[int, str] = {runner.pid: RUNNER}
@@ -152,6 +153,7 @@ def memory(runner: psutil.Process) -> dict[str, list[Memory]]:
         try:
             logs = [Path(file.path) for file in process.open_files() if file.path.endswith(".log")]
             parent, used = process.ppid(), process.memory_full_info()
+            spent[process.pid] = sum(process.cpu_times()[:2])
         except psutil.Error:  # it has ended
             continue
         if process != runner:

@@ -125,6 +125,8 @@ def test_runs_with_one_and_two_stages_at_once_are_equal(project):
     for jobs in ("1", "2"):
         done = project.run("--run", f"with-{jobs}", "--jobs", jobs, "--no-pdf")
         assert done.code == 0, done.text
+        if jobs == "1":
+            assert project.log() == list(graph.default())
         assert project.take_log() == list(graph.default())
         run = Run(project.run_dir.with_name(f"with-{jobs}"))
         written.append([(run.stage(s) / "value.txt").read_bytes() for s in graph.default()])

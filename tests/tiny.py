@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -125,11 +126,27 @@ class Project:
         return ended(self.start(*arguments, **options))
 
     def take_log(self) -> list[str]:
-        """Return the stages whose notebooks have run since the last call, by name."""
+        """Return the stages whose notebooks have run since the last call, by name.
+
+        Stages may have run side by side: it is checked that each began after those that it reads.
+        """
+        ran = self.log()
+        (self.root / "notebooks" / "ran.txt").unlink(missing_ok=True)
+        for stage, spec in graph.load(self.root / "notebooks").items():
+            for earlier in spec.reads:
+                if ran.count(earlier) == ran.count(
+                    stage
+                ):  # else one of them was stored or repeated
+                    balance = itertools.accumulate(
+                        (name == earlier) - (name == stage) for name in ran
+                    )
+                    assert min(balance, default=0) >= 0, f"{stage} before {earlier}: {ran}"
+        return sorted(ran)
+
+    def log(self) -> list[str]:
+        """Return the stages whose notebooks have begun, in that order."""
         log = self.root / "notebooks" / "ran.txt"
-        ran = sorted(log.read_text().split()) if log.exists() else []
-        log.unlink(missing_ok=True)
-        return ran
+        return log.read_text().split() if log.exists() else []
 
     def held(self) -> psutil.Process:
         """Wait for the cell in which ``HOLD`` was planted; return its child process."""

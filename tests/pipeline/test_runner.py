@@ -93,10 +93,12 @@ def test_stages_that_do_not_read_each_other_run_at_once(run, ran, monkeypatch):
 
 @pytest.fixture
 def fails(ran, monkeypatch):
-    """Let 02 fail, and 03, if it is to, once the runner has told that 03 still runs; return what it tells."""
+    """Return a function that lets 02 fail, and 03, if at all, once the runner has said that it runs."""
     go_on, lines, execute = threading.Event(), [], notebooks.execute
 
     def plant(first, second=None):
+        """Return the runner's lines, and the function that receives them."""
+
         def execute_or_fail(run, stage, **options):
             if stage == "02_binary":
                 raise first
@@ -107,23 +109,22 @@ def fails(ran, monkeypatch):
             execute(run, stage, **options)
 
         monkeypatch.setattr(notebooks, "execute", execute_or_fail)
-        return lines
+        return lines, say
 
     def say(_, line):
         lines.append(line)
         if "03_size: still running" in line:
             go_on.set()
 
-    plant.say = say
     return plant
 
 
 def test_stage_beside_a_failing_one_is_completed_and_no_other_begins(ran, fails, tmp_path):
     reads = READS | {"04_third": ("01_data",), "05_last": ("03_size",)}
     run, values = made(tmp_path, reads), {name: {"number": 1} for name in reads}
-    lines = fails(Refused(4, "02_binary.ipynb, cell 3: planted"))
+    lines, say = fails(Refused(4, "02_binary.ipynb, cell 3: planted"))
     with pytest.raises(Refused, match="planted"):
-        update(run, jobs=2, say=fails.say, values=values, chosen=list(reads))
+        update(run, jobs=2, say=say, values=values, chosen=list(reads))
     assert lines[-2:] == [
         "failed: 02_binary.ipynb, cell 3: planted",
         "03_size: still running; the results will be kept",
@@ -132,18 +133,18 @@ def test_stage_beside_a_failing_one_is_completed_and_no_other_begins(ran, fails,
 
 
 def test_stage_beside_one_that_fails_by_a_bug_is_completed(run, fails):
-    fails(OSError(28, "No space left on device"))
+    _, say = fails(OSError(28, "No space left on device"))
     with pytest.raises(OSError, match="No space"):
-        update(run, jobs=2, say=fails.say)
+        update(run, jobs=2, say=say)
     assert run.is_complete("03_size")
 
 
 @pytest.mark.parametrize("second", [Refused(4, "planted second"), TypeError("planted second")])
 def test_second_failure_is_reported_too(run, fails, second):
     """Of a bug, with its traceback."""
-    lines = fails(Refused(4, "planted first"), second)
+    lines, say = fails(Refused(4, "planted first"), second)
     with pytest.raises(Refused, match="planted first"):
-        update(run, jobs=2, say=fails.say)
+        update(run, jobs=2, say=say)
     further = lines[lines.index("also failed: planted second") + 1 :]
     assert ["Traceback" in line for line in further] == [True] * isinstance(second, TypeError)
 
