@@ -4,13 +4,14 @@
     uv run benchmarks/scale.py --images 6000,24000 --steps duplicates,scores
 
 Each step is what a notebook calls, on phantoms of 128 pixels, in a process of its own. The
-images are mixtures of two of ``--drawn`` phantoms, mirrored and of another brightness, since drawing
-takes longest by far; it is the step ``draw``, up to that number. Networks are untrained, except in the step
+images are ``--drawn`` phantoms, each shown many times in another crop and tone, since drawing takes
+longest by far; it is the step ``draw``, up to that number. Networks are untrained, except in the step
 ``train``, one epoch of two networks, which is left out above 24,000 images.
 
-Printed are seconds and the highest memory of the process in MB, without ("own") and with the mapped
-files, which the system takes back when it needs memory; then the slope of log seconds against log
-number of images: 1 is proportional.
+Printed are seconds, seconds of processor time, and the highest memory of the process in MB, without
+("own") and with the mapped files, which the system takes back when it needs memory; then the slopes of
+the logarithms of both times against that of the number of images: 1 is proportional. Other programs
+disturb processor time less.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from cxr_helpers.system import accelerators
 
@@ -60,22 +62,28 @@ def main() -> None:
         temporary = tempfile.TemporaryDirectory(prefix="cxr-scale-")
         folder = options.folder or Path(stack.enter_context(temporary))
         numbers = [int(n) for n in options.images.split(",")]
-        print(f"{'step':12}{'images':>9}{'seconds':>10}{'MB own':>9}{'MB mapped':>11}", flush=True)
-        seconds: dict[str, dict[int, float]] = {}
+        heads = f"{'seconds':>10}{'processor':>11}{'MB own':>9}{'MB mapped':>11}"
+        print(f"{'step':12}{'images':>9}{heads}", flush=True)
+        times: dict[str, dict[int, list[float]]] = {}
         for n in numbers:
             for step in dict.fromkeys(["images", *steps]):
                 if n > {"train": TRAINED, "draw": options.drawn}.get(step, n):
                     continue
-                spent, own, whole = run(step, n, folder, options)
-                print(f"{step:12}{n:9,}{spent:10.1f}{own:9,.0f}{whole:11,.0f}", flush=True)
-                seconds.setdefault(step, {})[n] = spent
-    for step, line in seconds.items():
-        if len(line) > 1 and step != "images":
-            print(f"{step:12} slope {slope(line):.2f}")
+                *spent, own, whole = run(step, n, folder, options)
+                clock, processor = (f"{seconds:.1f}" for seconds in spent)
+                print(
+                    f"{step:12}{n:9,}{clock:>10}{processor:>11}{own:9,.0f}{whole:11,.0f}",
+                    flush=True,
+                )
+                times.setdefault(step, {})[n] = spent
+    for step, lines in times.items():
+        if len(lines) > 1 and step != "images":
+            clock, processor = slopes(lines)
+            print(f"{step:12} slope {clock:.2f} of seconds, {processor:.2f} of processor time")
 
 
 def run(step: str, n: int, folder: Path, options: argparse.Namespace) -> list[float]:
-    """Run a step in a process of its own; return its seconds and its memory in MB."""
+    """Run a step in a process of its own; return its times in seconds and its memory in MB."""
     command = [sys.executable, __file__, "--child", step, str(n), "--folder", str(folder)]
     command += ["--size", str(options.size), "--drawn", str(options.drawn)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
@@ -84,21 +92,21 @@ def run(step: str, n: int, folder: Path, options: argparse.Namespace) -> list[fl
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def slope(seconds: dict[int, float]) -> float:
-    """Return the slope of a straight line through log seconds against log number of images."""
-    return float(np.polyfit(np.log(list(seconds)), np.log(list(seconds.values())), 1)[0])
+def slopes(times: dict[int, list[float]]) -> np.ndarray:
+    """Return slopes of straight lines through log times against log number of images."""
+    return np.polyfit(np.log(list(times)), np.log(list(times.values())), 1)[0]
 
 
 def measured(step, folder: Path, n: int, options: argparse.Namespace) -> list[float]:
-    """Return the seconds of a step, and its highest memory in MB without and with mapped files."""
+    """Return the times of a step, and its highest memory in MB without and with mapped files."""
     work = step(folder, n, options)  # imports, and reads what the step is given
     with own_memory() as own:
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         work()
-        seconds = time.perf_counter() - start
+        seconds, processor = time.perf_counter() - start, time.process_time() - used
     unit = 1 if sys.platform == "darwin" else 1024
     whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-    return [seconds, max(own) / 1024 if own else whole, whole]
+    return [seconds, processor, max(own) / 1024 if own else whole, whole]
 
 
 @contextmanager
@@ -135,7 +143,7 @@ def drawn_images(folder: Path, n: int) -> tuple[np.ndarray, pd.DataFrame]:
 
 
 def images(folder: Path, n: int, options: argparse.Namespace):
-    """Draw phantoms and mix them, into files: not a step of the report, except for drawing."""
+    """Draw phantoms and vary them, into files: not a step of the report, except for drawing."""
     from cxr_helpers.data import array_files, ingestion
     from cxr_helpers.phantoms import rendering
 
@@ -159,13 +167,25 @@ def images(folder: Path, n: int, options: argparse.Namespace):
         shape = (n, *originals.shape[1:])
         with array_files.appending(place / "images.npy", shape, np.uint8) as append:
             for name in index["class_name"]:
-                one, other = originals[rng.choice(rows[name], 2)].astype(np.float32)
-                share, gain = rng.uniform(0.2, 0.8), rng.uniform(0.6, 1.1)
-                mixed = gain * (share * one + (1 - share) * other[:, :: rng.choice([-1, 1])])
-                append(mixed.clip(0, 255).astype(np.uint8))
+                append(varied(originals[rng.choice(rows[name])], rng))
         index.to_csv(place / "index.csv", index=False)
 
     return make
+
+
+def varied(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return another crop of an image, of 80 % of its area or more, with another tone."""
+    side = len(image)
+    width, height = side * np.sqrt(rng.uniform(0.8, 1, 2))
+    left, top = rng.uniform(0, side - width), rng.uniform(0, side - height)
+    box = (left, top, left + width, top + height)
+    if rng.random() < 0.5:  # mirrored
+        box = (left + width, top, left, top + height)
+    crop = Image.fromarray(image).transform(
+        image.shape, Image.Transform.EXTENT, box, Image.Resampling.BILINEAR
+    )
+    exponent, gain = np.exp(rng.uniform(-0.35, 0.35)), rng.uniform(0.7, 1)
+    return (255 * gain * (np.asarray(crop) / 255) ** exponent).astype(np.uint8)
 
 
 def draw(folder: Path, n: int, options: argparse.Namespace):

@@ -37,17 +37,15 @@ def find(images: np.ndarray, index: pd.DataFrame) -> pd.DataFrame:
         ``"near"``), ``difference`` (mean absolute, in grey levels), ``across_splits`` and
         ``across_classes``.
     """
-    candidates = _close_pairs(images)
-    hashes = {row: _bits(images[row]) for row in np.unique(candidates)}
     sha256 = index["sha256"].to_numpy() if "sha256" in index else np.arange(len(index))
     split, name = index["split"].to_numpy(), index["class_name"].to_numpy()
     rows = []
-    for first, second in candidates:
-        if (hashes[first] ^ hashes[second]).bit_count() > NEAR_BITS:
-            continue
+    for first, second in _close_pairs(images):
         exact = sha256[first] == sha256[second]
         gap = np.abs(images[first].astype(np.int16) - images[second]).mean()
-        if exact or gap <= NEAR_GREY:
+        if not exact and gap > NEAR_GREY:
+            continue
+        if (_bits(images[first]) ^ _bits(images[second])).bit_count() <= NEAR_BITS:
             rows.append(
                 (
                     first,
