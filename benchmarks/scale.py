@@ -1,7 +1,7 @@
 """Measure seconds and memory of each step of the report as the number of images grows.
 
     uv run benchmarks/scale.py --images 1500,6000,24000,112120
-    uv run benchmarks/scale.py --images 6000,24000 --steps duplicates,scores
+    uv run benchmarks/scale.py --images 6000,24000 --steps duplicates,save,scores
 
 Each step is what a notebook calls, on phantoms of 128 pixels, in a process of its own. The
 images are ``--drawn`` phantoms, each shown many times in another crop and tone, since drawing takes
@@ -45,7 +45,11 @@ def main() -> None:
     """Measure every step for every number of images; print a table and the slopes."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--images", default="1500,6000", help="numbers of images")
-    parser.add_argument("--steps", default=",".join(STEPS), help=f"some of {', '.join(STEPS)}")
+    parser.add_argument(
+        "--steps",
+        default=",".join(STEPS),
+        help=f"some of {', '.join(STEPS)} (most read what duplicates and save wrote to the folder)",
+    )
     parser.add_argument("--size", type=int, default=128, help="side of the images in pixels")
     parser.add_argument("--drawn", type=int, default=1500, help="phantoms that are drawn at most")
     parser.add_argument("--folder", type=Path, help="for the images, kept; temporary by default")
@@ -66,7 +70,7 @@ def main() -> None:
         print(f"{'step':12}{'images':>9}{heads}", flush=True)
         times: dict[str, dict[int, list[float]]] = {}
         for n in numbers:
-            for step in dict.fromkeys(["images", *steps]):
+            for step in ("images", *(step for step in STEPS if step in steps and step != "images")):
                 if n > {"train": TRAINED, "draw": options.drawn}.get(step, n):
                     continue
                 *spent, own, whole = run(step, n, folder, options)
