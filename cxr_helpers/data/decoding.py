@@ -26,6 +26,7 @@ FRAMINGS = ("squeeze", "pad")
 MAXIMUM_PIXELS = 100_000_000
 MAXIMUM_UNREADABLE = 0.01  # share of the images, or the next number where that is larger
 ALWAYS_ALLOWED = 5  # unreadable images, however few there are
+AT_ONCE = 32  # images that a thread resizes before it takes others
 
 
 def decode(
@@ -261,10 +262,16 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
 def _resampled(
     images: np.ndarray, size: int, kind: Image.Resampling, rows: np.ndarray | None = None
 ) -> np.ndarray:
-    rows = range(len(images)) if rows is None else rows
+    rows = np.arange(len(images)) if rows is None else rows
     resampled = np.empty((len(rows), size, size), np.uint8)
-    for number, row in enumerate(rows):
-        resampled[number] = Image.fromarray(images[row]).resize((size, size), kind)
-        if number % 1024 == 1023:
+
+    def resample(start: int) -> None:
+        for number, row in enumerate(rows[start : start + AT_ONCE], start):
+            resampled[number] = Image.fromarray(images[row]).resize((size, size), kind)
+        if start % 1024 == 0:
             array_files.release(images)
+
+    with ThreadPoolExecutor(environment.threads()) as pool:  # Pillow lets go of Python's lock
+        for _ in pool.map(resample, range(0, len(rows), AT_ONCE)):
+            pass  # raises what a thread raised
     return resampled

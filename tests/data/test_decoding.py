@@ -198,6 +198,18 @@ def test_fingerprint_depends_on_content_not_order():
     assert decoding.fingerprint(one) == expected
 
 
+@pytest.mark.parametrize("mapped", [False, True])
+def test_many_images_are_resized_as_each_alone(tmp_path, mapped):
+    images = np.random.default_rng(0).integers(0, 256, (2 * decoding.AT_ONCE + 3, 9, 9), np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    given = np.load(tmp_path / "images.npy", mmap_mode="r") if mapped else images
+    alone = np.concatenate([decoding.resize(image[None], 6) for image in images])
+    assert np.array_equal(decoding.resize(given, 6), alone)
+    rows = np.random.default_rng(1).permutation(len(images))[:-1]
+    alone = np.concatenate([decoding.shrink(images[[row]], 6) for row in rows])
+    assert np.array_equal(decoding.shrink(given, 6, rows=rows), alone)
+
+
 def test_shrink_averages_blocks_of_pixels():
     image = np.array([[[0, 100], [100, 200]]], np.uint8)
     assert decoding.shrink(image, 1).tolist() == [[[100]]]
