@@ -235,7 +235,7 @@ def ended(child: subprocess.Popen, *, within: float = 90) -> Done:
     return Done(child.returncode, text)
 
 
-def wait_for(condition: Callable[[], object], *, within: float = 60) -> None:
+def wait_for(condition: Callable[[], object], *, within: float = 120) -> None:
     """Poll until a condition holds; fail if it takes too long."""
     deadline = time.monotonic() + within
     while not condition():

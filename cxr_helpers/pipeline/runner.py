@@ -6,6 +6,7 @@ import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from enum import Enum, auto
 from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -94,60 +95,89 @@ def update(
                 order.done(stage)
                 continue
             stage = ready.pop(0)
-            spec, seconds = run.graph[stage], 0.0
             recipe = currency.recipe(
                 run, stage, parameters=values[stage], data_fingerprint=fingerprint
             )
-            reason = currency.why_stale(run, stage, recipe)
-            if options.dry_run and reason is None:
-                runs = {s for s, (what, _) in done.items() if what not in UNCHANGED}
-                waiting = [s for s in spec.reads if s in runs]
-                reason = f"only if {' or '.join(waiting)} changes" if waiting else None
-            if reason is None and stage in chosen and (options.force or options.only):
-                reason = "requested"
-            text_only = reason is None and currency.markdown_changed(run, stage, recipe)
-            if text_only and stage not in chosen:
-                stale.append(stage)
-                status = TEXT_SKIPPED
-            elif text_only:
-                status = TEXT
-                if not options.dry_run:
-                    _update_markdown(run, stage, recipe)
-            elif reason is None:
-                status = UP_TO_DATE
-            elif stage in needed - set(chosen):
-                raise Refused(2, f"{stage} is not up to date ({reason}): include it in the run")
-            elif stage not in chosen:
-                stale.append(stage)
-                status = f"skipped: {reason}"
-            elif options.dry_run:
-                status = reason
-            else:
+            changed = {name for name, (what, _) in done.items() if what not in UNCHANGED}
+            plan, status = _plan(
+                run, stage, recipe, options=options, chosen=chosen, needed=needed, changed=changed
+            )
+            if plan is Plan.RUN and not options.dry_run:
                 begun = running.since()
                 expected = _expected(run, stage, chosen, done=done, begun=begun)
                 reads = {name: run.graph[name].reads for name in expected}
                 left = forecast.left(expected, reads=reads, running=begun, at_once=at_once)
-                say(stage, f"{stage}: {reason} · {_progress(run, stage, left)}")
+                say(stage, f"{stage}: {status} · {_progress(run, stage, left)}")
                 run.retire_report()
-                running.start(
-                    stage,
-                    partial(
-                        _execute,
-                        run,
-                        stage,
-                        values[stage],
-                        recipe,
-                        store=store,
-                        recompute=options.force,
-                        timeout=options.timeout,
-                        fork_server=fork_server,
-                        say=say,
-                    ),
+                execute = partial(
+                    *(_execute, run, stage, values[stage], recipe),
+                    store=store,
+                    recompute=options.force,
+                    timeout=options.timeout,
+                    fork_server=fork_server,
+                    say=say,
                 )
+                running.start(stage, execute)
                 continue
-            done[stage] = (status, seconds)
+            if plan is Plan.COPY_TEXT and not options.dry_run:
+                _update_markdown(run, stage, recipe)
+            if plan is Plan.SKIP:
+                stale.append(stage)
+            done[stage] = (status, 0.0)
             order.done(stage)
     return [(stage, *done[stage]) for stage in run.graph], sorted(stale)
+
+
+class Plan(Enum):
+    """What is done with a stage."""
+
+    KEEP = auto()
+    COPY_TEXT = auto()
+    RUN = auto()
+    SKIP = auto()  # although it is not up to date
+
+
+def _plan(
+    run: Run,
+    stage: str,
+    recipe: Mapping,
+    *,
+    options: argparse.Namespace,
+    chosen: Sequence[str],
+    needed: set[str],
+    changed: set[str],
+) -> tuple[Plan, str]:
+    """Return what is done with a stage, and its status or why it runs.
+
+    Parameters
+    ----------
+    run, stage, recipe, options, chosen
+        As in ``update``.
+    needed : set of str
+        What the chosen stages read, in any number of steps.
+    changed : set of str
+        Earlier stages that have run or, with ``dry_run``, would run.
+
+    Raises
+    ------
+    Refused
+        If the stage is needed and not up to date, and may not run.
+    """
+    reason = currency.why_stale(run, stage, recipe)
+    if reason is None and options.dry_run:
+        waiting = [name for name in run.graph[stage].reads if name in changed]
+        reason = f"only if {' or '.join(waiting)} changes" if waiting else None
+    if reason is None and stage in chosen and (options.force or options.only):
+        reason = "requested"
+    if reason is None and currency.markdown_changed(run, stage, recipe):
+        return (Plan.COPY_TEXT, TEXT) if stage in chosen else (Plan.SKIP, TEXT_SKIPPED)
+    if reason is None:
+        return Plan.KEEP, UP_TO_DATE
+    if stage in chosen:
+        return Plan.RUN, reason
+    if stage in needed:
+        raise Refused(2, f"{stage} is not up to date ({reason}): include it in the run")
+    return Plan.SKIP, f"skipped: {reason}"
 
 
 def _expected(
