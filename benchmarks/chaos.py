@@ -35,7 +35,7 @@ from cxr_helpers.pipeline.runs import Run
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "chaos"
 STAGES = list(graph.default())
-OURS = "our network"  # in the progress lines of 03_categorical
+OURS = "ours"  # in the progress lines of 03_categorical
 SETTINGS = (
     *("n_phantoms=100", "image_size=32", "border_epochs=1", "02_binary.epochs=10"),
     *("03_categorical.epochs=8", "03_categorical.ours_epochs=6", "03_categorical.ours_widths=8,16"),
@@ -182,7 +182,7 @@ class Round:
         begun = [name for name in self.names if f"\n{name}: " in f"\n{text}"]
         if not begun:
             return "start-up"
-        network = re.findall(rf"{begun[-1]} · (.* network)$", text, re.MULTILINE)
+        network = re.findall(rf"{begun[-1]} · ({OURS})$", text, re.MULTILINE)
         return ", ".join([begun[-1], *network[-1:]])
 
 

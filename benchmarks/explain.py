@@ -5,8 +5,8 @@
     uv run --no-project --with xplique==2.0.2 benchmarks/explain.py --xplique
 
 The networks are untrained: their arithmetic is that of trained ones. Printed are milliseconds per
-image (the median of three rounds), their ratio, the largest difference between both maps, and how
-long every other method takes. With ``--xplique``, in an environment of its own, the same patches
+image (the median of three rounds), their ratio, the largest difference between both maps, and the
+processor time of every method. With ``--xplique``, in an environment of its own, the same patches
 are timed with that library's occlusion on the published binary network.
 """
 
@@ -68,7 +68,7 @@ def of_ours(images: np.ndarray, patch: int) -> None:
             took.append(timed(partial(covering.maps, explained, prepared, **options), len(images)))
         difference = np.abs(np.subtract(*maps)).max()
         print(f"{name:23}{took[0]:12.1f}{took[1]:10.1f}{took[1] / took[0]:8.1f}{difference:14.1e}")
-    print("\nms per image, without tracing")
+    print("\nms of processor time per image, measured once, without tracing")
     for name, (model, layer) in networks.items():
         _, ms = measures.attribution_maps(model, images, feature_map=layer, patch_share=1 / 8)
         for method, of_image in ms.items():

@@ -22,6 +22,13 @@ from cxr_helpers.pipeline import graph
 from cxr_helpers.pipeline.runs import Run
 
 ROOT = Path(__file__).resolve().parent.parent
+# File, what is replaced in it, and by what: a Markdown cell, a caption, a colour, a module.
+CHANGES = (
+    ("notebooks/02_binary.ipynb", "Not for clinical use", "Never for clinical use"),
+    ("notebooks/captions/04_autoencoder.toml", "Learning curve", "Changed learning curve"),
+    ("cxr_helpers/figures/report.mplstyle", "grid.color: dddddd", "grid.color: cccccc"),
+    ("cxr_helpers/figures/charts.py", '"""', '"""Changed. '),
+)
 
 
 def main() -> None:
@@ -64,12 +71,7 @@ def run(project: Path) -> tuple[float, str, dict]:
 
 def change(project: Path) -> None:
     """Change a Markdown cell, a caption, a colour and a module that draws figures."""
-    for name, old, new in (
-        ("notebooks/02_binary.ipynb", "Not for clinical use", "Never for clinical use"),
-        ("notebooks/04_autoencoder.ipynb", 'caption=f\\"', 'caption=f\\"(Changed.) '),
-        ("cxr_helpers/figures/report.mplstyle", "grid.color: dddddd", "grid.color: cccccc"),
-        ("cxr_helpers/figures/charts.py", '"""', '"""Changed. '),
-    ):
+    for name, old, new in CHANGES:
         text = (project / name).read_text(encoding="utf-8")
         if old not in text:
             sys.exit(f"{name} has no {old!r} to change")

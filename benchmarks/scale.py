@@ -37,6 +37,7 @@ from PIL import Image
 from cxr_helpers.system import accelerators
 
 os.environ.update(accelerators.variables())  # as in the kernels of a run
+VARIED = 1  # to be raised when other images are made of the drawn ones
 TRAINED = 24_000  # images: with more, the step that trains is left out
 STATUS = Path("/proc/self/status")  # Linux
 
@@ -65,6 +66,7 @@ def main() -> None:
     with ExitStack() as stack:
         temporary = tempfile.TemporaryDirectory(prefix="cxr-scale-")
         folder = options.folder or Path(stack.enter_context(temporary))
+        folder /= f"{options.size} pixels, {options.drawn} drawn, recipe {VARIED}"
         numbers = [int(n) for n in options.images.split(",")]
         heads = f"{'seconds':>10}{'processor':>11}{'MB own':>9}{'MB mapped':>11}"
         print(f"{'step':12}{'images':>9}{heads}", flush=True)
@@ -203,7 +205,7 @@ def draw(folder: Path, n: int, options: argparse.Namespace):
     return work
 
 
-def duplicates(folder: Path, n: int, _options: argparse.Namespace):
+def duplicates(folder: Path, n: int, options: argparse.Namespace):
     """Find duplicates, join patient groups by them, split off the validation images (chapter 1)."""
     import scipy.spatial  # noqa: F401 (loaded before the clock starts, as is the next)
     import sklearn.model_selection  # noqa: F401
@@ -225,7 +227,7 @@ def duplicates(folder: Path, n: int, _options: argparse.Namespace):
             selection="validation",
             seed=0,
         )
-        index["width"] = index["height"] = 128
+        index["width"] = index["height"] = options.size
         index.to_csv(folder / f"{n}" / "split.csv", index=False)
 
     return work

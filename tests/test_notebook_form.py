@@ -87,7 +87,7 @@ def test_listed_outputs_are_those_that_are_saved(cells, code):
     saved |= {f"{name}.csv" for name in ("scores", "predictions") if f"    {name}=" in program}
     outputs = source(cells[1]).split("**Writes**")[1]
     listed = {name.replace("*", "{number}") for name in re.findall(r"`([^`]+\.\w+)`", outputs)}
-    of_helpers = {"images.npy", "index.csv", "dataset.json"}  # dataset.save
+    of_helpers = {"images.npy", "detail.npy", "index.csv", "dataset.json"}  # dataset.save
     of_helpers |= {"lesion_masks.npy", "lung_masks.npy", "border{number}.weights.h5"}
     assert listed - of_helpers == saved
 

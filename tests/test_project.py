@@ -1,6 +1,7 @@
 """Dependencies are listed alike everywhere, and every module has its place and its tests."""
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -186,6 +187,16 @@ def test_calls_that_windows_has_not_are_asked_for_first():
             if re.search(rf"^(import|from) {name}\b", text, re.M):
                 unasked.add((path.name, name))
     assert {u for u in unasked if u[0] != "fork_server.py"} == {("kernels.py", "setsid")}
+
+
+def test_what_the_benchmark_of_reruns_changes_is_there():
+    specification = importlib.util.spec_from_file_location(
+        "rerun", ROOT / "benchmarks" / "rerun.py"
+    )
+    rerun = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(rerun)
+    for name, old, new in rerun.CHANGES:
+        assert old in (ROOT / name).read_text(encoding="utf-8") and old != new
 
 
 def test_arrays_are_mapped_in_one_place_only():

@@ -67,6 +67,7 @@ def test_signal_in_a_cell_ends_every_process(finished, number):
     done = ended(run)
     assert done.code == 128 + number
     assert done.last == f"error: stopped by {number.name}; {AGAIN}"
+    assert "failed" not in done.text and "Traceback" not in done.text
     wait_for(lambda: all(map(is_gone, processes)), within=20)
     assert finished.partial() == [] and not (finished.stage("02_binary") / "half.txt").exists()
     assert Run(finished.run_dir).manifest("02_binary") is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import imagehash
 import numpy as np
 import pandas as pd
@@ -39,13 +41,14 @@ def find(images: np.ndarray, index: pd.DataFrame) -> pd.DataFrame:
     """
     sha256 = index["sha256"].to_numpy() if "sha256" in index else np.arange(len(index))
     split, name = index["split"].to_numpy(), index["class_name"].to_numpy()
+    bits = cache(lambda row: _bits(images[row]))
     rows = []
     for first, second in _close_pairs(images):
         exact = sha256[first] == sha256[second]
         gap = np.abs(images[first].astype(np.int16) - images[second]).mean()
         if not exact and gap > NEAR_GREY:
             continue
-        if (_bits(images[first]) ^ _bits(images[second])).bit_count() <= NEAR_BITS:
+        if (bits(first) ^ bits(second)).bit_count() <= NEAR_BITS:
             rows.append(
                 (
                     first,

@@ -164,7 +164,7 @@ def _plan(
         If the stage is needed and not up to date, and may not run.
     """
     reason = currency.why_stale(run, stage, recipe)
-    if reason is None and options.dry_run:
+    if reason is None and options.dry_run and stage in chosen:
         waiting = [name for name in run.graph[stage].reads if name in changed]
         reason = f"only if {' or '.join(waiting)} changes" if waiting else None
     if reason is None and stage in chosen and (options.force or options.only):

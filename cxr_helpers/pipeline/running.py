@@ -61,6 +61,8 @@ class Running:
             if stopped:
                 self._end()
             self._threads.shutdown()
+        if stopped:  # what the end of their kernels made of the others is no cause
+            return
         for stage, future in self._seconds.items():
             if other := future.exception():
                 self._say(stage, f"also failed: {other}")

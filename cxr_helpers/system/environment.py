@@ -8,7 +8,7 @@ import platform
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import psutil
 
@@ -39,8 +39,11 @@ def versions(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:
     return installed
 
 
-# Linux's control groups, version 2, and which of them this process is in: a container's, or a job's.
+# Linux's control groups, and which of them this process is in: a container's, or a job's. Limit, use,
+# and cache that is not in use, in version 2 and version 1.
 GROUPS, OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+V2 = "memory.max", "memory.current", "inactive_file"
+V1 = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
 # Variables that libraries read when they are loaded: the size of their pools of threads.
 INTRAOP = "TF_NUM_INTRAOP_THREADS"
 POOLS = (
@@ -89,18 +92,29 @@ def cores() -> int:
 def free_memory() -> int:
     """Return how many bytes new processes can use: what is free, or less where a container limits it."""
     free = [psutil.virtual_memory().available]
+    lines = []
     with suppress(OSError):  # not on Linux
-        own = OWN_GROUP.read_text(encoding="utf-8").rpartition("::/")[2].strip()
-        for group in (GROUPS / own, GROUPS):
+        lines = OWN_GROUP.read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        _, controllers, own = line.split(":", 2)
+        if not controllers:
+            root, names = GROUPS, V2
+        elif "memory" in controllers.split(","):
+            root, names = GROUPS / "memory", V1
+        else:
+            continue
+        path = PurePosixPath(own.lstrip("/"))
+        for group in (path, *path.parents):
             with suppress(OSError, ValueError):  # not there, or "max"
-                limit, used = (
-                    int((group / name).read_text(encoding="ascii"))
-                    for name in ("memory.max", "memory.current")
-                )
-                statistics = (group / "memory.stat").read_text(encoding="ascii").split()
-                cache = dict(zip(statistics[::2], statistics[1::2], strict=True))["inactive_file"]
-                free.append(limit - used + int(cache))  # which the system takes back
+                free.append(_left(root / group, *names))
     return min(free)
+
+
+def _left(group: Path, limit: str, used: str, cache: str) -> int:
+    """Return how many bytes a control group has left, with the cache that the system takes back."""
+    bytes_of = [int((group / name).read_text(encoding="ascii")) for name in (limit, used)]
+    statistics = (group / "memory.stat").read_text(encoding="ascii").split()
+    return bytes_of[0] - bytes_of[1] + int(statistics[statistics.index(cache) + 1])
 
 
 def peak_memory() -> int:

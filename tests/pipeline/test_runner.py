@@ -171,6 +171,16 @@ def test_dry_run_names_the_reason_and_runs_nothing(run, ran):
     assert ran == []
 
 
+def test_dry_run_of_some_stages_says_what_becomes_of_these(run, ran):
+    """Stages between or after them are up to date: the command would not run them."""
+    update(run)
+    ran.clear()
+    values = {name: {"number": 1 + (name == "01_data")} for name in READS}
+    log, stale = update(run, values=values, chosen=["01_data"], dry_run=True)
+    assert log["01_data"] == "parameter changed: number 1 → 2" and stale == []
+    assert log["02_binary"] == log["03_size"] == "up to date" and ran == []
+
+
 def test_stage_that_was_not_chosen_is_skipped(run, ran):
     log, stale = update(run, chosen=["01_data", "02_binary"])
     assert log["03_size"] == "skipped: never finished" and stale == ["03_size"]

@@ -52,22 +52,33 @@ def test_threads_are_all_cores_by_default(monkeypatch, requested):
     assert environment.threads() == environment.cores() >= 1
 
 
-@pytest.mark.parametrize("own", ["", "job/step"])
+V2 = ("0::/{own}\n", "", "memory.max", "memory.current", "inactive_file")
+V1 = (
+    *("3:cpu:/\n2:memory:/{own}\n0::/\n", "memory"),
+    *("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
+@pytest.mark.parametrize("version", [V1, V2])
+@pytest.mark.parametrize("limited", ["", "job", "job/step"])
 @pytest.mark.parametrize(("limit", "expected"), [("3000", 2400), ("max", 8000), (None, 8000)])
 def test_free_memory_is_that_of_the_container_where_it_is_less(
-    limit, expected, own, tmp_path, monkeypatch
+    limit, expected, limited, version, tmp_path, monkeypatch
 ):
+    """A limit of any group that this process's own one is in counts."""
+    groups, root, largest, used, cache = version
     monkeypatch.setattr(
         environment.psutil, "virtual_memory", lambda: SimpleNamespace(available=8000)
     )
-    (tmp_path / own).mkdir(parents=True, exist_ok=True)
-    (tmp_path / "cgroup").write_text(f"0::/{own}\n")
+    group = tmp_path / root / limited
+    (tmp_path / root / "job" / "step").mkdir(parents=True)
+    (tmp_path / "cgroup").write_text(groups.format(own="job/step"))
     monkeypatch.setattr(environment, "OWN_GROUP", tmp_path / "cgroup")
     monkeypatch.setattr(environment, "GROUPS", tmp_path)
     if limit is not None:
-        (tmp_path / own / "memory.max").write_text(f"{limit}\n")
-        (tmp_path / own / "memory.current").write_text("1000\n")
-        (tmp_path / own / "memory.stat").write_text("anon 600\ninactive_file 400\n")
+        (group / largest).write_text(f"{limit}\n")
+        (group / used).write_text("1000\n")
+        (group / "memory.stat").write_text(f"anon 600\n{cache} 400\n")
     assert environment.free_memory() == expected
 
 
