@@ -182,8 +182,9 @@ class Round:
         begun = [name for name in self.names if f"\n{name}: " in f"\n{text}"]
         if not begun:
             return "start-up"
-        network = re.findall(rf"{begun[-1]} · ({OURS})$", text, re.MULTILINE)
-        return ", ".join([begun[-1], *network[-1:]])
+        last = max(begun, key=lambda name: f"\n{text}".rindex(f"\n{name}: "))
+        network = re.findall(rf"{last} · ({OURS})$", text, re.MULTILINE)
+        return ", ".join([last, *network[-1:]])
 
 
 def stage_ends(run: Run, names: list[str], seconds: float) -> dict[str, float]:
