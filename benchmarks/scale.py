@@ -352,6 +352,35 @@ def neighbours(folder: Path, n: int, _options: argparse.Namespace):
     return work
 
 
+def experiments(folder: Path, n: int, _options: argparse.Namespace):
+    """Find, erase and exchange the letters of test images, and score these (chapter 7)."""
+    from cxr_helpers.explain import explained, interventions, markers
+    from cxr_helpers.models import architectures, sampling
+
+    radiographs = data(folder, n)
+    test = radiographs["test"]
+    sampled = sampling.references(len(test), of=n, seed=0, most=sampling.EXPLAINED)
+    network = architectures.binary_cnn(radiographs.images.shape[1])
+
+    def work() -> None:
+        images = test.where(sampled).images
+        letters = markers.find(images)
+        others = np.roll(np.arange(len(images)), 1)
+        changed = (
+            interventions.erased(images, letters),
+            interventions.erased(images, letters[:, :, ::-1]),
+            interventions.transplanted(images, letters, others),
+        )
+        every = np.ones(len(images), dtype=bool)
+        interventions.effects(
+            explained.explained_by(network, "conv4"),
+            images,
+            {str(number): (every, images, after) for number, after in enumerate(changed)},
+        )
+
+    return work
+
+
 def maps(folder: Path, n: int, _options: argparse.Namespace):
     """Draw a t-SNE map of at most 1,500 images and measure its trustworthiness (chapter 6)."""
     from sklearn.manifold import TSNE, trustworthiness
@@ -372,7 +401,7 @@ STEPS = {
     step.__name__: step
     for step in (
         *(images, draw, duplicates, save, train, predict, scores),
-        *(normals, neighbours, maps),
+        *(normals, neighbours, experiments, maps),
     )
 }
 

@@ -240,12 +240,25 @@ def test_gradcam_is_cached_by_image_and_explains_the_predicted_class(monkeypatch
         groups={"normal, right": [0, 2], "wrong": [1]},
         y_pred=np.array([0, 2, 1]),
         test=SimpleNamespace(images=np.zeros((3, 2, 2), np.uint8)),
+        test_rows=np.arange(3),
         **{"categorical": None, "gradcam_layer": "conv4"},
     )
     maps = names["heat_maps"]
     assert maps["Grad-CAM"]["normal, right"][:, 0, 0].tolist() == [0, 1]
     assert maps["HiResCAM"]["normal, right"][:, 0, 0].tolist() == [10, 11]
     assert maps["Grad-CAM"]["wrong"][:, 0, 0].tolist() == [2] and len(calls) == 6
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_of_many_images_some_test_images_are_explained(monkeypatch, many):
+    monkeypatch.setattr(sampling, "MANY", 20 if many else 30)
+    monkeypatch.setattr(sampling, "EXPLAINED", 4)
+    data = radiographs(train=12, test=18)
+    names = cells.run("07_explainability", "07-07", radiographs=data, images_per_mean=2)
+    n = 4 if many else 18
+    assert len(names["test"]) == len(names["order"]) == len(names["test_rows"]) == n
+    assert np.array_equal(data.images[names["in_test"]], names["test"].images)
+    assert np.array_equal(data["test"].images[names["test_rows"]], names["test"].images)
 
 
 class Labelled(SimpleNamespace):

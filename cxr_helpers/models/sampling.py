@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-MANY = 20_000  # images of a run: above, new images are compared with some of the training images
-REFERENCES = 10_000  # that they are compared with
+MANY = 20_000  # images of a run: above, some of them stand for all
+REFERENCES = 10_000  # training images that others are compared with
+EXPLAINED = 2_000  # test images of which chapter 7 takes things away
 
 
-def references(n: int, *, of: int, seed: int) -> np.ndarray:
+def references(n: int, *, of: int, seed: int, most: int | None = None) -> np.ndarray:
     """Return which of some images serve as references: all of them, or a sample among many images.
 
     The time of a search for nearest neighbours, exact among the references, is then proportional to
-    the number of images that are compared with them.
+    the number of images that are compared with them, and the memory of experiments on images is
+    bounded.
 
     Parameters
     ----------
@@ -21,16 +23,19 @@ def references(n: int, *, of: int, seed: int) -> np.ndarray:
     of : int
         Number of images of the run: up to ``MANY``, all serve.
     seed : int
-        Of the sample, of ``REFERENCES`` images or all ``n``.
+        Of the sample.
+    most : int, optional
+        Number of images in the sample, ``REFERENCES`` by default, or all ``n`` if they are fewer.
 
     Returns
     -------
     ndarray of bool, shape (n,)
     """
-    if of <= MANY or n <= REFERENCES:
+    most = REFERENCES if most is None else most
+    if of <= MANY or n <= most:
         return np.ones(n, dtype=bool)
     chosen = np.zeros(n, dtype=bool)
-    chosen[np.random.default_rng(seed).choice(n, REFERENCES, replace=False)] = True
+    chosen[np.random.default_rng(seed).choice(n, most, replace=False)] = True
     return chosen
 
 

@@ -31,4 +31,6 @@ def test_references_among_many_are_a_sample_that_the_seed_determines():
     first, same, other = (sampling.references(40_000, of=60_000, seed=s) for s in (0, 0, 1))
     assert first.shape == (40_000,) and first.sum() == other.sum() == sampling.REFERENCES
     assert np.array_equal(first, same) and not np.array_equal(first, other)
+    few = sampling.references(40_000, of=60_000, seed=0, most=7)
+    assert few.sum() == 7 and sampling.references(7, of=60_000, seed=0, most=7).all()
     assert first[:20_000].mean() == pytest.approx(1 / 4, abs=0.02)
