@@ -326,7 +326,7 @@ def normals(folder: Path, n: int, _options: argparse.Namespace):
     others = radiographs.index["split"].to_numpy() != "train"
 
     def work() -> None:
-        references = normal.where(sampling.references(len(normal), of=n, seed=0))
+        references = normal.where(sampling.subsample(len(normal), of=n, seed=0))
         detector = novelty.nearest_normals(texture.band_energies(references.images))
         detector.score(texture.band_energies(radiographs.images[others]))
 
@@ -345,7 +345,7 @@ def neighbours(folder: Path, n: int, _options: argparse.Namespace):
     def work() -> None:
         pool = 8 if n > sampling.MANY else None
         points = embeddings.embed(network, radiographs.images, layers=[layer], pool=pool)[layer]
-        voters = sampling.references(in_train.sum(), of=n, seed=0)
+        voters = sampling.subsample(in_train.sum(), of=n, seed=0)
         vote = knn.classifier(points[in_train][voters], labels[voters], k=5)
         vote.predict_proba(points[~in_train])
 
@@ -359,7 +359,7 @@ def experiments(folder: Path, n: int, _options: argparse.Namespace):
 
     radiographs = data(folder, n)
     test = radiographs["test"]
-    sampled = sampling.references(len(test), of=n, seed=0, most=sampling.EXPLAINED)
+    sampled = sampling.subsample(len(test), of=n, seed=0, most=sampling.EXPLAINED)
     network = architectures.binary_cnn(radiographs.images.shape[1])
 
     def work() -> None:

@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from cxr_helpers.data import class_names, dataset
 from cxr_helpers.evaluation import bootstrap, scorecard
+from cxr_helpers.figures.captions import Captions
 from cxr_helpers.models import architectures, sampling
 from cxr_helpers.shortcuts import twins
 
@@ -259,6 +260,11 @@ def test_of_many_images_some_test_images_are_explained(monkeypatch, many):
     assert len(names["test"]) == len(names["order"]) == len(names["test_rows"]) == n
     assert np.array_equal(data.images[names["in_test"]], names["test"].images)
     assert np.array_equal(data["test"].images[names["test_rows"]], names["test"].images)
+    texts = cells.FOLDER / "captions" / "07_explainability.toml"
+    caption = Captions(texts, names | {"patch": 2}, synthetic=True).render(
+        "fig-occlusion", "caption"
+    )
+    assert ("takes 4 of the 18 test images" in caption) == many
 
 
 class Labelled(SimpleNamespace):

@@ -1,4 +1,4 @@
-"""Which images are drawn: weights of the training images, and references among many images."""
+"""Which images are drawn: weights of the training images, and a sample of many images."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ REFERENCES = 10_000  # training images that others are compared with
 EXPLAINED = 2_000  # test images of which chapter 7 takes things away
 
 
-def references(n: int, *, of: int, seed: int, most: int | None = None) -> np.ndarray:
-    """Return which of some images serve as references: all of them, or a sample among many images.
+def subsample(n: int, *, of: int, seed: int, most: int | None = None) -> np.ndarray:
+    """Return which of some images are used: all of them or, in a run with many images, a sample.
 
-    The time of a search for nearest neighbours, exact among the references, is then proportional to
-    the number of images that are compared with them, and the memory of experiments on images is
-    bounded.
+    The time of a search for nearest neighbours among them is then proportional to the number of
+    images that are compared with them, and the memory of experiments on them is bounded.
 
     Parameters
     ----------
     n : int
-        Number of images that may serve.
+        Number of images.
     of : int
-        Number of images of the run: up to ``MANY``, all serve.
+        Number of images of the run: up to ``MANY``, all are used.
     seed : int
         Of the sample.
     most : int, optional

@@ -149,7 +149,7 @@ def one_class(run: Run, store: Store) -> tuple[Callable[[np.ndarray], np.ndarray
     radiographs = dataset.read(run.stage("01_data"))
     development, _ = radiographs.development(seed=seed)
     normal, pneumonia = (
-        part.where(sampling.references(len(part), of=len(radiographs), seed=seed))
+        part.where(sampling.subsample(len(part), of=len(radiographs), seed=seed))
         for part in (development.where(development.pneumonia == k) for k in (0, 1))
     )
     describe = (texture.band_energies, texture.edge_directions)

@@ -42,8 +42,8 @@ def versions(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:
 # Linux's control groups, and which of them this process is in: a container's, or a job's. Limit, use,
 # and cache that is not in use, in version 2 and version 1.
 GROUPS, OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-V2 = "memory.max", "memory.current", "inactive_file"
-V1 = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+CGROUP_V2 = "memory.max", "memory.current", "inactive_file"
+CGROUP_V1 = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
 # Variables that libraries read when they are loaded: the size of their pools of threads.
 INTRAOP = "TF_NUM_INTRAOP_THREADS"
 POOLS = (
@@ -98,9 +98,9 @@ def free_memory() -> int:
     for line in lines:
         _, controllers, own = line.split(":", 2)
         if not controllers:
-            root, names = GROUPS, V2
+            root, names = GROUPS, CGROUP_V2
         elif "memory" in controllers.split(","):
-            root, names = GROUPS / "memory", V1
+            root, names = GROUPS / "memory", CGROUP_V1
         else:
             continue
         path = PurePosixPath(own.lstrip("/"))

@@ -23,14 +23,14 @@ def test_balanced_ignores_classes_without_images():
 
 
 @pytest.mark.parametrize(("n", "of"), [(15_000, sampling.MANY), (sampling.REFERENCES, 10**6)])
-def test_all_serve_up_to_the_limits(n, of):
-    assert sampling.references(n, of=of, seed=0).all()
+def test_all_are_used_up_to_the_limits(n, of):
+    assert sampling.subsample(n, of=of, seed=0).all()
 
 
-def test_references_among_many_are_a_sample_that_the_seed_determines():
-    first, same, other = (sampling.references(40_000, of=60_000, seed=s) for s in (0, 0, 1))
+def test_of_many_images_the_seed_determines_a_sample():
+    first, same, other = (sampling.subsample(40_000, of=60_000, seed=s) for s in (0, 0, 1))
     assert first.shape == (40_000,) and first.sum() == other.sum() == sampling.REFERENCES
     assert np.array_equal(first, same) and not np.array_equal(first, other)
-    few = sampling.references(40_000, of=60_000, seed=0, most=7)
-    assert few.sum() == 7 and sampling.references(7, of=60_000, seed=0, most=7).all()
+    few = sampling.subsample(40_000, of=60_000, seed=0, most=7)
+    assert few.sum() == 7 and sampling.subsample(7, of=60_000, seed=0, most=7).all()
     assert first[:20_000].mean() == pytest.approx(1 / 4, abs=0.02)
