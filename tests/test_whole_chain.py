@@ -147,6 +147,17 @@ def test_pdf_contains_titles_rows_and_every_figure(run):
         assert any(title in heading for heading in headings)
 
 
+def test_lists_name_the_page_on_which_a_figure_or_table_stands(run):
+    """Floats may stand pages after the text that mentions them; and no page is empty."""
+    pages = [page.extract_text() for page in PdfReader(run.folder / "report.pdf").pages]
+    pattern = r"^((?:Figure|Table) \d+) .*?(?: \.)+ (\d+)$"
+    listed = re.findall(pattern, "\n".join(pages), re.MULTILINE)
+    assert len(listed) >= len(published_in(run, "figure", "table"))
+    for name, number in listed:
+        assert re.search(rf"^{name}\.", pages[int(number) - 1], re.MULTILINE), name
+    assert min(map(len, pages)) > 200  # characters: head and foot have fewer
+
+
 def test_pdf_passes_the_rules_of_pdfua(run):
     """The subset of PDF/UA-1 that this validator checks; Typst itself refuses what it can see."""
     found = pdfua.validate(run.folder / "report.pdf").findings
