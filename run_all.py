@@ -66,6 +66,7 @@ BUILD = ROOT / "report" / "build"
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line requests; return the exit code."""
     terminal.open_streams()
+    environment.skip_unused_grammar()
     try:
         stages_of = graph.load(NOTEBOOKS)
         schema = {stage: parameters.read(spec.notebook) for stage, spec in stages_of.items()}
@@ -247,7 +248,10 @@ def prepare(options, first, run, *, images, detail_size=0) -> None:
     """Check the machine, and create the folder of the run."""
     size = max(first["image_size"], detail_size)
     for warning in preflight.check(
-        run.folder, n_images=images, image_size=size, pdf=not options.no_pdf
+        run.folder,
+        n_images=images,
+        image_size=size,
+        pdf=not (options.no_pdf or options.no_report),
     ):
         terminal.write_line(f"warning: {warning}")
         options.no_pdf = True
@@ -303,8 +307,11 @@ def typeset(options, values, run, log) -> None:
     if report_currency.is_current(recipe, run):
         log.append(("report", runner.UP_TO_DATE, 0.0))
         scores, warnings = results.collect(run, seeds=others), []
+    elif options.no_report:
+        log.append(("report", "left out", 0.0))
+        (scores, _), warnings, paths = results.write(run, seeds=others), [], []
     else:
-        from report import contents  # importing nbconvert and seaborn takes four seconds
+        from report import contents  # importing nbconvert and matplotlib takes two seconds
         from report.errors import ReportError
         from report.output import render
 

@@ -19,7 +19,8 @@ import pandas as pd
 
 from cxr_helpers.data import kermany
 from cxr_helpers.evaluation import shortcut_groups, tables
-from cxr_helpers.figures import captions, charts, publishing
+from cxr_helpers.figures import captions, publishing
+from cxr_helpers.figures.forest import accuracies
 from cxr_helpers.pipeline import currency, parameters, repeatability, results
 from cxr_helpers.pipeline.graph import Row
 from cxr_helpers.pipeline.runs import Run
@@ -158,7 +159,7 @@ def forest(
         ],
         columns=["label", "classes", "value"],
     ).dropna()
-    chart = charts.forest(shown.astype({"published": float}), baselines.astype({"value": float}))
+    chart = accuracies(shown.astype({"published": float}), baselines.astype({"value": float}))
     svg, png = publishing.pictures(chart, id="fig-results")
     caption = (
         "Accuracy of each row on the test images with its 95% bootstrap interval, beside the published "

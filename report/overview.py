@@ -47,6 +47,8 @@ def write(
     csv = table.to_csv(index=False, lineterminator="\n")
     accuracy = table[(table["split"] == "test") & (table["metric"] == "accuracy")]
     runs = table.drop_duplicates("run")[["run", "data", *changed]].to_dict("records")
+    pages = {run["run"]: folder.parent / run["run"] / "report.html" for run in runs}
+    reports = [name for name, page in pages.items() if page.exists()]
     rows = [
         (label, [_cell(accuracy, row, run["run"]) for run in runs])
         for row, label in labels.items()
@@ -54,7 +56,14 @@ def write(
     ]
     page = jinja2.Template(
         TEMPLATE.read_text(encoding="utf-8"), autoescape=True, undefined=jinja2.StrictUndefined
-    ).render(title=title, runs=runs, changed=list(changed), rows=rows, seeds="seeds" in table)
+    ).render(
+        title=title,
+        runs=runs,
+        reports=reports,
+        changed=list(changed),
+        rows=rows,
+        seeds="seeds" in table,
+    )
     return [
         files.write_text(folder / "overview.html", page),
         files.write_text(folder / "overview.csv", csv),

@@ -65,7 +65,7 @@ def test_open_notebook_and_run_in_progress_do_not_disturb_each_other(finished):
     child.kill()
     tiny.kill(run)
     tiny.wait_for(lambda: not list(finished.run_dir.rglob("child.txt")))
-    assert finished.run("--no-pdf").code == 0
+    assert finished.run("--no-report").code == 0
     value = (finished.stage("02_binary") / "value.txt").read_text()
     assert "01_data 1" in value and "01_data 8" not in value
 

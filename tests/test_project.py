@@ -48,6 +48,8 @@ TESTED_BY = dict.fromkeys(
     ["phantoms.anatomy", "phantoms.vessels", "phantoms.lesions", "phantoms.acquisition"],
     "phantoms/test_rendering.py",
 ) | {
+    "figures.appearance": "figures/test_charts.py",
+    "figures.forest": "report/test_contents.py",
     "figures.xrays": "figures/test_charts.py",
     "models.networks": "models/test_new_network.py",
     "pipeline.classifiers": "explore/test_session.py",

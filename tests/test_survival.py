@@ -52,7 +52,7 @@ def test_kill_9_leaves_no_process_and_the_next_run_goes_on(finished):
     assert left == {"connection.json", "fault.json"}  # of the kernel, nowhere else
     assert not (finished.stage("02_binary") / "half.txt").exists()
     finished.take_log()
-    again = finished.run("--only", "02")
+    again = finished.run("--only", "02", "--no-report")
     assert again.code == 0 and "02_binary: never finished" in again.text
     assert finished.take_log() == ["02_binary"] and finished.partial() == []
 
@@ -124,7 +124,7 @@ def test_runs_with_one_and_two_stages_at_once_are_equal(project):
     """Each from nothing: a stage that began before those that it reads would fail."""
     written = []
     for jobs in ("1", "2"):
-        done = project.run("--run", f"with-{jobs}", "--jobs", jobs, "--no-pdf")
+        done = project.run("--run", f"with-{jobs}", "--jobs", jobs, "--no-report")
         assert done.code == 0, done.text
         if jobs == "1":
             assert project.log() == list(graph.default())
@@ -323,7 +323,7 @@ def test_changed_notebook_and_helper_rerun_their_stages(finished):
     tiny.write_notebook(finished.root / "notebooks" / "05_knn.ipynb", more=more)
     helper = finished.root / "cxr_helpers" / "system" / "signals.py"  # only 07 imports it
     helper.write_text(helper.read_text() + "\n# changed\n")
-    done = finished.run()
+    done = finished.run("--no-report")
     assert done.code == 0
     assert finished.take_log() == ["05_knn", "06_tsne", "07_explainability"]
     assert "05_knn: code of the notebook changed" in done.text
@@ -354,7 +354,7 @@ def test_changed_markdown_of_a_skipped_stage_leaves_no_report(finished):
 
 def test_changed_parameter_reruns_its_stage_and_those_that_read_it(finished):
     """[OUT-04]"""
-    done = finished.run("--set", "05_knn.number=2", "--no-pdf")
+    done = finished.run("--set", "05_knn.number=2", "--no-report")
     assert done.code == 0 and finished.take_log() == ["05_knn", "06_tsne"]
     assert "05_knn: parameter changed: number 1 → 2" in done.text
 
@@ -375,7 +375,7 @@ def test_damaged_stages_run_again(finished):
     (finished.stage("04_autoencoder") / "value.txt").write_text("edited")
     (finished.stage("06_tsne") / "value.txt").unlink()
     (finished.run_dir / "notebooks" / "07_explainability.ipynb").unlink()
-    done = finished.run()
+    done = finished.run("--no-report")
     assert done.code == 0
     ran = ["03_categorical", "04_autoencoder", "06_tsne", "07_explainability"]
     assert finished.take_log() == ran
@@ -406,7 +406,7 @@ def test_code_that_changes_while_a_stage_runs_makes_it_stale(finished):
     edit = (
         'p = Path("06_tsne.ipynb"); p.write_text(p.read_text().replace("inputs = ", "inputs =  "))'
     )
-    assert finished.run("--only", "06", planted={"06_tsne": edit}).code == 0
+    assert finished.run("--only", "06", "--no-report", planted={"06_tsne": edit}).code == 0
     assert json.loads(book.read_text())["cells"]
     assert "code of the notebook changed" in finished.run("--dry-run").text
 
@@ -421,6 +421,17 @@ def test_edited_report_is_written_again(finished):
     again = reports(finished)
     assert again["report.html"] == before["report.html"]
     assert again["report.pdf"] == before["report.pdf"]
+
+
+def test_report_is_left_out_on_request_and_written_by_the_next_command(finished):
+    done = finished.run("--set", "07_explainability.number=2", "--no-report")
+    assert done.code == 0 and finished.take_log() == ["07_explainability"]
+    assert "│ report            │ left out" in done.text and "report: " not in done.text
+    assert set(reports(finished)) == {"report.manifest.json", "results.csv", "results.json"}
+    done = finished.run("--set", "07_explainability.number=2")
+    assert done.code == 0 and finished.take_log() == []
+    assert "│ report            │ ran" in done.text
+    assert {"report.html", "report.pdf"} < set(reports(finished))
 
 
 def test_without_typst_there_is_a_page_and_one_warning(finished):
@@ -444,7 +455,7 @@ def test_other_seeds_train_on_the_same_data_and_are_kept(project):
     assert (again / "01_data" / "value.txt").samefile(project.stage("01_data") / "value.txt")
     assert "seeds_mean" in (project.run_dir / "results.csv").read_text()
     assert project.run("--seeds", "0-1").code == 0 and project.take_log() == []
-    assert project.run().code == 0 and project.take_log() == []
+    assert project.run("--no-report").code == 0 and project.take_log() == []
     assert "seeds_mean" not in (project.run_dir / "results.csv").read_text()
 
 
@@ -462,5 +473,5 @@ def test_run_of_another_version_is_made_again(finished):
         "error: --weights-from 'phantom-standard' was made by another version of this project: run "
         "it again first"
     )
-    assert finished.run("--no-pdf").code == 0
+    assert finished.run("--no-report").code == 0
     assert finished.take_log() == list(graph.default())

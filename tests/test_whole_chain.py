@@ -215,7 +215,7 @@ def test_html_loads_in_a_browser_without_requests_errors_or_overflow(run, width)
 
 def test_rerun_without_changes_executes_no_notebook(on_phantoms, capsys, monkeypatch):
     monkeypatch.setattr("cxr_helpers.pipeline.notebooks.execute", None)
-    assert run_into(on_phantoms.folder.parent, "--no-pdf") == 0
+    assert run_into(on_phantoms.folder.parent, "--no-report") == 0
     assert "never finished" not in capsys.readouterr().err
 
 
@@ -223,7 +223,7 @@ def test_rerun_of_a_stage_reproduces_its_artifacts(on_phantoms, tmp_path):
     copy, rerun = Run(tmp_path / "copy"), ("01_data", "02_binary")
     shutil.copytree(on_phantoms.folder, copy.folder)
     before = {stage: copy.declared(stage)["outputs"] for stage in rerun}
-    assert run_into(tmp_path, "--run", "copy", "--only", *rerun, "--force", "--no-pdf") == 0
+    assert run_into(tmp_path, "--run", "copy", "--only", *rerun, "--force", "--no-report") == 0
     assert {stage: copy.declared(stage)["outputs"] for stage in rerun} == before
 
 

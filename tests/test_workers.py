@@ -112,7 +112,7 @@ def test_seeds_on_two_workers_give_the_bytes_of_one_process(finished, tmp_path):
     tiny.write_notebook(finished.root / "notebooks" / "03_categorical.ipynb", more=SEED)
     shutil.copytree(finished.root, tmp_path / "other")
     other = tiny.Project(tmp_path / "other")
-    command = ("--seeds", "0-2", "--no-pdf", "--threads", "1")
+    command = ("--seeds", "0-2", "--no-report", "--threads", "1")
     assert run(other, *command).code == 0
     done = run(finished, *command, "--workers", "2")
     assert done.code == 0, done.text
@@ -162,7 +162,7 @@ def test_task_of_a_worker_that_ends_moves_to_another_one(finished, number):
     """
     before = artifacts(Run(finished.run_dir))
     with cluster(finished, planted={"02_binary": HOLD_ONCE}) as two:
-        driver = finished.start("--only", "02", *two.option)
+        driver = finished.start("--only", "02", "--no-report", *two.option)
         child = finished.held()
         worker = two.holder(child)
         processes = descendants(worker)
@@ -178,7 +178,9 @@ def test_task_of_a_worker_that_ends_moves_to_another_one(finished, number):
 def test_local_worker_that_is_killed_is_replaced(finished):
     """The same with --workers, whose worker processes are the driver's."""
     before = artifacts(Run(finished.run_dir))
-    driver = finished.start("--only", "02", "--workers", "1", planted={"02_binary": HOLD_ONCE})
+    driver = finished.start(
+        "--only", "02", "--no-report", "--workers", "1", planted={"02_binary": HOLD_ONCE}
+    )
     child = finished.held()
     (worker,) = [
         p for p in psutil.Process(driver.pid).children() if child in p.children(recursive=True)
@@ -196,7 +198,7 @@ def test_local_worker_that_is_killed_is_replaced(finished):
 def test_failed_seeds_are_named_and_the_others_finish(finished):
     """They are not tried again."""
     fail = "Path('tried.txt').open('a').write(f'{seed} ')\nassert seed != 1, 'odd'"
-    command = ("--seeds", "0-2", "--no-pdf", "--workers", "2")
+    command = ("--seeds", "0-2", "--no-report", "--workers", "2")
     done = run(finished, *command, planted={"02_binary": fail})
     assert done.code == 4
     assert done.last == (
@@ -225,7 +227,7 @@ def test_seeds_of_a_failed_run_are_not_run(project):
 
 def test_scheduler_that_is_gone_is_reported_and_its_tasks_end(finished):
     with cluster(finished, workers=1, planted={"02_binary": HOLD_ONCE}) as one:
-        driver = finished.start("--only", "02", *one.option)
+        driver = finished.start("--only", "02", "--no-report", *one.option)
         processes = [finished.held(), *descendants(one.workers[0])]
         kill(one.scheduler)
         done = ended(driver)
@@ -233,19 +235,19 @@ def test_scheduler_that_is_gone_is_reported_and_its_tasks_end(finished):
     assert done.code == 6
     assert done.last.startswith("error: the scheduler ") and "the same command" in done.last
     finished.take_log()
-    assert finished.run("--only", "02").code == 0
+    assert finished.run("--only", "02", "--no-report").code == 0
     assert finished.take_log() == ["02_binary"] and finished.partial() == []
 
 
 def test_tasks_of_a_killed_driver_end(finished):
     """The cluster stays and serves the next driver."""
     with cluster(finished, workers=1, planted={"02_binary": HOLD_ONCE}) as one:
-        driver = finished.start("--only", "02", *one.option)
+        driver = finished.start("--only", "02", "--no-report", *one.option)
         processes = [finished.held(), *descendants(one.workers[0])]
         kill(driver)
         wait_for(lambda: all(map(is_gone, processes)), within=40)
         finished.take_log()
-        again = finished.run("--only", "02", *one.option)
+        again = finished.run("--only", "02", "--no-report", *one.option)
     assert again.code == 0, again.text
     assert finished.take_log() == ["02_binary"] and finished.partial() == []
 
@@ -253,7 +255,7 @@ def test_tasks_of_a_killed_driver_end(finished):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_tasks_of_a_stopped_driver_end(finished, number):
     with cluster(finished, workers=1, planted={"02_binary": HOLD}) as one:
-        driver = finished.start("--only", "02", *one.option)
+        driver = finished.start("--only", "02", "--no-report", *one.option)
         processes = [finished.held(), *descendants(one.workers[0])]
         driver.send_signal(number)
         done = ended(driver)
@@ -289,7 +291,7 @@ def test_ctrl_c_in_the_terminal_ends_the_driver_and_its_workers(finished):
 def test_second_driver_in_a_folder_is_refused(finished):
     """[PRC-04] It does not disturb the first."""
     with cluster(finished, planted={"02_binary": HOLD}) as two:
-        first = finished.start("--only", "02", *two.option)
+        first = finished.start("--only", "02", "--no-report", *two.option)
         finished.held()
         second = finished.run("--only", "06", *two.option)
         assert second.code == 5 and f"in use by process {first.pid}:" in second.last
@@ -309,9 +311,9 @@ def test_connection_is_encrypted_with_the_files_that_are_given(finished, tmp_pat
     ca, cert, key = (str(tmp_path / f"{name}.pem") for name in files)
     options = ("--protocol", "tls", "--tls-ca-file", ca, "--tls-cert", cert, "--tls-key", key)
     with cluster(finished, workers=1, options=options) as one:
-        done = finished.run("--only", "02", *one.option, "--tls", ca, cert, key)
+        done = finished.run("--only", "02", "--no-report", *one.option, "--tls", ca, cert, key)
         assert done.code == 0 and finished.take_log() == ["02_binary"], done.text
-        done = finished.run("--only", "02", *one.option)
+        done = finished.run("--only", "02", "--no-report", *one.option)
         assert done.code == 2 and done.last.endswith("give --tls CA CERTIFICATE KEY")
     assert finished.take_log() == []
 

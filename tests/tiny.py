@@ -25,7 +25,7 @@ from cxr_helpers.pipeline.runs import Run
 CODE = run_all.ROOT
 PARAMETERS = """
 number: int = 1  # part of the artifact [0..9]
-n_phantoms: int = 60  # read by the preflight [60..100]
+n_phantoms: int = 500  # read by the preflight [60..1000]
 image_size: int = 32  # read by the preflight [32..64]
 seed: int = 0  # not used [0..9]
 run_dir: str = ""  # where the run's artifacts are
@@ -64,12 +64,9 @@ def write(path):
 stage.save("half.txt", write)
 """
 
-# jsonschema builds this grammar on import, for a format that notebooks do not use: two seconds.
-BEFORE = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.modules["rfc3987_syntax"] = None
-"""
+BEFORE = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+# Variables: without the second, which containers may set, each process would compile the project.
+LEFT_OUT = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
 # If the tests run under nohup, their processes would ignore SIGHUP.
 LISTEN = 'getattr(signal, "SIGHUP", None) and signal.signal(signal.SIGHUP, signal.SIG_DFL)\n'
 
@@ -111,7 +108,7 @@ class Project:
         A background job of a shell ignores SIGINT, and its children inherit that.
         """
         before = BEFORE if "nohup" in prefix else BEFORE + LISTEN
-        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        environment = {k: v for k, v in os.environ.items() if k not in LEFT_OUT}
         return subprocess.Popen(
             [*prefix, sys.executable, "-c", before + code, *arguments],
             cwd=self.root,

@@ -1,12 +1,8 @@
-"""Figures of numbers: each function takes data and returns a matplotlib ``Figure``.
-
-A class keeps its colour in all notebooks (the colour-blind-safe palette of Okabe & Ito).
-"""
+"""Figures of numbers: each function takes data and returns a matplotlib ``Figure``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,15 +11,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from sklearn import metrics
 
-STYLE = Path(__file__).with_name("report.mplstyle")
-COLOURS = {
-    "normal": "#0072B2",
-    "pneumonia": "#D55E00",
-    "bacterial": "#E69F00",
-    "viral": "#CC79A7",
-    "unknown subtype": "#999999",
-}
-plt.style.use(STYLE)
+from cxr_helpers.figures.appearance import COLOURS
 
 
 def class_counts(counts: pd.DataFrame) -> Figure:
@@ -223,50 +211,6 @@ def ablation(table: pd.DataFrame) -> Figure:
     ax.set(yticks=range(len(order)), yticklabels=order, xlabel="AUROC", xlim=(0, 1.02))
     ax.invert_yaxis()
     fig.legend(*ax.get_legend_handles_labels(), ncols=2, loc="outside lower center")
-    return fig
-
-
-def forest(rows: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
-    """Draw the accuracy of each row with its interval, a panel for each number of classes.
-
-    Parameters
-    ----------
-    rows : pandas.DataFrame
-        Columns ``label``, ``classes``, ``value``, ``low``, ``high`` and ``published`` (NaN where
-        nothing was published), from top to bottom.
-    baselines : pandas.DataFrame
-        Columns ``label``, ``classes`` and ``value``: vertical lines.
-    """
-    panels = [part for _, part in rows.groupby("classes")]
-    heights = [len(part) + 0.6 for part in panels]
-    fig, axes = plt.subplots(
-        len(panels),
-        figsize=(6.6, 0.9 + 0.21 * sum(heights)),
-        sharex=True,
-        squeeze=False,
-        height_ratios=heights,
-    )
-    for ax, part in zip(axes[:, 0], panels, strict=True):
-        classes, places = part["classes"].iloc[0], np.arange(len(part))
-        of_classes = baselines[baselines["classes"] == classes]
-        for (label, value), style in zip(
-            of_classes[["label", "value"]].to_numpy(), ("-", "--"), strict=False
-        ):
-            ax.axvline(value, color="#777777", ls=style, lw=1, label=label)
-        spread = np.abs(part[["low", "high"]].to_numpy() - part[["value"]].to_numpy()).T
-        ax.errorbar(
-            part["value"], places, xerr=spread, fmt="o", ms=4, lw=1.3, color="#0072B2", label="here"
-        )
-        ax.plot(
-            part["published"], places, "D", ms=4.5, mfc="none", color="#D55E00", label="published"
-        )
-        ax.set(yticks=places, yticklabels=part["label"], ylim=(len(part) - 0.4, -0.6))
-        ax.set_title(f"{'two' if classes == 2 else 'three'} classes", loc="left")
-        ax.grid(axis="x")
-    ax.set_xlabel("accuracy on the test images")
-    low = min(rows["low"].min(), rows["published"].min(), baselines["value"].min())
-    ax.set_xlim(max(0, np.floor(10 * low) / 10), 1.0)
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), ncols=4, loc="outside lower center")
     return fig
 
 

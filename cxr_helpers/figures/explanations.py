@@ -11,7 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cxr_helpers.figures import charts  # noqa: F401  (sets the style)
+from cxr_helpers.figures import appearance  # noqa: F401  (sets the style)
 
 MARKERS = ("o", "s", "D", "^", "v", "P")
 CONTROL = "#888888"

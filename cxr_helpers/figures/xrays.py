@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 from PIL import Image
 
-from cxr_helpers.figures import charts  # noqa: F401  (sets the style)
+from cxr_helpers.figures import appearance  # noqa: F401  (sets the style)
 
 REGIONS = {"lung": "#56B4E9", "lesion": "#F0E442", "marker": "#00A87A"}  # colours of outlines
 LEVELS = 100  # colours of a heat map: with few of them its file is small

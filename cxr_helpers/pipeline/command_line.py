@@ -93,6 +93,7 @@ def parse(
     )
     add("--list", action="store_true", help="list the stages and their parameters")
     add("--no-pdf", action="store_true", help="write the HTML report only")
+    add("--no-report", action="store_true", help="run the notebooks and write the results only")
     add("--timeout", type=int, metavar="SECONDS", help="longest time a cell may take")
     line("--title", help="title of the report; its default is in report/report.toml")
     line("--author", help="author of the report; its default is in report/report.toml")

@@ -44,7 +44,7 @@ def recipe(
     cells = json.loads(spec.notebook.read_text(encoding="utf-8"))["cells"]
     code = [_text_and_tags(cell) for cell in cells if cell["cell_type"] == "code"]
     helpers = dependencies.modules_of([text for text, _ in code])
-    style = {STYLE.name: digests.sha256_of_file(STYLE)} if "figures.charts" in helpers else {}
+    style = {STYLE.name: digests.sha256_of_file(STYLE)} if "figures.appearance" in helpers else {}
     if spec.captions.is_file():
         style[f"captions/{spec.captions.name}"] = digests.sha256_of_file(spec.captions)
     switched_off = {} if accelerators.is_deterministic() else {"deterministic": False}

@@ -141,6 +141,7 @@ def perform(task: Task, *, say: runner.Say) -> Outcome:
 
 def main() -> int:
     """Perform the task on standard input; return its exit code."""
+    environment.skip_unused_grammar()
     with _channel() as send:
         task = Task(**json.loads(sys.stdin.readline()))
         done = threading.Event()

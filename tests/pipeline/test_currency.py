@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from cxr_helpers.figures import charts
+from cxr_helpers.figures import appearance
 from cxr_helpers.pipeline import currency, runs
 from cxr_helpers.pipeline.graph import Graph, StageSpec
 from cxr_helpers.pipeline.runs import Run
@@ -99,7 +99,7 @@ def test_changed_style_of_the_figures_is_named(run, tmp_path, monkeypatch):
     write_cells(run.graph["01_data"].notebook, plotting)
     write_manifest(run)
     assert why(run) is None
-    assert currency.STYLE == charts.STYLE  # the file that matplotlib reads
+    assert currency.STYLE == appearance.STYLE  # the file that matplotlib reads
     style = tmp_path / "report.mplstyle"
     style.write_text(currency.STYLE.read_text() + "lines.linewidth: 9\n")
     monkeypatch.setattr(currency, "STYLE", style)

@@ -62,16 +62,16 @@ def table_one(page):
 
 
 def test_preset_and_settings_change_its_parameters(extended):
-    done = extended.run("--preset", "quick", "--run", "phantom-standard", "--no-pdf")
+    done = extended.run("--preset", "quick", "--run", "phantom-standard", "--no-report")
     assert done.code == 0 and extended.take_log() == ["08_extra"]
     assert (extended.stage("08_extra") / "value.txt").read_text().startswith("08_extra 2 ")
-    done = extended.run("--set", "8.number=3", "--only", "8", "--no-pdf")
+    done = extended.run("--set", "8.number=3", "--only", "8", "--no-report")
     assert done.code == 0 and extended.take_log() == ["08_extra"]
     assert "08_extra: parameter changed: number 2 → 3" in done.text
 
 
 def test_it_is_trained_again_with_other_seeds(extended):
-    done = extended.run("--seeds", "0-1", "--no-pdf")
+    done = extended.run("--seeds", "0-1", "--no-report")
     assert done.code == 0, done.text
     assert extended.take_log() == sorted(["08_extra", *graph.default().retrained, "08_extra"])
     results = pd.read_csv(extended.run_dir / "results.csv").set_index(["row", "metric"])

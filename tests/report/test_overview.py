@@ -43,6 +43,9 @@ def cells(page):
 
 
 def test_page_shows_each_row_run_beside_run(tmp_path):
+    for run in ("one", "two"):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "report.html").touch()
     page, _ = write(tmp_path, table())
     assert cells(page) == [
         ["Run", "one", "two"],
@@ -54,6 +57,13 @@ def test_page_shows_each_row_run_beside_run(tmp_path):
     links = html.fromstring(page.read_text()).xpath("//table//a/@href")
     assert links == ["../one/report.html", "../two/report.html"]
     assert not html.fromstring(page.read_text()).xpath("//img")
+
+
+def test_runs_without_a_report_are_named_and_not_linked(tmp_path):
+    page, _ = write(tmp_path, table())
+    assert cells(page)[0] == ["Run", "one", "two"]
+    assert not html.fromstring(page.read_text()).xpath("//table//a")
+    assert "links to its report" not in page.read_text()
 
 
 def test_page_shows_mean_and_spread_of_rows_that_were_trained_again(tmp_path):
