@@ -202,9 +202,13 @@ def test_reports_contain_no_paths_of_the_machine(run):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-@pytest.mark.parametrize("width", [390, 1024, 1600])
-def test_html_loads_in_a_browser_without_requests_errors_or_overflow(run, width):
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [("on_phantoms", 390), ("on_phantoms", 1024), ("on_phantoms", 1600), ("on_images", 390)],
+)
+def test_html_loads_in_a_browser_without_requests_errors_or_overflow(request, name, width):
     pytest.importorskip("playwright", reason="playwright is not installed")
+    run = request.getfixturevalue(name)
     inspection = inspect(run.folder / "report.html", width=width)
     assert inspection.requests == [] and inspection.errors == []
     assert inspection.broken_images == [] and inspection.overflow == 0

@@ -222,7 +222,7 @@ def data() -> str:
     return DATA.format(scores=scores, predictions=predictions, dataset=json.dumps(dataset))
 
 
-def ended(child: subprocess.Popen, *, within: float = 90) -> Done:
+def ended(child: subprocess.Popen, *, within: float = 180) -> Done:
     """Wait for a command; it is killed, and the test fails, if it takes too long."""
     try:
         text = child.communicate(timeout=within)[1]

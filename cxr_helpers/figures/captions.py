@@ -41,8 +41,8 @@ def _percent(share: float, digits: int = 1) -> str:
 # How numbers are written in prose: {{ share | percent }}, {{ share | percent(0) }}, {{ n | compact }}.
 FILTERS: dict[str, Callable] = {
     "percent": _percent,
-    "signed": lambda share: f"{100 * share:+.1f}".replace("-", "\N{MINUS SIGN}"),
-    "effect": lambda change: f"{change:+.2f}".replace("-", "\N{MINUS SIGN}"),
+    "signed": lambda share: f"{100 * share:+z.1f}".replace("-", "\N{MINUS SIGN}"),
+    "effect": lambda change: f"{change:+z.2f}".replace("-", "\N{MINUS SIGN}"),
     "p": lambda p: f"{p:.2g}" if p >= 0.001 else "less than 0.001",
     "decimals": lambda number: f"{number:.3f}",
     "points": lambda share: f"{100 * share:.1f}",

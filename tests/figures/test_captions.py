@@ -53,6 +53,20 @@ def test_values_are_those_of_the_notebook_when_it_is_displayed(show, names):
     assert show.render("text", "found") == "Few: 0.988."
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("effect", 0.254, "+0.25"),
+        ("effect", -0.254, "−0.25"),
+        ("effect", -0.004, "+0.00"),  # not minus zero
+        ("signed", -0.0304, "−3.0"),
+        ("signed", -0.0004, "+0.0"),
+    ],
+)
+def test_changes_have_a_sign(name, value, text):
+    assert captions.FILTERS[name](value) == text
+
+
 def test_entry_serves_the_ids_that_begin_with_it(show):
     assert show.render("fig-map-normal", "caption") == "Map of normal images."
 
