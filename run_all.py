@@ -186,7 +186,12 @@ def prepared(variant: Variant, stages_of, schema) -> Iterator[Plan]:
                 own["precision"] = environment.precision(own["precision"])
         seconds = {}
         if not earlier:  # which trains nothing
-            seconds = forecast.declared(stages_of, preset=options.preset, n_images=n_images)
+            seconds = forecast.declared(
+                stages_of,
+                preset=options.preset,
+                n_images=n_images,
+                phantoms=source.located == ingestion.PHANTOM,
+            )
         yield Plan(variant, run, values, chosen, fingerprint, seconds)
 
 

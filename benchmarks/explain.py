@@ -5,8 +5,8 @@
     uv run --no-project --with xplique==2.0.2 benchmarks/explain.py --xplique
 
 The networks are untrained: their arithmetic is that of trained ones. Printed are milliseconds per
-image (the median of three rounds), their ratio, the largest difference between both maps, and the
-processor time of every method. With ``--xplique``, in an environment of its own, the same patches
+image (the median of three rounds), their ratio, images a second, the largest difference between both
+maps, the processor time of every method, and the peak memory. With ``--xplique``, in an environment of its own, the same patches
 are timed with that library's occlusion on the published binary network.
 """
 
@@ -49,6 +49,7 @@ def of_ours(images: np.ndarray, patch: int) -> None:
     from cxr_helpers.explain import covering, measures
     from cxr_helpers.explain.explained import Explained
     from cxr_helpers.models import architectures
+    from cxr_helpers.system import environment
 
     size = images.shape[1]
     networks = {
@@ -56,7 +57,8 @@ def of_ours(images: np.ndarray, patch: int) -> None:
         "categorical": (architectures.categorical_cnn(size), "conv4"),
         "ours": (architectures.residual_cnn(round(size * 0.875)), "block4"),
     }
-    print(f"occlusion, ms per image{'spliced':>12}{'naive':>10}{'ratio':>8}{'difference':>14}")
+    heads = f"{'spliced':>12}{'naive':>10}{'ratio':>8}{'images/s':>10}{'difference':>14}"
+    print(f"occlusion, ms per image{heads}")
     for name, (model, layer) in networks.items():
         explained = Explained(model, feature_map=layer)
         prepared = explained.prepare(images)
@@ -67,12 +69,16 @@ def of_ours(images: np.ndarray, patch: int) -> None:
             maps.append(covering.maps(explained, prepared[:1], **options))  # traces
             took.append(timed(partial(covering.maps, explained, prepared, **options), len(images)))
         difference = np.abs(np.subtract(*maps)).max()
-        print(f"{name:23}{took[0]:12.1f}{took[1]:10.1f}{took[1] / took[0]:8.1f}{difference:14.1e}")
+        print(
+            f"{name:23}{took[0]:12.1f}{took[1]:10.1f}{took[1] / took[0]:8.1f}"
+            f"{1000 / took[0]:10.1f}{difference:14.1e}"
+        )
     print("\nms of processor time per image, measured once, without tracing")
     for name, (model, layer) in networks.items():
         _, ms = measures.attribution_maps(model, images, feature_map=layer, patch_share=1 / 8)
         for method, of_image in ms.items():
             print(f"{name:14}{method:22}{of_image:10.1f}")
+    print(f"\npeak memory: {environment.peak_memory() / 2**20:,.0f} MiB")
 
 
 def of_xplique(images: np.ndarray, patch: int) -> None:
@@ -100,7 +106,7 @@ def of_xplique(images: np.ndarray, patch: int) -> None:
     targets = np.ones((len(images), 1), dtype=np.float32)
     explainer(scaled[:1], targets[:1])
     ms = timed(lambda: explainer(scaled, targets), len(images))
-    print(f"xplique, binary: {ms:.1f} ms per image")
+    print(f"xplique, binary: {ms:.1f} ms per image, {1000 / ms:.1f} images/s")
 
 
 def timed(function: Callable[[], object], images: int) -> float:

@@ -276,7 +276,9 @@ class Labelled(SimpleNamespace):
         return len(self.pneumonia)
 
 
-def test_outer_sixth_is_the_region_where_nothing_else_is_known():
+def test_outer_sixth_is_the_region_where_nothing_else_is_known(monkeypatch):
+    published = Published()
+    monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
     names = cells.run(
         "07_explainability",
         *("07-lungs", "07-rows"),
@@ -289,27 +291,70 @@ def test_outer_sixth_is_the_region_where_nothing_else_is_known():
     (region,) = names["regions"].values()
     assert region.shape == (3, 12, 12) and region.mean() == pytest.approx(1 - (8 / 12) ** 2)
     assert names["outlines"] is None
+    assert published.sentences[-1].startswith("There are no lung outlines of these images")
 
 
-def test_outline_of_a_size_that_a_training_image_has_too_is_not_matched(tmp_path, monkeypatch):
-    """Two test images; a training image has the stored size of the first one."""
+def outlined(folder, monkeypatch, *, pneumonia):
+    """Run the cell on four test images; a training image has the stored size of the first one."""
     published = Published()
     monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
-    for name, size in (("1.png", (20, 16)), ("2.png", (24, 16))):
-        Image.fromarray(np.full(size[::-1], 255, np.uint8)).save(tmp_path / name)
+    widths = [20, 20, 24, 28, 32]
+    for width in widths[1:]:
+        Image.fromarray(np.full((16, width), 255, np.uint8)).save(folder / f"{width}.png")
     index = pd.DataFrame(
-        {"file": ["a.png", "b.png", "c.png"], "split": ["train", "test", "test"]}
-        | {"width": [20, 20, 24], "height": 16}
+        {"file": [f"{name}.png" for name in "abcde"], "split": ["train", *["test"] * 4]}
+        | {"width": widths, "height": 16}
     )
     names = cells.run(
         "07_explainability",
         "07-lungs",
         radiographs=Labelled(index=index, synthetic=False, facts={"framing": "squeeze"}),
-        in_test=np.array([False, True, True]),
-        **{"regions": {}, "lung_masks": str(tmp_path), "size": 8},
+        test=Labelled(pneumonia=np.array(pneumonia)),
+        in_test=np.array([False, True, True, True, True]),
+        **{"regions": {}, "lung_masks": str(folder), "size": 8},
     )
-    assert names["regions"]["lung"].any(axis=(1, 2)).tolist() == [False, True]
-    assert "1 of 3 images have lung outlines" in published.sentences[-1]
+    return names["regions"], published.sentences
+
+
+def test_outline_of_a_size_that_a_training_image_has_too_is_not_matched(tmp_path, monkeypatch):
+    regions, sentences = outlined(tmp_path, monkeypatch, pneumonia=[1, 1, 1, 0])
+    assert regions["lung"].any(axis=(1, 2)).tolist() == [False, True, True, True]
+    assert len(sentences) == 1 and "3 of 5 images have lung outlines" in sentences[0]
+
+
+@pytest.mark.parametrize("pneumonia", [[1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]])
+def test_outlines_of_too_few_images_of_a_class_are_left_out(tmp_path, monkeypatch, pneumonia):
+    regions, sentences = outlined(tmp_path, monkeypatch, pneumonia=pneumonia)
+    assert regions == {}
+    assert sentences[-1].startswith("Too few test images of each class have lung outlines")
+
+
+def test_effect_of_a_part_is_that_on_the_images_whose_maps_are_shown():
+    """The marker raises the log-odds of pneumonia images and lowers those of normal ones."""
+    y_true = np.array([1, 0, 1, 0])
+    every, diseased = np.ones(4, dtype=bool), y_true == 1
+    changes = {
+        ("binary", "lesion not drawn"): np.array([-1.0, -3.0]),
+        ("binary", "marker not drawn"): np.array([-5.0, 5.0, -5.0, 5.0]),
+    }
+    keys = pd.MultiIndex.from_tuples([("binary", "occlusion")])
+    names = cells.run(
+        "07_explainability",
+        "07-heat-effect",
+        radiographs=Labelled(),
+        experiments={
+            "lesion not drawn": (diseased, None, None),
+            "marker not drawn": (every, None, None),
+        },
+        test=Labelled(pneumonia=y_true),
+        changes=changes,
+        orders=[pd.Series([1.0], index=keys)],
+        location=pd.DataFrame({"lesion gain": [1.0], "marker gain": [2.0]}, index=keys),
+        figure=Published(),
+    )
+    effect = names["true_effects"].set_index("part")["effect"]
+    assert effect.to_dict() == {"lesion": 2.0, "marker": 5.0}
+    assert names["agrees"].tolist() == [True]
 
 
 def placed(**methods):
@@ -318,7 +363,7 @@ def placed(**methods):
     scored = pd.concat(
         [
             pd.DataFrame({"network": "binary", "method": m, "image": np.arange(n)})
-            .assign(**{"lesion hit": 0.0, "lesion gain": gain, "lesion auprc": gain / 10, "lesion heat": gain})
+            .assign(**{"lesion hit": 0.0, "lesion auprc": gain / 10, "lesion heat": gain})
             for m, gain in methods.items()
         ]
     )  # fmt: skip
@@ -385,7 +430,11 @@ def test_letter_is_reported_beside_its_placebo(monkeypatch):
         all_maps={"binary": {"Grad-CAM": heat, "HiResCAM": heat}},
         size=8,
     )
-    assert names["letter"] == {"binary": {"n": 40, "value": -0.52, "low": -0.8, "high": -0.2}}
+    assert names["letter"] == {
+        "binary": {"n": 40, "value": -0.52, "low": -0.8, "high": -0.2}
+        | {"erased": -0.5, "elsewhere": 0.02}
+    }
+    assert names["cam_of_letter"]["Grad-CAM"].to_dict() == {"heat": 0.25, "area": 4 / 64}
     assert published.sentences[-1].startswith(
         "Erasing the letter changes the log-odds of the binary network by −0.50 [−0.70, −0.30] on "
         "40 images; erasing as much on the other side by +0.02 [−0.10, +0.10]. Grad-CAM puts 25.0% "
@@ -395,7 +444,13 @@ def test_letter_is_reported_beside_its_placebo(monkeypatch):
 
 @pytest.mark.parametrize(
     ("moved", "planted"),
-    [((3.0, 0.1), True), ((3.0, 3.5), False), ((0.2, 0.0), False)],
+    [
+        ((3.0, 0.1), True),
+        ((3.0, 3.5), False),
+        ((3.0, 0.8), False),  # the other one relies on it too, though less
+        ((3.0, -0.8), False),
+        ((0.2, 0.0), False),
+    ],
 )
 def test_twins_are_compared_only_where_one_relies_on_the_marker(monkeypatch, moved, planted):
     published, n = Published(), 40
@@ -436,7 +491,16 @@ class RandomEmbeddings(SimpleNamespace):
     save = log = lambda *_, **__: None
 
 
-def neighbours_of(data, *, k=5, neighbours=(1, 3, 5, 9), blocks=2, more=(), **planted):
+def neighbours_of(
+    data,
+    *,
+    k=5,
+    neighbours=(1, 3, 5, 9),
+    blocks=2,
+    more=(),
+    unseen=("validation", "test"),
+    **planted,
+):
     """Run the chapter on nearest neighbours on random embeddings; return its names."""
     rng = np.random.default_rng(1)
     small = SimpleNamespace(input_shape=(None, 8, 8, 1))
@@ -453,6 +517,7 @@ def neighbours_of(data, *, k=5, neighbours=(1, 3, 5, 9), blocks=2, more=(), **pl
         neighbours=list(neighbours),
         k_ours=9,
         seed=0,
+        unseen_splits={"ours": list(unseen)},
         **planted,
     )
 
@@ -502,12 +567,15 @@ def test_neighbours_are_scored_on_the_splits_on_which_our_network_is(tmp_path):
     assert names["unseen_splits"] == {"ours": ["test"]}
 
 
-def test_votes_in_our_embedding_are_corrected_for_the_share_of_pneumonia():
+@pytest.mark.parametrize("unseen", [("validation", "test"), ("test",)])
+def test_votes_in_our_embedding_are_those_of_its_training_images_and_corrected(unseen):
+    """For the share of pneumonia; by default our network was trained on the validation images too."""
     data = radiographs(train=60, validation=40, test=40)
-    names = neighbours_of(data)
-    vote, not_train = names["vote"], names["not_train"]
+    names = neighbours_of(data, unseen=unseen)
+    vote, not_train = names["vote"], data.index["split"].isin(unseen).to_numpy()
     votes = vote.predict_proba(names["embedding"]["ours"][not_train])[:, 1]
-    share = data["train"].pneumonia.mean()
+    assert vote.n_samples_fit_ == (60 if "validation" in unseen else 100)
+    share = (data["train"] if "validation" in unseen else data.trainable).pneumonia.mean()
     expected = votes / share / (votes / share + (1 - votes) / (1 - share))
     assert vote.n_neighbors == names["k_ours"] == 9
     assert np.allclose(names["cosine_prob"]["ours"][not_train], expected)

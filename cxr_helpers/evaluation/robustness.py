@@ -69,18 +69,24 @@ def summary(table: pd.DataFrame, metric: str = "auroc") -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame, indexed by network
-        ``unchanged``, ``mean`` over the changes, ``worst`` and the name of the ``worst_change``.
+        ``unchanged``, ``mean`` over the changes, ``worst`` with its interval ``low`` and ``high``, and
+        the name of the ``worst_change``.
     """
     of_metric = table[table["metric"] == metric]
     values = of_metric.pivot(index="network", columns="change", values="value")
     values = values.reindex(dict.fromkeys(of_metric["network"]))
     changed = values.drop(columns=UNCHANGED)
+    worst = changed.idxmin(axis=1)
+    interval = of_metric.set_index(["network", "change"])[["low", "high"]]
+    interval = interval.loc[list(worst.items())].reset_index("change", drop=True)
     return pd.DataFrame(
         {
             "unchanged": values[UNCHANGED],
             "mean": changed.mean(axis=1),
             "worst": changed.min(axis=1),
-            "worst_change": changed.idxmin(axis=1),
+            "low": interval["low"],
+            "high": interval["high"],
+            "worst_change": worst,
         }
     )
 

@@ -65,6 +65,19 @@ def effects(
     return found
 
 
+def right(explained: Explained, images: np.ndarray, y_true: np.ndarray) -> np.ndarray:
+    """Return whether each call at the threshold 0.5 is right: ndarray of float, shape (n,), 0 or 1.
+
+    Parameters
+    ----------
+    explained : Explained
+    images : ndarray of uint8, shape (n, side, side)
+    y_true : ndarray of int, shape (n,)
+        1 for pneumonia.
+    """
+    return ((_score(explained, images) >= 0) == (y_true == 1)).astype(float)
+
+
 def _score(explained: Explained, images: np.ndarray) -> np.ndarray:
     return explained.score(explained.prepare(images))
 
@@ -108,7 +121,7 @@ def placebo(masks: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarr
     ----------
     masks : ndarray of bool, shape (n, size, size)
     others : ndarray of bool, shape (n, size, size)
-        What a placebo must not touch, such as all markers.
+        What a placebo must not touch, such as whatever is as bright as a letter.
 
     Returns
     -------

@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from scipy import fft
+from scipy import fft, ndimage
 
 from cxr_helpers.system import environment
 
@@ -53,6 +53,29 @@ def find(images: np.ndarray) -> np.ndarray:
     """
     with ThreadPoolExecutor(environment.threads()) as pool:
         return np.stack(list(pool.map(partial(_find, size=images.shape[1]), images)))
+
+
+def as_bright(images: np.ndarray, letters: np.ndarray) -> np.ndarray:
+    """Return what is as bright as the letter on its image: another letter, text, metal or bone.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (n, size, size)
+    letters : ndarray of bool, shape (n, size, size)
+        Their boxes, from ``find``.
+
+    Returns
+    -------
+    ndarray of bool, shape (n, size, size)
+        Spots of 2 × 2 pixels or more at least as bright as the median of the brightest quarter of
+        the letter's box; all False where there is no letter.
+    """
+    found = np.zeros(letters.shape, dtype=bool)
+    for spots, image, letter in zip(found, images, letters, strict=True):
+        if letter.any():
+            strokes = np.quantile(image[letter], 0.875)
+            spots[:] = ndimage.binary_opening(image >= strokes, np.ones((2, 2)))
+    return found
 
 
 def _find(image: np.ndarray, *, size: int) -> np.ndarray:

@@ -61,9 +61,9 @@ def _steps(network: keras.Model) -> list[str]:
 def similarity(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the absolute Spearman correlation of pairs of maps: ndarray of float, shape (n,).
 
-    0 where one of the two is constant.
+    NaN where one of the two is constant: a map that vanishes has lost its heat, not its likeness.
     """
-    found = np.zeros(len(maps))
+    found = np.full(len(maps), np.nan)
     for i, (one, other) in enumerate(zip(maps, others, strict=True)):
         if np.ptp(one) > 0 and np.ptp(other) > 0:
             found[i] = abs(stats.spearmanr(one.ravel(), other.ravel()).statistic)
@@ -72,7 +72,7 @@ def similarity(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def of_other_images(maps: np.ndarray) -> float:
     """Return the mean similarity of the maps of different images: what any two have in common."""
-    return float(similarity(maps, np.roll(maps, 1, axis=0)).mean())
+    return float(np.nanmean(similarity(maps, np.roll(maps, 1, axis=0))))
 
 
 def max_sensitivity(

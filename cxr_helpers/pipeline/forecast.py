@@ -10,7 +10,9 @@ from cxr_helpers.pipeline.graph import STANDARD, Graph
 REFERENCE_IMAGES = 5856  # of the dataset for which the times of the standard preset are declared
 
 
-def declared(graph: Graph, *, preset: str, n_images: int) -> dict[str, float]:
+def declared(
+    graph: Graph, *, preset: str, n_images: int, phantoms: bool = True
+) -> dict[str, float]:
     """Return the seconds that each stage took where the project was measured.
 
     Times of the standard preset are declared for the whole dataset and grow with the number of
@@ -23,6 +25,9 @@ def declared(graph: Graph, *, preset: str, n_images: int) -> dict[str, float]:
         Without times of its own, it takes as long as the standard preset.
     n_images : int
         Images of the run.
+    phantoms : bool
+        Whether they are phantoms. The times of other presets than the standard one were measured on
+        phantoms, and are not known for other images.
 
     Returns
     -------
@@ -32,6 +37,8 @@ def declared(graph: Graph, *, preset: str, n_images: int) -> dict[str, float]:
     seconds = {}
     for name, spec in graph.items():
         if preset != STANDARD and preset in spec.seconds:
+            if not phantoms:
+                continue
             seconds[name] = float(spec.seconds[preset])
         elif STANDARD in spec.seconds:
             seconds[name] = spec.seconds[STANDARD] * n_images / REFERENCE_IMAGES

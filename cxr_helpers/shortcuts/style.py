@@ -108,11 +108,35 @@ def swapped_border(images: np.ndarray, donors: np.ndarray) -> np.ndarray:
     distance = np.abs(np.arange(side) + 0.5 - side / 2) / side
     away = np.maximum(distance[:, None], distance[None, :])
     weight = np.clip((away - CENTRE / 2) / FEATHER + 0.5, 0, 1).astype(np.float32)
-    border = away > CENTRE / 2
+    border = np.broadcast_to(away > CENTRE / 2, images.shape)
+    return _blended(images, donors, weight, of=border)
+
+
+def swapped_outside(images: np.ndarray, donors: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Return images of which only a region stays; around it are other images, in the tone of their own.
+
+    Parameters
+    ----------
+    images, donors : ndarray of uint8, shape (n, size, size)
+        As for ``swapped_border``.
+    masks : ndarray of bool, shape (n, size, size)
+        The regions that stay, such as the lungs.
+    """
+    edge = FEATHER * images.shape[1] / 2
+    kept = ndimage.gaussian_filter(masks.astype(np.float32), (0, edge, edge))
+    return _blended(images, donors, 1 - kept, of=~masks)
+
+
+def _blended(
+    images: np.ndarray, donors: np.ndarray, weight: np.ndarray, *, of: np.ndarray
+) -> np.ndarray:
+    """Return images and donors blended by the donors' weight, after matching their tone in a part."""
+    n = np.maximum(of.sum(axis=(1, 2), keepdims=True), 1).astype(np.float32)
 
     def statistics(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        own = pixels[:, border].astype(np.float32)
-        return own.mean(axis=1)[:, None, None], own.std(axis=1)[:, None, None] + 1
+        mean = np.where(of, pixels, np.float32(0)).sum(axis=(1, 2), keepdims=True) / n
+        variance = np.where(of, (pixels - mean) ** 2, 0).sum(axis=(1, 2), keepdims=True) / n
+        return mean, np.sqrt(variance) + 1
 
     (mean, spread), (donor_mean, donor_spread) = statistics(images), statistics(donors)
     matched = (donors - donor_mean) * (spread / donor_spread) + mean

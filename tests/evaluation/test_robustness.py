@@ -46,6 +46,11 @@ def test_summary_names_the_worst_change(scores):
     assert summary.loc["pixel", "worst_change"] == "reversed"
     assert summary.loc["pixel", "mean"] == 0.5  # of 1 and 0, without the unchanged images
     assert summary.loc["pixel", "unchanged"] == 1
+    (line,) = scores.query(
+        "network == 'pixel' and change == 'reversed' and metric == 'auroc'"
+    ).itertuples()
+    worst = summary.loc["pixel", ["worst", "low", "high"]]
+    assert worst.tolist() == [line.value, line.low, line.high]
 
 
 def test_text_table_keeps_the_order_of_changes_and_networks(scores):

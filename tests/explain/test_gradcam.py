@@ -147,6 +147,14 @@ def test_cell_centres_are_receptive_field_centres(body, centres):
     assert rows.tolist() == columns.tolist() == centres
 
 
+@pytest.mark.parametrize(("classes", "first", "step"), [(2, 9.5, 4), (3, 6.5, 2)])
+def test_cells_of_the_published_networks_lie_where_they_look(classes, first, step):
+    """At 128 pixels, with convolutions without padding: not where plain resizing draws them."""
+    build = architectures.binary_cnn if classes == 2 else architectures.categorical_cnn
+    rows, columns = gradcam.cell_centres(build(128), "conv4")
+    assert rows.tolist() == columns.tolist() == [first + step * i for i in range(len(rows))]
+
+
 def test_merged_branches_have_mean_centres():
     rows, _ = gradcam.cell_centres(architectures.residual_cnn(32, widths=(4, 8)), "block2")
     # stem: 1, 3, 5 …; block 2: its convolutions from 3, its pooling from 2, in steps of 4

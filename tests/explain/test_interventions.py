@@ -24,6 +24,15 @@ def test_effect_of_a_brighter_corner_by_hand():
     assert found.flipped.tolist() == [False, True]
 
 
+def test_right_calls_by_hand():
+    """Log-odds are 8 times the mean of the corner, minus 4 by the bias."""
+    explained = small.corner()
+    last = explained.model.layers[-1]
+    last.set_weights([last.get_weights()[0], np.array([-4.0], np.float32)])
+    images = np.stack([np.full((12, 12), grey, np.uint8) for grey in (0, 51, 204)])
+    assert interventions.right(explained, images, np.array([0, 1, 1])).tolist() == [1, 0, 1]
+
+
 def test_experiments_give_the_effect_of_each_on_its_images():
     explained = small.corner()
     originals = np.random.default_rng(0).integers(0, 256, (5, 12, 12)).astype(np.uint8)

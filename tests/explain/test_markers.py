@@ -44,3 +44,17 @@ def test_letter_that_touches_the_edge_is_found():
     ImageDraw.Draw(drawn).text((-left, -top), "R", fill=240, font=font)
     found = markers.find(np.asarray(drawn)[None])[0]
     assert found[:10, :10].any() and found.sum() < 250
+
+
+def test_what_is_as_bright_as_the_letter_is_found_if_it_is_no_single_pixel():
+    image = np.full((1, 40, 40), 60, np.uint8)
+    letter = np.zeros((1, 40, 40), dtype=bool)
+    letter[:, 4:10, 4:8] = True
+    image[:, 4:10, 5:7] = 230  # strokes
+    image[:, 20:23, 20:23] = 230  # as bright
+    image[:, 30, 30] = 255  # noise
+    image[:, 34:38, 34:38] = 200  # bone
+    spots = markers.as_bright(image, letter)[0]
+    assert spots[20:23, 20:23].all() and spots[4:10, 5:7].all()
+    assert not spots[30, 30] and not spots[34:38, 34:38].any()
+    assert not markers.as_bright(image, np.zeros_like(letter)).any()

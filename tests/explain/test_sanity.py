@@ -31,7 +31,12 @@ def test_similarity_by_hand():
     assert sanity.similarity(maps, maps**3)[0] == pytest.approx(1)
     assert sanity.similarity(maps, -maps)[0] == pytest.approx(1)  # absolute
     assert sanity.similarity(maps, np.array([[[2.0, 1.0], [3.0, 4.0]]]))[0] == pytest.approx(0.8)
-    assert sanity.similarity(maps, np.zeros((1, 2, 2)))[0] == 0
+    assert np.isnan(sanity.similarity(maps, np.zeros((1, 2, 2)))[0])  # a map that has vanished
+
+
+def test_similarity_of_other_images_leaves_out_maps_that_are_constant():
+    maps = np.array([[[1.0, 2.0], [3.0, 4.0]], np.ones((2, 2)), [[2.0, 1.0], [3.0, 4.0]]])
+    assert sanity.of_other_images(maps) == pytest.approx(0.8)
 
 
 def test_edges_pass_for_any_network_and_gradients_do_not():
@@ -58,6 +63,16 @@ def test_sensitivity_of_a_constant_map_is_0_and_of_the_image_small():
     image = sanity.max_sensitivity(explained, prepared, lambda _, x: x)
     assert (image > 0).all() and (image < 2 * sanity.RADIUS).all()
     assert np.isnan(sanity.max_sensitivity(explained, prepared, lambda _, x: 0 * x)).all()
+
+
+def test_sensitivity_by_hand(monkeypatch):
+    """The map is the image; its changes are planted: 0.01 and 0.02 in each of four pixels of 0.5."""
+    explained, prepared = small.corner(size=2, side=2), np.full((1, 2, 2), 0.5, np.float32)
+    changes = np.stack([np.full((1, 2, 2), change) for change in (0.01, -0.02)])
+    generator = type("Planted", (), {"uniform": lambda self, low, high, shape: changes})
+    monkeypatch.setattr(sanity.np.random, "default_rng", lambda seed: generator())
+    found = sanity.max_sensitivity(explained, prepared, lambda _, x: x, draws=2)
+    assert found == pytest.approx([0.02 / 0.5])  # ‖change‖ / ‖map‖ = (2 · 0.02) / (2 · 0.5)
 
 
 def test_changes_that_move_the_call_do_not_count():

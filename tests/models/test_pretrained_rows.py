@@ -19,7 +19,7 @@ def rows_of(data, monkeypatch, folder, *, name, weights="", earlier=None):
     """Run the cells that build, train and score the network; return their names and sentences."""
     published = Published()
     monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
-    one_epoch = dataclasses.replace(pretrained.RECIPE, epochs=1, batch_size=4, crop_sizes=(32,))
+    one_epoch = dataclasses.replace(pretrained.RECIPE, epochs=1, batch_size=4)
     monkeypatch.setattr(pretrained, "RECIPE", one_epoch)
     stage = cells.FakeStage(folder)
     if earlier:
@@ -35,6 +35,9 @@ def rows_of(data, monkeypatch, folder, *, name, weights="", earlier=None):
         card=scorecard.Scorecard(data),
         table=published,
         unseen_splits=["test"],
+        recipe=recipes.Recipe(
+            epochs=9, batch_size=9, learning_rate=1.0, crop_sizes=(32,), crop_area=0.5
+        ),
         sampling_weights=None,
         ours_test_size=32,
         seed=0,

@@ -27,6 +27,9 @@ def test_other_presets_have_times_of_their_own_or_those_of_standard(stages):
     expected = {"01_a": 5, "02_b": 200}
     n_images = forecast.REFERENCE_IMAGES
     assert forecast.declared(stages, preset="quick", n_images=n_images) == expected
+    options = {"n_images": n_images, "phantoms": False}
+    assert forecast.declared(stages, preset="quick", **options) == {"02_b": 200}
+    assert forecast.declared(stages, preset="standard", **options) == {"01_a": 100, "02_b": 200}
 
 
 def test_time_left_follows_the_pace_of_the_stages_that_ended():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from cxr_helpers.phantoms import rendering
 from cxr_helpers.shortcuts import style
@@ -58,6 +59,22 @@ def test_border_swap_keeps_the_centre_and_takes_the_border_of_the_donor():
     assert np.array_equal(swapped[0, 20:80, 20:80], bars[0, 20:80, 20:80])
     # along the upper border the grey level now follows the rows, as in the donor
     assert np.ptp(swapped[0, 2]) <= 2 and np.ptp(bars[0, 2]) == 99
+
+
+def test_outside_of_a_region_is_that_of_another_image_in_the_tone_of_the_own_one():
+    rng = np.random.default_rng(0)
+    images = rng.integers(60, 120, (2, 48, 48), dtype=np.uint8)
+    donors = rng.integers(150, 250, (2, 48, 48), dtype=np.uint8)
+    masks = np.zeros((2, 48, 48), dtype=bool)
+    masks[0, 10:30, 10:30] = masks[1, 20:44, 4:40] = True
+    swapped = style.swapped_outside(images, donors, masks)
+    for own, donor, new, mask in zip(images, donors, swapped, masks, strict=True):
+        inner = ndimage.binary_erosion(mask, iterations=5)
+        outer = ndimage.binary_erosion(~mask, iterations=5, border_value=1)
+        assert np.abs(new[inner].astype(int) - own[inner]).max() <= 1
+        assert np.corrcoef(new[outer], donor[outer])[0, 1] > 0.99
+        assert abs(new[outer].mean() - own[outer].mean()) < 3
+        assert abs(new[outer].std() - own[outer].std()) < 2
 
 
 def test_donors_are_of_the_other_class(phantoms):
