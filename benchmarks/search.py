@@ -75,6 +75,9 @@ RECIPES = (
     Line("ours of 2026-11-23", **OLD, weight_decay=0.02, conflict_weight=8, test_size=128),
     Line("crops, 96, mean of two sizes", members=("crops, 96 at 96", "crops, 96 at 128")),
     Line("small crops first at 112", **SMALL_FIRST),
+    Line("crops, 96 at 112, equalised", equalised=True),
+    Line("crops, with equalised", members=("crops, 96 at 112", "crops, 96 at 112, equalised")),
+    Line("crops, batches of 96", batch_size=96, learning_rate=0.005),
 )
 
 

@@ -438,7 +438,7 @@ def test_letter_is_reported_beside_its_placebo(monkeypatch):
     assert published.sentences[-1].startswith(
         "Erasing the letter changes the log-odds of the binary network by −0.50 [−0.70, −0.30] on "
         "40 images; erasing as much on the other side by +0.02 [−0.10, +0.10]. Grad-CAM puts 25.0% "
-        "of its heat there (chance 6.2%)."
+        "of its heat there on images with pneumonia (chance 6.2%)."
     )
 
 

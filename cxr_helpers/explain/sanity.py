@@ -61,7 +61,7 @@ def _steps(network: keras.Model) -> list[str]:
 def similarity(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the absolute Spearman correlation of pairs of maps: ndarray of float, shape (n,).
 
-    NaN where one of the two is constant: a map that vanishes has lost its heat, not its likeness.
+    NaN where one of the two is constant, such as a map without heat: it is not defined there.
     """
     found = np.full(len(maps), np.nan)
     for i, (one, other) in enumerate(zip(maps, others, strict=True)):

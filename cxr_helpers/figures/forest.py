@@ -1,7 +1,7 @@
 """The forest plot of the title page.
 
-It is drawn outside of the notebooks, and so without seaborn and scikit-learn: importing them takes
-longer than typesetting a short report.
+It is drawn outside of the notebooks, and so without seaborn and scikit-learn: importing them takes a
+second.
 """
 
 from __future__ import annotations
