@@ -196,7 +196,7 @@ def prepared(variant: Variant, stages_of, schema) -> Iterator[Plan]:
 
 
 def finish(plan: Plan, log, stale) -> bool:
-    """Typeset the report if all stages are up to date; return whether there is one."""
+    """Write results and report if all stages are up to date; return whether they are."""
     options = plan.options
     if not options.dry_run and not stale:
         typeset(options, plan.values, plan.run, log)
@@ -313,6 +313,7 @@ def typeset(options, values, run, log) -> None:
         log.append(("report", runner.UP_TO_DATE, 0.0))
         scores, warnings = results.collect(run, seeds=others), []
     elif options.no_report:
+        run.retire_report()
         log.append(("report", "left out", 0.0))
         (scores, _), warnings, paths = results.write(run, seeds=others), [], []
     else:

@@ -275,7 +275,7 @@ def _map_similarity(table: pd.DataFrame, *, synthetic: bool) -> list[Table]:
         return []
     shown = table[["network", "method", "n"]].assign(
         trainings=tables.intervals(table.rename(columns={"similarity": "value"})),
-        images=table["other"].map("{:.2f}".format),
+        images=table["other"].map(lambda value: f"{value:.2f}" if value == value else "–"),
     )
     names = {"trainings": "between trainings", "images": "between images"}
     caption = (

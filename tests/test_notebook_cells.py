@@ -329,13 +329,13 @@ def test_outlines_of_too_few_images_of_a_class_are_left_out(tmp_path, monkeypatc
     assert sentences[-1].startswith("Too few test images of each class have lung outlines")
 
 
-def test_effect_of_a_part_is_that_on_the_images_whose_maps_are_shown():
+def test_effect_of_a_part_is_that_on_the_images_that_all_methods_explain():
     """The marker raises the log-odds of pneumonia images and lowers those of normal ones."""
-    y_true = np.array([1, 0, 1, 0])
-    every, diseased = np.ones(4, dtype=bool), y_true == 1
+    y_true = np.array([1, 0, 1, 0, 1])  # of those with pneumonia, two are explained by all
+    every, diseased = np.ones(5, dtype=bool), y_true == 1
     changes = {
-        ("binary", "lesion not drawn"): np.array([-1.0, -3.0]),
-        ("binary", "marker not drawn"): np.array([-5.0, 5.0, -5.0, 5.0]),
+        ("binary", "lesion not drawn"): np.array([-1.0, -3.0, 99.0]),
+        ("binary", "marker not drawn"): np.array([-5.0, 5.0, -5.0, 5.0, 99.0]),
     }
     keys = pd.MultiIndex.from_tuples([("binary", "occlusion")])
     names = cells.run(
@@ -348,6 +348,8 @@ def test_effect_of_a_part_is_that_on_the_images_whose_maps_are_shown():
         },
         test=Labelled(pneumonia=y_true),
         changes=changes,
+        rows=np.array([2, 0, 4]),
+        curves=pd.DataFrame({"image": [0, 1]}),
         orders=[pd.Series([1.0], index=keys)],
         location=pd.DataFrame({"lesion gain": [1.0], "marker gain": [2.0]}, index=keys),
         figure=Published(),

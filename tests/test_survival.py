@@ -427,11 +427,14 @@ def test_report_is_left_out_on_request_and_written_by_the_next_command(finished)
     done = finished.run("--set", "07_explainability.number=2", "--no-report")
     assert done.code == 0 and finished.take_log() == ["07_explainability"]
     assert "│ report            │ left out" in done.text and "report: " not in done.text
-    assert set(reports(finished)) == {"report.manifest.json", "results.csv", "results.json"}
+    left = {"report.manifest.json", "results.csv", "results.json"}
+    assert set(reports(finished)) == left
     done = finished.run("--set", "07_explainability.number=2")
     assert done.code == 0 and finished.take_log() == []
     assert "│ report            │ ran" in done.text
     assert {"report.html", "report.pdf"} < set(reports(finished))
+    done = finished.run("--title", "Another", "--no-report")  # of which no report is current
+    assert done.code == 0 and set(reports(finished)) == left
 
 
 def test_without_typst_there_is_a_page_and_one_warning(finished):

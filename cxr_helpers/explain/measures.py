@@ -322,7 +322,8 @@ def repeatability(
     -------
     pandas.DataFrame
         Columns ``method``, ``image``, ``similarity`` (see ``sanity.similarity``; mean over all pairs
-        of trainings) and ``other`` (of the maps of this and of the next image, mean over trainings).
+        of trainings) and ``other`` (of the maps of this and of the next image, mean over trainings);
+        NaN where one of the maps is constant.
     """
     lines, of_model = [], []
     for model in models:

@@ -70,11 +70,6 @@ def similarity(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
     return found
 
 
-def of_other_images(maps: np.ndarray) -> float:
-    """Return the mean similarity of the maps of different images: what any two have in common."""
-    return float(np.nanmean(similarity(maps, np.roll(maps, 1, axis=0))))
-
-
 def max_sensitivity(
     explained: Explained,
     prepared: np.ndarray,

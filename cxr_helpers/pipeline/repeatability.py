@@ -69,5 +69,6 @@ def _similarity(runs: Sequence[Run], store: Store) -> list[tuple]:
         table = store.call(measures.repeatability, models, images, **options)
         for method, of_method in table.groupby("method", sort=False):
             interval = bootstrap.mean(of_method["similarity"], weights=weights)
-            lines.append((name, method, len(rows), *interval, of_method["other"].mean()))
+            n = int(of_method["similarity"].notna().sum())  # constant maps have no similarity
+            lines.append((name, method, n, *interval, of_method["other"].mean()))
     return lines

@@ -63,7 +63,7 @@ def test_runs_without_a_report_are_named_and_not_linked(tmp_path):
     page, _ = write(tmp_path, table())
     assert cells(page)[0] == ["Run", "one", "two"]
     assert not html.fromstring(page.read_text()).xpath("//table//a")
-    assert "links to its report" not in page.read_text()
+    assert "link to their reports" not in page.read_text()
 
 
 def test_page_shows_mean_and_spread_of_rows_that_were_trained_again(tmp_path):
