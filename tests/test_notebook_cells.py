@@ -349,7 +349,7 @@ def test_effect_of_a_part_is_that_on_the_images_that_all_methods_explain():
         test=Labelled(pneumonia=y_true),
         changes=changes,
         rows=np.array([2, 0, 4]),
-        curves=pd.DataFrame({"image": [0, 1]}),
+        n_curved=2,
         orders=[pd.Series([1.0], index=keys)],
         location=pd.DataFrame({"lesion gain": [1.0], "marker gain": [2.0]}, index=keys),
         figure=Published(),
