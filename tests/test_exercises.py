@@ -1,8 +1,10 @@
 """The exercises of the notebooks are done as their text says, and what they answer is true."""
 
 import ast
+import gc
 import json
 import re
+import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -60,7 +62,10 @@ def do(on_phantoms, tmp_path, monkeypatch):
         changed = {name: ast.literal_eval(value)} | further
         return play(notebook, on_phantoms, tmp_path, until=ANSWERED[notebook], **changed)
 
-    return done
+    yield done
+    with warnings.catch_warnings():  # of files that notebooks leave open, not in a later test
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def _undrawn(fig, *, id):

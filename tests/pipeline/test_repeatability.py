@@ -33,7 +33,7 @@ def test_maps_of_equal_networks_are_equal_and_others_less(run, tmp_path):
     assert gradients.loc["published, binary", "similarity"] < 0.9
     assert (gradients["other"] < 1).all()
     known = table.dropna()  # constant maps have no similarity
-    assert len(known) and (known["low"] <= known["similarity"]).all() and table["n"].gt(2).all()
+    assert len(known) and (known["low"] <= known["similarity"]).all() and known["n"].gt(2).all()
 
 
 def test_without_the_networks_of_a_seed_there_are_no_rows(run, tmp_path):
