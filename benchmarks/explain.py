@@ -6,8 +6,8 @@
 
 The networks are untrained: their arithmetic is that of trained ones. Printed are milliseconds per
 image (the median of three rounds), their ratio, images a second, the largest difference between both
-maps, the processor time of every method, and the peak memory. With ``--xplique``, in an environment of its own, the same patches
-are timed with that library's occlusion on the published binary network.
+maps, the processor time of every method, and the peak memory. With ``--xplique``, in an environment
+of its own, the same patches are timed with that library's occlusion on the published binary network.
 """
 
 from __future__ import annotations

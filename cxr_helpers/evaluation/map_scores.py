@@ -105,6 +105,35 @@ def mean_curves(
     return pd.DataFrame(lines, columns=names)
 
 
+def exchange_gaps(
+    right: Mapping[str, Sequence[np.ndarray]], *, what: str, weights: np.ndarray
+) -> pd.DataFrame:
+    """Return the accuracy with a part of another image, and its gap between classes of that image.
+
+    Parameters
+    ----------
+    right : mapping of network to two ndarrays of float, shape (n,)
+        Whether each call is right (0 or 1), with the part from an image of the same class and from one
+        of the other class.
+    what : str
+        The part, for the heading.
+    weights : array of int, shape (draws, n)
+        From ``bootstrap.resamples``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``network``, ``<what> of the same class``, ``of the other class`` and ``gap`` (same minus
+        other, paired), as text with 95 % intervals.
+    """
+    lines = []
+    for network, (same, other) in right.items():
+        values = [bootstrap.mean(v, weights=weights) for v in (same, other, same - other)]
+        lines.append((network, *[tables.with_interval(*value) for value in values]))
+    names = ["network", f"{what} of the same class", "of the other class", "gap"]
+    return pd.DataFrame(lines, columns=names)
+
+
 def detection(
     relying: np.ndarray, other: np.ndarray, *, weights: np.ndarray, false_alarms: float = 0.05
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

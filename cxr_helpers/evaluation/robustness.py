@@ -76,7 +76,7 @@ def summary(table: pd.DataFrame, metric: str = "auroc") -> pd.DataFrame:
     values = of_metric.pivot(index="network", columns="change", values="value")
     values = values.reindex(dict.fromkeys(of_metric["network"]))
     changed = values.drop(columns=UNCHANGED)
-    worst = changed.idxmin(axis=1)
+    worst = changed.fillna(np.inf).idxmin(axis=1)  # NaN where the test images are of one class
     interval = of_metric.set_index(["network", "change"])[["low", "high"]]
     interval = interval.loc[list(worst.items())].reset_index("change", drop=True)
     return pd.DataFrame(

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 
-from cxr_helpers.evaluation import bootstrap, map_scores
+from cxr_helpers.evaluation import bootstrap, map_scores, tables
 
 N = 40
 RNG = np.random.default_rng(0)
@@ -105,3 +105,13 @@ def test_curves_are_means_over_images_with_intervals():
     most = found[(found["method"] == "map") & (found["order"] == "most")].set_index("share")
     np.testing.assert_allclose(most["value"], [BASE.mean(), BASE.mean() - 1])
     assert (most["low"] < most["value"]).all() and (most["value"] < most["high"]).all()
+
+
+def test_gaps_of_an_exchange_by_hand():
+    same, other = np.array([1.0, 1, 1, 0]), np.array([0.0, 1, 0, 0])
+    weights = bootstrap.resamples(np.arange(4), np.ones(4), seed=0)
+    table = map_scores.exchange_gaps({"binary": [same, other]}, what="border", weights=weights)
+    assert list(table) == ["network", "border of the same class", "of the other class", "gap"]
+    (line,) = table.to_numpy()
+    assert [text.split()[0] for text in line] == ["binary", "0.750", "0.250", "0.500"]
+    assert line[3] == tables.with_interval(*bootstrap.mean(same - other, weights=weights))

@@ -53,6 +53,12 @@ def test_summary_names_the_worst_change(scores):
     assert worst.tolist() == [line.value, line.low, line.high]
 
 
+def test_of_test_images_of_one_class_there_is_no_auroc(scores):
+    scores.loc[scores["metric"] == "auroc", ["value", "low", "high"]] = np.nan
+    assert robustness.summary(scores)["worst"].isna().all()
+    assert robustness.summary(scores, "accuracy")["worst"].notna().all()
+
+
 def test_text_table_keeps_the_order_of_changes_and_networks(scores):
     text = robustness.as_text(scores, "accuracy")
     assert list(text.columns) == ["change", "pixel", "constant"]
