@@ -93,8 +93,9 @@ def main(arguments: list[str] | None = None) -> int:
     except Refused as error:
         return command_line.fail(error.code, str(error), debug=options.debug)
     except Stopped as stop:
+        without = " without --force" * options.force
         return command_line.fail(
-            stop.code, f"stopped by {stop}; the same command continues from here"
+            stop.code, f"stopped by {stop}; the same command{without} continues from here"
         )
     except Exception as error:
         fault = errors.classify(error)
@@ -109,8 +110,7 @@ def run_stages(options, stages_of, schema) -> int:
         variants = grid.variants(options, schema, presets=stages_of.presets)
     except ValueError as error:
         raise Refused(2, str(error)) from error
-    for data in options.sources[1:]:  # before the first one runs for hours
-        sources.find(data, cache_dir=BUILD / ".cache")
+    check_sources(options)  # before the first one runs for hours
     workers = (options.workers or options.cluster) and not options.dry_run
     execute = execution.on_workers if workers else execution.here
     prepare_run = partial(prepared, stages_of=stages_of, schema=schema)
@@ -124,12 +124,31 @@ def run_stages(options, stages_of, schema) -> int:
     return 0
 
 
+def check_sources(options) -> None:
+    """Refuse sources that do not exist, or whose runs would have the same name."""
+    if len(options.sources) == 1:
+        return
+    given: dict[str, str] = {}
+    for data in options.sources:
+        name = command_line.run_name(sources.find(data, cache_dir=BUILD / ".cache").name, "")
+        if name in given:
+            raise Refused(
+                2,
+                f"--data {given[name]} and --data {data} are both named {name.rstrip('-')}: run them "
+                "one after the other, each with its own --run",
+            )
+        given[name] = data
+
+
 @contextmanager
 def prepared(variant: Variant, stages_of, schema) -> Iterator[Plan]:
     """Check options, images and machine for a run, and hold the lock of its folder."""
     options = variant.options
     earlier = command_line.earlier_run(options, BUILD, stages_of)
     preset = earlier.parameters(schema) if earlier else stages_of.presets[options.preset]
+    if earlier:  # the outlines of its own images
+        for own in preset.values():
+            own.pop("lung_masks", None)
     try:
         changes = [*options.settings, *([f"seed={options.seed}"] if options.seed else [])]
         values = settings.resolve(
@@ -170,7 +189,8 @@ def prepared(variant: Variant, stages_of, schema) -> Iterator[Plan]:
             fingerprint, n_images = examine(source, options, values["01_data"], run)
         if not options.dry_run:
             run.record_source(source.location, fingerprint)
-        size = max(values["01_data"].get(name, 0) for name in ("image_size", "detail_size"))
+        first = values["01_data"]
+        size = max(first["image_size"], first.get("detail_size", 0) if source.is_real else 0)
         options.jobs = options.jobs or preflight.jobs(n_images=n_images, image_size=size)
         paths = {
             "run_dir": str(run.folder),
@@ -182,6 +202,8 @@ def prepared(variant: Variant, stages_of, schema) -> Iterator[Plan]:
             own.update({name: path for name, path in paths.items() if name in schema[stage]})
             if own.get("lung_masks", V7) not in ("", V7):
                 own["lung_masks"] = str(lung_outlines.find(own["lung_masks"]))
+            if own.get("pretrained_weights"):
+                own["pretrained_weights"] = preflight.weights_file(own["pretrained_weights"])
             if "precision" in own:  # recorded, and part of what a result depends on
                 own["precision"] = environment.precision(own["precision"])
         seconds = {}
@@ -190,7 +212,7 @@ def prepared(variant: Variant, stages_of, schema) -> Iterator[Plan]:
                 stages_of,
                 preset=options.preset,
                 n_images=n_images,
-                phantoms=source.located == ingestion.PHANTOM,
+                phantoms=not source.is_real,
             )
         yield Plan(variant, run, values, chosen, fingerprint, seconds)
 
@@ -205,7 +227,8 @@ def finish(plan: Plan, log, stale) -> bool:
     if stale:
         terminal.write_line(f"no report: {', '.join(stale)} not up to date")
     if options.seeds:
-        terminal.write_line(f"then, where stale, the same with seeds {plan.other_seeds}")
+        seeds = ", ".join(map(str, plan.other_seeds))
+        terminal.write_line(f"then, where not up to date, the same stages with seeds {seeds}")
     return False
 
 

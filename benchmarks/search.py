@@ -4,10 +4,11 @@
     uv run benchmarks/search.py report/build/search                    # every recipe
     uv run benchmarks/search.py report/build/search --only published "crops, 96 at 112"
 
-Each line of ``RECIPES`` is trained on the run's ``train`` split and predicts every other validation
-image (random groups and contiguous blocks), unchanged and after each change of ``shortcuts.style``.
+Each line of ``RECIPES`` is trained on the run's ``train`` split and predicts the validation images
+(random groups and contiguous blocks), unchanged and after each change of ``shortcuts.style``.
 The scores, with 95 % intervals over patient groups, are written to ``docs/decisions/search.csv`` (one recipe a line) and ``search-changes.csv``
-(one change a line). Nothing is chosen by the labels of test images; the columns ``test_*`` are for
+(one change a line). ``balanced_auroc`` weights images such that their border says nothing about
+their class, see ``evaluation.shortcut_groups``. Nothing is chosen by the labels of test images; the columns ``test_*`` are for
 the record, and come from the test split of the folder that was given. Trained weights are kept in
 ``<run>/search/``: a recipe that is there is scored again, not trained.
 """
@@ -46,7 +47,7 @@ class Line:
     network: str = "ours"  # or published
     sizes: tuple[int, ...] = (96,)  # of the crops, or of whole images
     whole: bool = False  # trained on whole images with StrongAugmentation
-    epochs: int = 12
+    epochs: int = 30
     batch_size: int = 48
     learning_rate: float = 0.0025
     weight_decay: float = 0.03
@@ -62,8 +63,8 @@ class Line:
         return replace(self, name="", test_size=0, views="", members=())
 
 
-PUBLISHED = {"sizes": (128,), "whole": True, "batch_size": 32, "learning_rate": 0.001}
-OLD = {"whole": True, "sizes": (128,), "epochs": 8, "batch_size": 32, "learning_rate": 0.002}
+PUBLISHED = {"sizes": (128,), "whole": True, "batch_size": 32, "learning_rate": 0.001, "epochs": 12}
+OLD = {"whole": True, "sizes": (128,), "epochs": 20, "batch_size": 32, "learning_rate": 0.002}
 SMALL_FIRST = {"sizes": (64, 80, 96)}
 RECIPES = (
     Line("published", "published", **PUBLISHED, test_size=128, views="one"),
@@ -108,10 +109,14 @@ def train(line: Line, radiographs: dataset.Dataset, folder: Path) -> keras.Model
     part = radiographs["train"]
     part = part.where(part.category >= 0)
     published = line.network == "published"
+    classes = len(radiographs.classes)
     model = (
-        architectures.binary_cnn(line.sizes[0]) if published else architectures.residual_cnn(None)
+        architectures.binary_cnn(line.sizes[0])
+        if published
+        else architectures.residual_cnn(None, classes=classes)
     )
-    stem = hashlib.sha256(repr(line.training()).encode()).hexdigest()[:16]
+    settings = line.training(), recipes.Recipe(), radiographs.facts["fingerprint"]
+    stem = hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
     weights = folder / f"{stem}.weights.h5"
     if weights.is_file():
         model.load_weights(weights)
@@ -144,7 +149,7 @@ def train(line: Line, radiographs: dataset.Dataset, folder: Path) -> keras.Model
         recipes.fit(
             model,
             images,
-            keras.utils.to_categorical(part.category, len(radiographs.classes)),
+            keras.utils.to_categorical(part.category, classes),
             recipe,
             sampling_weights=sampling.balanced(
                 part.category, np.where(conflicting, line.conflict_weight, 1)
@@ -187,14 +192,16 @@ def score(lines: dict, line: Line, radiographs: dataset.Dataset, folder: Path) -
             ("validation", np.isin(split, ["validation", "contiguous"])),
             ("test", split == "test"),
         ):
-            places = np.flatnonzero(chosen)[:: 2 if name == "validation" else 1]
+            places = np.flatnonzero(chosen)
             index, category = radiographs.index.iloc[places], radiographs.category[places]
             images = np.asarray(radiographs.detail[places])
             y_true = (index["class_name"] != "normal").to_numpy(dtype=int)
             y_prob = predict(lines, line, radiographs, folder, images)
-            share = 2 / 3 if y_prob.shape[1] > 1 else radiographs["train"].pneumonia.mean()
+            classes = y_prob.shape[1]  # of which our network samples each equally often
+            share = 1 - 1 / classes if classes > 1 else radiographs["train"].pneumonia.mean()
             weights = bootstrap.resamples(index["group"], y_true, seed=0)
-            unchanged = scores_of(y_true, category, y_prob, share, weights)
+            balancing = shortcut_groups.balancing_weights(index)
+            unchanged = scores_of(y_true, category, y_prob, share, weights, balancing)
             tables.append(unchanged.assign(split=name, change=robustness.UNCHANGED))
             if name == "validation":
                 changed = robustness.scores(
@@ -214,13 +221,19 @@ def pneumonia(y_prob: np.ndarray) -> np.ndarray:
 
 
 def scores_of(
-    y_true: np.ndarray, category: np.ndarray, y_prob: np.ndarray, share: float, weights: np.ndarray
+    y_true: np.ndarray,
+    category: np.ndarray,
+    y_prob: np.ndarray,
+    share: float,
+    weights: np.ndarray,
+    balancing: np.ndarray,
 ) -> pd.DataFrame:
-    """Return AUROC, accuracy at 0.5 and at the share of pneumonia in training, three classes."""
+    """Return AUROCs, accuracy at 0.5 and at the share of pneumonia in training, three classes."""
     p = pneumonia(y_prob)
     known = category >= 0
     scored = {
         "auroc": (metrics.auroc, y_true, p, weights),
+        "balanced_auroc": (balanced_auroc, y_true, np.stack([p, balancing]), weights),
         "accuracy": (metrics.accuracy, y_true, (p >= 0.5).astype(int), weights),
         "accuracy_equal_priors": (metrics.accuracy, y_true, (p >= share).astype(int), weights),
     }
@@ -232,6 +245,11 @@ def scores_of(
         for name, values in scored.items()
     ]
     return pd.DataFrame(lines, columns=["metric", "value", "low", "high"])
+
+
+def balanced_auroc(y_true: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the AUROC of ``values[0]``, with images weighted by ``values[1]`` besides."""
+    return metrics.auroc(y_true, values[0], weights * values[1])
 
 
 def write(line: Line, scores: pd.DataFrame) -> None:

@@ -293,6 +293,8 @@ def _prose(name: str, lookup: Mapping) -> str:
         return environment.get_template(name).render(lookup)
     except (jinja2.UndefinedError, jinja2.TemplateSyntaxError) as error:
         raise ReportError(f"report/{name}, line {_line(error, name)}: {error.message}") from error
+    except UnicodeDecodeError as error:
+        raise ReportError(f"report/{name} is not UTF-8: save it as UTF-8") from error
 
 
 def _line(error: jinja2.TemplateError, name: str) -> int:

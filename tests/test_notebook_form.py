@@ -131,6 +131,23 @@ def test_all_imports_are_in_one_cell(code):
     assert importing == [code[2]["id"]]
 
 
+def test_no_imported_name_is_assigned(code):
+    """A later cell would find the wrong thing under the name, perhaps on some datasets only."""
+    tree = ast.parse("\n".join(source(cell) for cell in code[1:]))
+    imported = {
+        (alias.asname or alias.name).split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in node.names
+    }
+    assigned = {
+        node.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+    assert not imported & assigned
+
+
 def test_closes_with_findings_limitations_and_exercises(cells):
     headings = [source(c).splitlines()[0] for c in cells if c["cell_type"] == "markdown"]
     assert headings[-3:] == ["## What we found", "## What could be wrong", "## Predict, then run"]

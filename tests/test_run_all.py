@@ -68,11 +68,20 @@ def test_mistake_is_reported_in_one_line_with_an_exit_code(build, capsys, argume
         (["--run", "aux.2"], "Windows reserves this name"),
         (["--preset", "fast"], "invalid choice: 'fast'"),
         (["--timeout", "0"], "expected at least 1 second"),
-        (["--weights-from", "x", "--preset", "quick"], "omit --preset, --set and --grid"),
-        (["--weights-from", "x", "--set", "epochs=3"], "omit --preset, --set and --grid"),
+        (
+            ["--weights-from", "x", "--preset", "quick"],
+            "omit --preset, --grid, and --set but for lung_masks",
+        ),
+        (
+            ["--weights-from", "x", "--set", "epochs=3"],
+            "omit --preset, --grid, and --set but for lung_masks",
+        ),
         (["--predict", "x"], "name at least one image or folder after the run"),
         (["--unknown"], "unrecognized arguments"),
-        (["--weights-from", "x", "--grid", "epochs=3,4"], "omit --preset, --set and --grid"),
+        (
+            ["--weights-from", "x", "--grid", "epochs=3,4"],
+            "omit --preset, --grid, and --set but for lung_masks",
+        ),
         (["--workers", "0"], "--workers 0: expected 1 to 1024"),
         (["--jobs", "0"], "--jobs 0: expected 1 to 1024"),
         (
@@ -85,6 +94,11 @@ def test_mistake_is_reported_in_one_line_with_an_exit_code(build, capsys, argume
         (["--seeds", "4-0"], "--seeds '4-0' counts down"),
         (["--seeds", "0-1", "--seed", "3"], "--seeds cannot be combined with --seed"),
         (["--only", "2", "--from", "3"], "--only and --from cannot be combined"),
+        (["--set", "seed=3", "--seed", "4"], "--set seed= cannot be combined with --seed"),
+        (["--set", "2.epochs=3", "--grid", "epochs=1,2"], "cannot be combined with --grid epochs="),
+        (["--list", "--clean"], "--list and --clean cannot be combined"),
+        (["--dry-run", "--explore", "x"], "--dry-run cannot be combined with --explore"),
+        (["--author", "M\udcfcller"], "is not UTF-8"),
     ],
 )
 def test_invalid_option_is_refused(capsys, arguments, words):
@@ -540,6 +554,40 @@ def test_earlier_run_of_another_version_is_not_scored(earlier, capsys):
         "error: --weights-from 'phantom-quick' was made by another version of this project: run it "
         "again first"
     )
+
+
+def test_earlier_run_with_stages_of_two_generations_is_not_scored(earlier, capsys):
+    """Planted: the binary network was trained again, and nothing that reads it."""
+    stage = stages.Stage("02_binary", run_dir=earlier)
+    stage.save("x.txt", Path.write_text, "y")
+    stage.finish()
+    Run(earlier).write_manifest("02_binary", {"parameters": {}}, seconds=0.0)
+    assert run_all.main(["--weights-from", "phantom-quick", "--dry-run"]) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.endswith("its 03_categorical is older than its 02_binary: run it again first")
+
+
+def test_outlines_of_the_earlier_images_are_not_those_of_others(earlier, capsys, tmp_path):
+    masks = {"parameters": {"lung_masks": str(tmp_path / "gone")}}
+    Run(earlier).write_manifest("07_explainability", masks, seconds=0.0)
+    assert run_all.main(["--weights-from", "phantom-quick", "--dry-run"]) == 0
+    again = ["--weights-from", "phantom-quick", "--dry-run", "--set", "lung_masks=nowhere"]
+    assert run_all.main(again) == 3
+    assert "nowhere is not a folder" in capsys.readouterr().err
+
+
+def test_weights_that_do_not_exist_are_refused_before_anything_runs(build, capsys):
+    arguments = ["--set", "pretrained=mobilenet_v2", "--set", "pretrained_weights=w.h5"]
+    assert run_all.main([*arguments, "--dry-run"]) == 3
+    assert "pretrained_weights=w.h5: expected an existing file" in capsys.readouterr().err
+
+
+def test_sources_whose_runs_would_have_one_name_are_refused(build, tmp_path, capsys):
+    for name in ("one", "two"):
+        make(tmp_path / name / "chest_xray", ENOUGH)
+    sources_of = [word for name in ("one", "two") for word in ("--data", str(tmp_path / name))]
+    assert run_all.main([*sources_of, "--dry-run"]) == 2
+    assert "are both named chest_xray: run them one after the other" in capsys.readouterr().err
 
 
 def test_help_answers_before_anything_large_is_imported():

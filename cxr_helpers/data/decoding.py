@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
@@ -81,7 +82,10 @@ def decode(
             grey = grey.resize(inner, Image.Resampling.BICUBIC, reducing_gap=3.0)
             if framing == "pad":
                 grey = ImageOps.pad(grey, (size, size), color=0)
-    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+    except (
+        *(UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError),
+        struct.error,  # of Pillow, where the EXIF data are truncated
+    ) as error:
         raise OSError(f"not a readable image: {error}") from error
     return np.asarray(grey, dtype=np.uint8), facts
 
@@ -163,11 +167,11 @@ def decode_all(
     entry = Path(cache_dir) / hashlib.sha256(os.fsencode(recipe)).hexdigest()[:32]
     if entry.is_dir():
         try:
-            return _read(entry)
+            return _read(entry, scan)
         except (OSError, ValueError, EOFError):  # damaged since it was written
             shutil.rmtree(entry)
     _fill(entry, scan, sha256, size, framing)
-    return _read(entry)
+    return _read(entry, scan)
 
 
 def _library() -> str:
@@ -177,9 +181,12 @@ def _library() -> str:
     )
 
 
-def _read(entry: Path) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
-    tables = [pd.read_csv(entry / name) for name in ("table.csv", "unreadable.csv")]
-    return portable.load_array(entry / PIXELS), *tables
+def _read(entry: Path, scan: Scan) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
+    """Return what an entry holds, with classes, folders and groups as the scan has them now."""
+    decoded, unreadable = (pd.read_csv(entry / name) for name in ("table.csv", "unreadable.csv"))
+    own = [name for name in scan.files if name != "file" and name in decoded]
+    table = scan.files.merge(decoded.drop(columns=own), on="file", validate="one_to_one")
+    return portable.load_array(entry / PIXELS), table, unreadable
 
 
 def _fill(entry: Path, scan: Scan, sha256: pd.Series, size: int, framing: str) -> None:
@@ -191,7 +198,7 @@ def _fill(entry: Path, scan: Scan, sha256: pd.Series, size: int, framing: str) -
         except OSError as error:
             return (error.strerror or str(error)).split("\n")[0].replace(str(scan.root), "")
 
-    table = scan.files.assign(sha256=sha256)
+    table = scan.files[["file"]].assign(sha256=sha256)
     entry.parent.mkdir(parents=True, exist_ok=True)
     files.remove_leftovers(entry.parent)
     with files.temporary_folder(entry.parent) as work:

@@ -6,6 +6,7 @@ Kermany, Zhang, Goldbaum (2018), Mendeley Data V2, doi:10.17632/rscbjbr9sj.2, CC
 from __future__ import annotations
 
 import os
+import sys
 import zipfile
 from pathlib import Path
 
@@ -119,7 +120,7 @@ def mendeley(*, cache_dir: str | Path, url: str = MENDELEY_URL, size: int = MEND
                     known_hash=None,
                     path=work,
                     fname=f"{ARCHIVE}.part",
-                    downloader=pooch.HTTPDownloader(progressbar=True, timeout=60),
+                    downloader=pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=60),
                 )
             )
         except Exception as error:  # of requests, urllib3 and the system
@@ -168,7 +169,7 @@ def v7_lung_masks(
     files.remove_leftovers(folder)
     with files.temporary_folder(folder) as work:
         try:
-            downloader = pooch.HTTPDownloader(progressbar=True, timeout=60)
+            downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=60)
             archive = pooch.retrieve(
                 url, known_hash=None, path=work, fname="v7.zip.part", downloader=downloader
             )

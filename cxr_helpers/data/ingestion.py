@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr_helpers.data import array_files, class_names, decoding, layouts, sources, splits
+from cxr_helpers.data import array_files, class_names, decoding, layouts, scans, sources, splits
 from cxr_helpers.data.dataset import SPLITS, Dataset
 from cxr_helpers.data.sources import PHANTOM, Source
 from cxr_helpers.system import digests, files, portable
@@ -71,7 +71,7 @@ class ImageSet:
 def identify(source: Source) -> tuple[str, int | None]:
     """Return fingerprint and number of the images of a source; none is decoded.
 
-    The number of phantoms is a parameter: None is returned for it.
+    The fingerprint is of the files, with their names, classes, folders and groups. The number of phantoms is a parameter: None is returned for it.
 
     Raises
     ------
@@ -84,7 +84,8 @@ def identify(source: Source) -> tuple[str, int | None]:
         scan = layouts.scan(source.located)
     except DataError as error:
         raise DataError(str(error).replace(source.located, source.path)) from error
-    return decoding.fingerprint(decoding.digest_each(scan) + scan.files["file"]), len(scan.files)
+    described = scan.files[list(scans.COLUMNS)].astype(str).agg(" ".join, axis=1)
+    return decoding.fingerprint(decoding.digest_each(scan) + described), len(scan.files)
 
 
 def read(

@@ -38,6 +38,11 @@ class Source:
     disk_space: tuple[Path, int] | None = None
 
     @property
+    def is_real(self) -> bool:
+        """Whether the images are not phantoms."""
+        return self.location != PHANTOM
+
+    @property
     def path(self) -> str:
         """Path of the images, or of their archive."""
         return self.location if os.path.isabs(self.location) else self.located or self.location

@@ -1,4 +1,4 @@
-"""Heat maps compared with maps that no model made, on the same resamples of patients."""
+"""Heat maps compared with controls, on the same resamples of patients."""
 
 from __future__ import annotations
 

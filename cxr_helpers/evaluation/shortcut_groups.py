@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import special
 
 from cxr_helpers.evaluation import bootstrap, metrics
+from cxr_helpers.evaluation.tables import with_interval
 
 MINIMUM_IMAGES = 5  # of a group: the accuracy on fewer is not informative
 # A likelihood ratio nearer to 1 is "rarely important" (Jaeschke, Guyatt & Sackett 1994, JAMA 271,
@@ -88,6 +89,30 @@ def alignment(index: pd.DataFrame, *, seed: int) -> np.ndarray:
     towards_normal = np.where(np.abs(log_ratio) < np.log(MINIMUM_RATIO), 0, np.sign(log_ratio))
     towards_normal = towards_normal.astype(int)
     return np.where(index["class_name"] == "normal", towards_normal, -towards_normal)
+
+
+def balancing_weights(index: pd.DataFrame) -> np.ndarray:
+    """Return weights of images with which their border says nothing about their class.
+
+    Each image is weighted by the probability of the *other* class given its border (overlap
+    weights: Li, Morgan and Zaslavsky 2018, doi:10.1080/01621459.2016.1260466). Scores with these
+    weights estimate those in a hospital where image style is not associated with disease; unlike
+    the conflicting images, all images count.
+
+    Parameters
+    ----------
+    index : pandas.DataFrame, n rows
+        As for ``alignment``.
+
+    Returns
+    -------
+    ndarray of float, shape (n,), range (0, 1)
+    """
+    y_prob = np.clip(index["border_normal"].to_numpy(dtype=float), 1e-6, 1 - 1e-6)
+    is_normal = (index["class_name"] == "normal").to_numpy()
+    log_odds = special.logit(y_prob) - special.logit(prior(index)) + special.logit(is_normal.mean())
+    normal = special.expit(log_odds)
+    return np.where(is_normal, 1 - normal, normal)
 
 
 def counts(index: pd.DataFrame, *, seed: int) -> dict[str, int]:
@@ -188,9 +213,9 @@ def note(aurocs: Mapping[str, tuple[float, float, float]], metrics: Collection[s
     sentences = []
     if set(defined) > set(informative) or not defined:
         sentences.append(
-            "The border alone does not distinguish normal from pneumonia here"
-            f"{_in_brackets(defined, without=informative)}: no image is aligned or conflicting, and "
-            "no group is scored."
+            "The border alone is not shown to distinguish normal from pneumonia here"
+            f"{_in_brackets(defined, without=informative)}: no image counts as aligned or "
+            "conflicting, and no group is scored."
         )
     if informative:
         sentences.append(
@@ -202,8 +227,8 @@ def note(aurocs: Mapping[str, tuple[float, float, float]], metrics: Collection[s
 def _in_brackets(aurocs: Mapping, *, without: Collection[str] = ()) -> str:
     """Return the AUROC of each split as text in brackets; an empty string without any."""
     text = "; ".join(
-        f"{split} {value:.3f} [{low:.2f}, {high:.2f}]"
-        for split, (value, low, high) in aurocs.items()
+        f"{split} {with_interval(*auroc)}"
+        for split, auroc in aurocs.items()
         if split not in without
     )
     return f" (AUROC: {text})" * bool(text)

@@ -1,4 +1,4 @@
-"""Maps that come from no model: what any explanation has to be better than.
+"""Maps that cannot know a network's answer to an image: what any explanation has to be better than.
 
 Each function takes images, ndarray of shape (n, size, size), and returns maps of that shape.
 """

@@ -1,4 +1,4 @@
-"""All maps of a network, the maps that no model made, and what each scores image by image."""
+"""All maps of a network, the controls, and what each scores image by image."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def occlusion_maps(
 def control_maps(
     images: np.ndarray, occlusion: np.ndarray, *, patch_share: float, seed: int
 ) -> dict[str, np.ndarray]:
-    """Return the maps that no model made for these images.
+    """Return the controls: maps that cannot know the network's answer to these images.
 
     Parameters
     ----------

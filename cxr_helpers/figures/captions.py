@@ -38,12 +38,29 @@ def _percent(share: float, digits: int = 1) -> str:
     return "not available" if math.isnan(share) else f"{share:.{digits}%}"
 
 
+def _effect(change: float) -> str:
+    written = f"{change:+z.2f}".replace("-", "\N{MINUS SIGN}")
+    return "0.00" if written == "+0.00" else written
+
+
+def _bounds(low: float, high: float) -> str:
+    """Return the interval of an effect, rounded outwards so that it contains the rounded value."""
+    low, high = math.floor(round(100 * low, 6)) / 100, math.ceil(round(100 * high, 6)) / 100
+    return f"[{_effect(low)}, {_effect(high)}]"
+
+
+def _counted(n: int, one: str, many: str = "") -> str:
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
 # How numbers are written in prose: {{ share | percent }}, {{ share | percent(0) }}, {{ n | compact }}.
 FILTERS: dict[str, Callable] = {
     "percent": _percent,
     "signed": lambda share: f"{100 * share:+z.1f}".replace("-", "\N{MINUS SIGN}"),
-    "effect": lambda change: f"{change:+z.2f}".replace("-", "\N{MINUS SIGN}"),
-    "p": lambda p: f"{p:.2g}" if p >= 0.001 else "less than 0.001",
+    "effect": _effect,
+    "bounds": _bounds,
+    "p": lambda p: f"= {p:.2g}" if p >= 0.001 else "< 0.001",
+    "counted": _counted,
     "decimals": lambda number: f"{number:.3f}",
     "points": lambda share: f"{100 * share:.1f}",
     "compact": lambda number: f"{number:g}",

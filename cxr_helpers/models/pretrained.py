@@ -155,7 +155,7 @@ def _backbone(name: str, x: keras.KerasTensor, weights: str | Path | None) -> ke
                 if (reason := _reason(error)) is None:
                     raise
                 raise Unavailable(f"pretrained={name}: {reason}") from error
-    if not Path(weights).is_file() or Path(weights).suffix != ".h5":
+    if not Path(weights).is_file() or Path(weights).suffix != ".h5":  # in a notebook on its own
         raise DataError(f"pretrained_weights={weights}: expected an existing file ….h5")
     try:
         with warnings.catch_warnings():

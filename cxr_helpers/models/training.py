@@ -75,16 +75,17 @@ def adamw(
 ) -> keras.optimizers.AdamW:
     """Return AdamW with linear warm-up and cosine decay of the learning rate.
 
-    The rate rises for ``warmup`` steps and then falls to a hundredth of its peak at ``steps``
-    (Loshchilov and Hutter 2017, *SGDR*, and 2019, *Decoupled Weight Decay Regularization*, ICLR).
+    The rate rises for ``warmup`` steps, at most a quarter of all, and then falls to a hundredth of
+    its peak at ``steps`` (Loshchilov and Hutter 2017, *SGDR*, and 2019, *Decoupled Weight Decay Regularization*, ICLR).
     Each gradient is clipped to norm 1; biases and the scales of normalisations do not decay.
     """
+    warmup = max(1, min(warmup, steps // 4))
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0,
         max(1, steps - warmup),
         alpha=0.01,
         warmup_target=learning_rate,
-        warmup_steps=max(1, warmup),
+        warmup_steps=warmup,
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay, clipnorm=1.0)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])

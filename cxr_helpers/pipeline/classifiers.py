@@ -124,14 +124,14 @@ def load(run: Run) -> dict[str, Classifier]:
 
 
 def one_class(run: Run, store: Store) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
-    """Return the anomaly score of chapter 4, detail and edges, and the limit of ordinary images.
+    """Return the anomaly score of chapter 4, by both distances, and the limit of ordinary images.
 
     Parameters
     ----------
     run : Run
         Its ``STAGES`` are finished.
     store : Store
-        Of cached results, for the descriptors of the run's training images.
+        Of cached results, for the features of the run's training images.
 
     Returns
     -------
@@ -152,11 +152,13 @@ def one_class(run: Run, store: Store) -> tuple[Callable[[np.ndarray], np.ndarray
         part.where(sampling.subsample(len(part), of=len(radiographs), seed=seed))
         for part in (development.where(development.pneumonia == k) for k in (0, 1))
     )
-    describe = (texture.band_energies, texture.edge_directions)
-    detectors = [novelty.nearest_normals(store.call(d, normal.images)) for d in describe]
+    of_normal, of_pneumonia = (
+        store.call(texture.band_energies, part.images) for part in (normal, pneumonia)
+    )
+    detectors = [fit(of_normal) for fit in (novelty.nearest_normals, novelty.mahalanobis)]
 
-    def score(images: np.ndarray, call: Callable = lambda d, x: d(x)) -> np.ndarray:
-        pairs = zip(describe, detectors, strict=True)
-        return np.mean([detector.score(call(d, images)) for d, detector in pairs], axis=0)
+    def score(features: np.ndarray) -> np.ndarray:
+        return np.mean([detector.score(features) for detector in detectors], axis=0)
 
-    return score, float(np.percentile(score(pneumonia.images, store.call), UNLIKE))
+    limit = float(np.percentile(score(of_pneumonia), UNLIKE))
+    return lambda images: score(texture.band_energies(images)), limit

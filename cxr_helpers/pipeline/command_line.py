@@ -47,7 +47,7 @@ def parse(
     )
     text(
         "--weights-from", metavar="RUN",
-        help="train no model: score those of this earlier run on the images of --data",
+        help="score the models of this earlier run on the images of --data, without training them",
     )  # fmt: skip
     add(
         "--set", type=_setting, dest="settings", action="append", default=[], metavar="NAME=VALUE",
@@ -119,10 +119,22 @@ def parse(
         if options.seed or options.weights_from or options.only or options.first:
             parser.error("--seeds cannot be combined with --seed, --weights-from, --only or --from")
         options.seed = str(options.seeds[0])
-    if options.weights_from and (options.preset or options.settings or options.grid):
+    fixed = [text for text in options.settings if _name_of(text) != "lung_masks"]
+    if options.weights_from and (options.preset or fixed or options.grid):
         parser.error(
-            "--weights-from uses the parameters of that run: omit --preset, --set and --grid"
+            "--weights-from uses the parameters of that run: omit --preset, --grid, and --set but "
+            "for lung_masks"
         )
+    named = {_name_of(text) for text in options.settings}
+    if options.seed and "seed" in named:
+        parser.error("--set seed= cannot be combined with --seed or --seeds")
+    if twice := sorted(named & {_name_of(text) for text in options.grid}):
+        parser.error(f"--set {twice[0]}= cannot be combined with --grid {twice[0]}=")
+    alone = [name for name in ("list", "clean", "predict", "explore") if getattr(options, name)]
+    if len(alone) > 1:
+        parser.error(f"--{alone[0]} and --{alone[1]} cannot be combined")
+    if options.dry_run and (options.predict or options.explore):
+        parser.error(f"--dry-run cannot be combined with --{alone[0]}")
     if options.predict and len(options.predict) < 2:
         parser.error("--predict RUN IMAGES: name at least one image or folder after the run")
     _check_workers(parser, options)
@@ -175,6 +187,8 @@ def _text(value: str) -> str:
     """Return the value of an option; refuse an empty one, as of an unset shell variable."""
     if not value.strip():
         raise argparse.ArgumentTypeError("the value is empty: give one, or omit the option")
+    if not value.isprintable() and any("\ud800" <= c <= "\udfff" for c in value):
+        raise argparse.ArgumentTypeError(f"{value!a} is not UTF-8: write it in UTF-8")
     return value
 
 
@@ -183,6 +197,11 @@ def _setting(value: str) -> str:
     if not all(part.strip() for part in _text(value).partition("=")):
         raise argparse.ArgumentTypeError(f"{value!r} is not NAME=VALUE or STAGE.NAME=VALUE")
     return value
+
+
+def _name_of(setting: str) -> str:
+    """Return the parameter of ``NAME=VALUE`` or ``STAGE.NAME=VALUE``."""
+    return setting.partition("=")[0].strip().rpartition(".")[2]
 
 
 def _line(value: str) -> str:
@@ -236,8 +255,8 @@ def finished_run(
     Raises
     ------
     Refused
-        With exit code 2 where there is no such run, one of ``stages`` is not complete, or another
-        version of this project made it.
+        With exit code 2 where there is no such run, one of ``stages`` is not complete or older than
+        what it reads, or another version of this project made it.
     """
     folder = build / named if RUN_NAME.fullmatch(named) else Path(named).resolve()
     if not (folder / "stages").is_dir():
@@ -256,6 +275,12 @@ def finished_run(
                 2,
                 f"{option} {named!r} was made by another version of this project: run it "
                 "again first",
+            )
+    for stage in stages:
+        if changed := run.newer_input(stage):
+            raise Refused(
+                2,
+                f"{option} {named!r}: its {stage} is older than its {changed}: run it again first",
             )
     return run
 

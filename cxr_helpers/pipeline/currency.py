@@ -17,6 +17,7 @@ from cxr_helpers.system import accelerators, digests, environment
 STYLE = Path(__file__).parents[1] / "figures" / "report.mplstyle"
 # parameters that hold paths: the contents of the files are tracked instead
 UNTRACKED = ("run_dir", "cache_dir", "data", "weights_from")
+WEIGHTS = "pretrained_weights"  # the same, but may be set
 
 
 def recipe(
@@ -41,6 +42,8 @@ def recipe(
     inputs = inputs or {"data": data_fingerprint}
     if trained := parameters.get("weights_from"):
         inputs["weights"] = Run(Path(str(trained)), run.graph).outputs_digest(stage)
+    if file := parameters.get(WEIGHTS):
+        inputs[WEIGHTS] = digests.sha256_of_file(Path(str(file)))
     cells = json.loads(spec.notebook.read_text(encoding="utf-8"))["cells"]
     code = [_text_and_tags(cell) for cell in cells if cell["cell_type"] == "code"]
     helpers = dependencies.modules_of([text for text, _ in code])
@@ -54,7 +57,8 @@ def recipe(
             [[cell["cell_type"], *_text_and_tags(cell)] for cell in cells]
         ),
         "helpers": dependencies.digest_each(helpers) | style,
-        "parameters": {k: v for k, v in parameters.items() if k not in UNTRACKED} | switched_off,
+        "parameters": {k: v for k, v in parameters.items() if k not in (*UNTRACKED, WEIGHTS)}
+        | switched_off,
         "inputs": inputs,
         "versions": environment.versions(),
     }

@@ -18,7 +18,7 @@ from cxr_helpers.pipeline.plans import Plan
 from cxr_helpers.pipeline.runner import Log
 from cxr_helpers.pipeline.task_table import TaskTable
 from cxr_helpers.system import environment, terminal
-from cxr_helpers.system.errors import Refused
+from cxr_helpers.system.errors import DATA, DataError, Refused
 
 Done = tuple[list[Plan], list[Refused]]  # the complete runs, and why others are not
 
@@ -53,7 +53,7 @@ def here(command: Command) -> Done:
 
     Raises
     ------
-    Refused
+    Refused, DataError
         Where the only run fails; where there are several, the others go on.
     """
     options = command.options
@@ -76,11 +76,14 @@ def here(command: Command) -> Done:
                     log += runner.retrain(plan.run, seed, values=plan.values, update=update)
                 if command.finish(plan, log, stale):
                     complete.append(plan)
-        except Refused as error:
+        except (Refused, DataError) as error:
             if len(command.variants) == 1:
                 raise
-            terminal.write_line(f"failed: {error}")
-            failures.append(error)
+            code = error.code if isinstance(error, Refused) else DATA
+            failures.append(
+                Refused(code, f"--data {variant.options.data}{variant.suffix}: {error}")
+            )
+            terminal.write_line(f"failed: {failures[-1]}")
     return complete, failures
 
 

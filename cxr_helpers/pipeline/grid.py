@@ -152,7 +152,8 @@ def collect(
     seeds, tables = list(seeds), []
     for run, variant in zip(runs, variants, strict=True):
         table = results.collect(run, seeds=seeds)
-        first = {"run": run.name, "data": variant.options.data, **variant.chosen}
+        (data,) = _source_names([variant.options.data])  # not where it lies on this machine
+        first = {"run": run.name, "data": data, **variant.chosen}
         for position, (name, value) in enumerate(first.items()):
             table.insert(position, f"{name} (grid)" if name in table else name, value)
         tables.append(table)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from cxr_helpers.data import archives, ingestion
-from cxr_helpers.pipeline import stages
-from cxr_helpers.pipeline.runs import KEPT
+from cxr_helpers.pipeline import locks, stages
+from cxr_helpers.pipeline.runs import KEPT, OWNER
 from cxr_helpers.system import files
 
 
@@ -33,10 +34,17 @@ def clean(build: Path, *, dry_run: bool = False) -> dict[Path, int]:
         files.remove_leftovers(build / ".cache")
         archives.sweep(build / ".cache")
     used = _used(build)
-    return {
-        folder: _clean(folder, used, dry_run=dry_run)
-        for folder in (build / stages.STORE, build / ".cache" / ingestion.DECODED)
-    }
+    decoded = build / ".cache" / ingestion.DECODED
+    # a run that is decoding has not declared yet which images it uses
+    folders = [build / stages.STORE] + [decoded] * (not any(_in_progress(build)))
+    return {folder: _clean(folder, used, dry_run=dry_run) for folder in folders}
+
+
+def _in_progress(build: Path) -> Iterator[str]:
+    """Yield the processes that hold the lock of a run."""
+    for path in build.glob(f"*/{OWNER}"):
+        if owner := locks.holder(path.parent, owner=OWNER):
+            yield owner
 
 
 def _used(build: Path) -> set[str]:

@@ -105,6 +105,11 @@ class Run:
             and self.damaged_output(stage) is None
         )
 
+    def newer_input(self, stage: str) -> str | None:
+        """Return a stage that a complete one reads and that was made again since, or None."""
+        read = self.declared(stage)["inputs"]
+        return next((name for name in read if read[name] != self.outputs_digest(name)), None)
+
     def is_usable(self, stage: str) -> bool:
         """Return whether a stage is complete, and made by a version that this one can read."""
         return self.is_complete(stage) and self.is_readable(stage)

@@ -7,6 +7,7 @@ on phantoms instead, which is made if need be (see ``standalone``).
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import shutil
 import time
@@ -239,6 +240,14 @@ class Stage:
             write(partial, *args, **kwargs)
         self._outputs[name] = digests.sha256_of_file(path)
         return path
+
+    def earlier_names(self, pattern: str) -> list[str]:
+        """Return the names of the declared artifacts of the earlier run that match a pattern.
+
+        The folder may hold others, left over from a run with other parameters.
+        """
+        declared = files.read_json(self.earlier / DECLARED) or {}
+        return sorted(fnmatch.filter(declared.get("outputs", {}), pattern))
 
     def copy_earlier(self, name: str) -> Path:
         """Copy an artifact of the earlier run, byte for byte; return the path of the copy."""

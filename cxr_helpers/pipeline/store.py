@@ -129,7 +129,11 @@ class Store:
         return path
 
     def trim(self, *, room: int = 0) -> None:
-        """Remove the least recently used results until ``room`` bytes fit, except those in use."""
+        """Remove the least recently used results until ``room`` bytes fit, except those in use.
+
+        What a killed process left half-written goes first.
+        """
+        files.remove_leftovers(self.folder, deep=False)
         entries = []
         for path in _entries(self.folder):
             with suppress(FileNotFoundError):  # another process has just removed it

@@ -1,4 +1,4 @@
-"""From the published network to ours, one change at a time, where a marker reveals the class.
+"""From the published network to ours, step by step, where a marker reveals the class.
 
 Phantoms show what the changes are for: in the training images the size and the position of the
 marker depend on the class (``marker_bias`` 1), so that a network can learn the marker instead of
@@ -9,6 +9,7 @@ independent of the class; everything else in the two images of a patient is equa
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -17,17 +18,19 @@ import pandas as pd
 
 from cxr_helpers.data import decoding
 from cxr_helpers.models import architectures, recipes, training
-from cxr_helpers.models.augmentation import Augmentation, StrongAugmentation
+from cxr_helpers.models.augmentation import Augmentation
 from cxr_helpers.models.sampling import balanced
 from cxr_helpers.phantoms import rendering
 
-SIZE, CROPS, LARGER = 64, 48, 56  # pixels: of the phantoms, of crops, of whole test images
+DETAIL, SIZE, LARGER = 64, 48, 56  # pixels: of the phantoms, of the input, of larger test images
 WIDTHS = (8, 16, 32)
 STEPS = (
     "published network",
-    "residual network, more augmentation",
-    "trained on random crops",
-    "larger test images, mirrored",
+    "residual network",
+    "our training, whole images",
+    "our training, random crops",
+    "larger test images",
+    "mean with mirror images",
 )
 MARKERS = {"as in training": 1.0, "independent of the class": 0.0}  # marker_bias of the test images
 
@@ -40,7 +43,9 @@ def predictions(
     log: Callable[[str], None] | None = None,
     checkpoint: Callable[[str], Path] | None = None,
 ) -> pd.DataFrame:
-    """Train the network of each step and predict the test phantoms with both kinds of marker.
+    """Predict the test phantoms, with both kinds of marker, after each step.
+
+    The first four steps train a network each; the last two change how the fourth predicts.
 
     Parameters
     ----------
@@ -59,7 +64,7 @@ def predictions(
         Columns ``step`` (of ``STEPS``), ``marker`` (of ``MARKERS``), ``group`` (patient),
         ``y_true`` (1 for pneumonia) and ``y_prob``; one row for each step, marker and test image.
     """
-    options = {"n": n_images, "size": SIZE, "seed": seed, "splits": {"train": 0.5, "test": 0.5}}
+    options = {"n": n_images, "size": DETAIL, "seed": seed, "splits": {"train": 0.5, "test": 0.5}}
     versions = {
         name: rendering.render(marker_bias=bias, **options) for name, bias in MARKERS.items()
     }
@@ -67,10 +72,12 @@ def predictions(
     in_train = (index["split"] == "train").to_numpy()
     y_true = (index["class_name"] != "normal").to_numpy(dtype=int)
     train, labels = versions["as in training"].images[in_train], y_true[in_train]
+    whole = partial(decoding.resize, size=SIZE)
     recipe = recipes.Recipe(
-        epochs=epochs, batch_size=16, learning_rate=0.004, crop_sizes=(CROPS,), average=0.98
+        epochs=epochs, batch_size=16, learning_rate=0.004, crop_sizes=(SIZE,), average=0.98
     )
     common = {"seed": seed, "checkpoint": checkpoint}
+    as_published = {"epochs": epochs, "batch_size": 16, "augmentation": Augmentation(), **common}
     table = []
 
     def add(step: str, predict: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -86,29 +93,25 @@ def predictions(
     keras.utils.set_random_seed(seed)
     published = architectures.binary_cnn(SIZE)
     published.compile("adam", "binary_crossentropy")
-    training.fit(
-        published,
-        train,
-        labels[:, None],
-        epochs=epochs,
-        batch_size=16,
-        augmentation=Augmentation(),
-        **common,
-    )
-    add(STEPS[0], lambda images: training.predict(published, images)[:, 0])
+    training.fit(published, whole(train), labels[:, None], **as_published)
+    add(STEPS[0], lambda images: training.predict(published, whole(images))[:, 0])
     one_hot = keras.utils.to_categorical(labels, 2)
     keras.utils.set_random_seed(seed)
-    ours = architectures.residual_cnn(None, widths=WIDTHS, classes=2)
-    initial = keras.models.clone_model(ours)
-    initial.set_weights(ours.get_weights())
+    residual = architectures.residual_cnn(None, widths=WIDTHS, classes=2)
+    initial = keras.models.clone_model(residual)
+    initial.set_weights(residual.get_weights())
+    residual.compile("adam", "categorical_crossentropy")
+    training.fit(residual, whole(train), one_hot, **as_published)
+    add(STEPS[1], lambda images: training.predict(residual, whole(images))[:, 1])
+    residual.set_weights(initial.get_weights())
     for step, images, augmentation in (
-        (STEPS[1], decoding.resize(train, CROPS), StrongAugmentation()),
-        (STEPS[2], train, None),
+        (STEPS[2], whole(train), Augmentation()),
+        (STEPS[3], train, None),
     ):
-        if again := step != STEPS[1]:
-            training.restart(ours, like=initial)
+        if again := augmentation is None:
+            training.restart(residual, like=initial)
         recipes.fit(
-            ours,
+            residual,
             images,
             one_hot,
             recipe,
@@ -117,6 +120,8 @@ def predictions(
             compiled=again,
             **common,
         )
-        add(step, lambda x: training.predict(ours, decoding.resize(x, CROPS))[:, 1])
-    add(STEPS[3], lambda images: recipes.predict(ours, decoding.resize(images, LARGER))[:, 1])
+        add(step, lambda x: training.predict(residual, whole(x))[:, 1])
+    larger = partial(decoding.resize, size=LARGER)
+    add(STEPS[4], lambda images: training.predict(residual, larger(images))[:, 1])
+    add(STEPS[5], lambda images: recipes.predict(residual, larger(images))[:, 1])
     return pd.concat(table, ignore_index=True)

@@ -1,7 +1,8 @@
 """Border-only networks: how well the border of an image, with little of the lung, predicts its class.
 
 Image style (markers, stamps, exposure, collimation) is associated with the class in this dataset.
-The accuracy of a network that sees only the border is a lower bound on that association. On
+The accuracy of a network that sees only the border estimates that association: the border still
+contains some lung, and style reaches into the centre too. On
 images whose border predicts a class other than their own, a network that relies on style would
 fail (see ``evaluation.shortcut_groups``).
 """
@@ -31,6 +32,9 @@ class Stage(Protocol):
 
     def save(self, name: str, write: Callable) -> Path:
         """Write an artifact as ``write(path)``."""
+
+    def earlier_names(self, pattern: str) -> list[str]:
+        """Return the names of the artifacts of the earlier run that match a pattern."""
 
     def copy_earlier(self, name: str) -> Path:
         """Copy an artifact of the earlier run; return the path of the copy."""
@@ -130,7 +134,7 @@ def cross_fit(
     networks = []
     strata = np.where(known, category, classes - 1)  # an unknown class is a kind of pneumonia
     splits = stratified_folds(strata, groups, folds=max(2, folds), seed=seed)
-    steps = -(-len(images) * (folds - 1) // folds // 32)
+    steps = -(-known.sum() * (folds - 1) // folds // 32)
     trained = network(classes)
     trained.compile(
         training.adamw(steps=epochs * steps, warmup=steps, learning_rate=0.003, weight_decay=0.02),
@@ -178,7 +182,7 @@ def fit_or_load(
         for number, trained in enumerate(networks):
             stage.save(f"border{number}.weights.h5", trained.save_weights)
         return probabilities, networks
-    saved = sorted(path.name for path in stage.earlier.glob("border*.weights.h5"))
+    saved = stage.earlier_names("border*.weights.h5")
     networks = [network(np.shape(earlier)[1]) for _ in saved]
     for trained, name in zip(networks, saved, strict=True):
         trained.load_weights(stage.copy_earlier(name))

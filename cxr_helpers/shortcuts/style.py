@@ -1,8 +1,8 @@
 """Changes of acquisition style: what another scanner, film, or archive does to a radiograph.
 
 The official test images differ from the training images in style, not in disease, and a split of
-the training images does not show it. Each change here keeps the diagnosis and changes the style;
-how far a network's scores fall under it estimates how it would do in another hospital. In the
+the training images does not show it. Each change here is meant to keep the diagnosis and to change
+the style; how far a network's scores fall under it estimates how it would do in another hospital. In the
 spirit of Hendrycks and Dietterich (2019), *Benchmarking neural network robustness to common
 corruptions and perturbations*, arXiv:1903.12261.
 
@@ -33,7 +33,7 @@ def gamma(images: np.ndarray, exponent: float) -> np.ndarray:
 
 def contrast(images: np.ndarray, factor: float) -> np.ndarray:
     """Return images whose contrast about each image's mean was multiplied."""
-    mean = images.mean(axis=(1, 2), keepdims=True)
+    mean = images.mean(axis=(1, 2), keepdims=True, dtype=np.float32)
     return _bytes(mean + factor * (images - mean))
 
 
@@ -144,9 +144,8 @@ def _blended(
 
 
 def without_border(images: np.ndarray) -> np.ndarray:
-    """Return images whose border was replaced by their own mean grey level."""
-    flat = np.broadcast_to(images.mean(axis=(1, 2), keepdims=True).astype(np.uint8), images.shape)
-    return swapped_border(images, np.ascontiguousarray(flat))
+    """Return images whose border was replaced by its own mean grey level."""
+    return swapped_border(images, np.zeros_like(images))
 
 
 CHANGES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = MappingProxyType(
@@ -194,13 +193,15 @@ def versions(
     ----------
     images : ndarray of uint8, shape (n, size, size)
     y_true : ndarray of int, shape (n,)
-        1 for pneumonia, 0 for normal: decides whose border an image may get.
+        1 for pneumonia, 0 for normal: decides whose border an image may get. Where all are of one
+        class, there is no such border and no such version.
     seed : int
         Of the draw of these borders.
     """
     for name, change in CHANGES.items():
         yield name, change(images)
-    yield SWAPPED, swapped_border(images, images[donors(y_true, seed=seed)])
+    if len(np.unique(y_true)) > 1:
+        yield SWAPPED, swapped_border(images, images[donors(y_true, seed=seed)])
 
 
 def _resized(images: np.ndarray, side: int) -> np.ndarray:

@@ -85,7 +85,7 @@ def machine() -> dict[str, object]:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "threads": int(os.environ.get("OMP_NUM_THREADS") or threads()),
+        "threads": threads(),
         "device": accelerators.device(),
         "deterministic": accelerators.is_deterministic(),
         "onednn": accelerators.has_onednn(),

@@ -43,6 +43,7 @@ _MACHINE = _DISK | {
     errno.EMFILE: "raise the limit on open files",
     errno.ENFILE: "raise the limit on open files",
 }
+_MEMORY = "close other programs, run one stage at a time (--jobs 1), or use fewer or smaller images"
 # By Windows' own number, which says more than the errno: a file that is open cannot be replaced, and
 # neither can one that an array is mapped to.
 _CLOSE = "close the program that has it open (a notebook, a spreadsheet, a PDF viewer)"
@@ -86,6 +87,8 @@ def classify(error: BaseException) -> Fault:
             return _machine(cause, _WINDOWS[number])
         if errno_of(cause) in _MACHINE:
             return _machine(cause, _MACHINE[cause.errno])
+        if isinstance(cause, MemoryError) or type(cause).__name__ == "ResourceExhaustedError":
+            return _machine(cause, _MEMORY)
         if isinstance(cause, ImportError) and (cause.name or "").split(".")[0] not in ("", *_OURS):
             return _machine(cause, "`uv sync` installs it")
     return Fault(BUG, type(error).__name__, f"{type(error).__name__}: {_first_line(error)}")

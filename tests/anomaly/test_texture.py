@@ -41,32 +41,18 @@ def test_smooth_patch_lowers_the_fine_energy_of_its_region_only(images):
     assert np.abs(change[:, 3:, 0]).max() < 0.3
 
 
-def test_edges_of_upright_stripes_run_across():
-    found = regional(texture.edge_directions(stripes(64, 8, across=True)))
-    assert (found.argmax(axis=-1) == 0).all()
-    found = regional(texture.edge_directions(stripes(64, 8, across=False)))
-    assert (found.argmax(axis=-1) == texture.DIRECTIONS // 2).all()
-
-
-def test_edge_directions_have_unit_length(images):
-    found = texture.edge_directions(images)
-    assert np.allclose((found**2).sum(axis=-1), 1, atol=1e-5)
-
-
 def test_margin_is_ignored(images):
     changed = images.copy()
     edge = round(texture.MARGIN * 64)
     changed[:, :edge] = changed[:, -edge:] = changed[:, :, :edge] = changed[:, :, -edge:] = 255
-    for describe in (texture.band_energies, texture.edge_directions):
-        assert np.array_equal(describe(changed), describe(images))
+    assert np.array_equal(texture.band_energies(changed), texture.band_energies(images))
 
 
 def test_features_are_nearly_invariant_to_exposure_and_contrast(images):
     soft = ndimage.gaussian_filter(images.astype(float), (0, 1, 1))
     soft = 20 + (soft - soft.min()) * 230 / np.ptp(soft)
-    for describe in (texture.band_energies, texture.edge_directions):
-        a, b = (describe(np.round(x).astype(np.uint8)) for x in (soft, soft * 0.7 + 10))
-        assert np.std(a - b) < 0.1 * a.std()
+    a, b = (texture.band_energies(np.round(x).astype(np.uint8)) for x in (soft, soft * 0.7 + 10))
+    assert np.std(a - b) < 0.1 * a.std()
 
 
 def test_shifted_image_matches_the_shifted_placement():
@@ -74,8 +60,8 @@ def test_shifted_image_matches_the_shifted_placement():
     shift = round(texture.SHIFT * 128)
     image = ndimage.gaussian_filter(np.random.default_rng(1).standard_normal((128, 128)), 3)
     image = np.round(128 + image * 60 / image.std()).clip(0, 255).astype(np.uint8)
-    still = texture.edge_directions(image[None])[0]
-    moved = texture.edge_directions(np.roll(image, shift, axis=0)[None])[0]
+    still = texture.band_energies(image[None])[0]
+    moved = texture.band_energies(np.roll(image, shift, axis=0)[None])[0]
     distances = np.linalg.norm(moved - still[MIDDLE], axis=1)
     assert distances.argmin() == 7
 
@@ -84,7 +70,6 @@ def test_shifted_image_matches_the_shifted_placement():
 def test_feature_shape_is_independent_of_image_size(size):
     images = rendering.render(n=2, size=size).images
     assert texture.band_energies(images).shape == (2, 9, 144)
-    assert texture.edge_directions(images).shape == (2, 9, 288)
     assert np.isfinite(texture.band_energies(images)).all()
 
 
@@ -99,7 +84,6 @@ def test_batches_keep_the_order_and_input_is_unchanged():
 def test_blank_image_has_finite_features():
     images = np.zeros((1, 32, 32), np.uint8)
     assert np.isfinite(texture.band_energies(images)).all()
-    assert not texture.edge_directions(images).any()
 
 
 @pytest.mark.parametrize(

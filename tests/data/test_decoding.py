@@ -1,5 +1,8 @@
+import struct
 import subprocess
 import sys
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,8 +100,17 @@ def test_file_that_is_not_an_image_is_refused(tmp_path, content):
         decoding.decode(path, 20)
 
 
+def test_truncated_exif_is_no_error_of_another_type(tmp_path, grey):
+    path = saved(tmp_path / "a.jpg", grey, exif=b"Exif\0\0II*\0")
+    with pytest.raises(OSError, match="not a readable image"):
+        decoding.decode(path, 20)
+
+
 def test_decompression_bomb_is_refused_from_its_header(tmp_path):
-    path = saved(tmp_path / "a.png", Image.new("1", (30000, 30000)), optimize=True)
+    path = tmp_path / "a.png"
+    chunks = (b"IHDR" + struct.pack(">IIBBBBB", 30000, 30000, 1, 0, 0, 0, 0), b"IDAT", b"IEND")
+    checked = (struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(checked))
     with pytest.raises(OSError, match=r"too large|bomb"):
         decoding.decode(path, 20)
 
@@ -143,6 +155,16 @@ def test_second_call_reads_the_cache(tmp_path, monkeypatch):
     again, *_ = decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
     assert np.array_equal(first, again)
     assert len(list((tmp_path / "c").iterdir())) == 1
+
+
+def test_changed_labels_are_those_of_the_scan_and_nothing_is_decoded_again(tmp_path, monkeypatch):
+    scan = images(tmp_path / "d")
+    decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    changed = scan.files.assign(folder="test", group="viral 1")
+    monkeypatch.setattr(decoding, "decode", None)
+    _, table, _ = decoding.decode_all(replace(scan, files=changed), 16, cache_dir=tmp_path / "c")
+    assert set(table["folder"]) == {"test"} and set(table["group"]) == {"viral 1"}
+    assert (table["width"] == 50).all() and len(table) == len(scan.files)
 
 
 def test_changed_content_makes_a_new_cache_entry(tmp_path):

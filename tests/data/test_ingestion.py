@@ -1,9 +1,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from folders import make
 from PIL import Image
 
-from cxr_helpers.data import dataset, decoding, ingestion
+from cxr_helpers.data import dataset, decoding, ingestion, sources
 from cxr_helpers.phantoms import rendering
 from cxr_helpers.pipeline.stages import Stage
 from cxr_helpers.system.errors import DataError
@@ -75,6 +76,15 @@ def test_detail_is_kept_at_the_size_of_the_earlier_run(tmp_path, monkeypatch, in
         assert combined.detail[:, 0, 0].tolist() == [1] * 6 + [2, 2]
         assert combined.images[:, 0, 0].tolist() == [1] * 6 + [2, 2]
         assert isinstance(combined.images, np.memmap) == (in_memory == 0)
+
+
+def test_changed_labels_are_other_data(tmp_path):
+    make(tmp_path / "a")
+    before = ingestion.identify(sources.find(str(tmp_path / "a"), cache_dir=tmp_path))
+    moved = next((tmp_path / "a").glob("val/*/*"))
+    moved.rename(tmp_path / "a" / "train" / moved.parent.name / moved.name)
+    after = ingestion.identify(sources.find(str(tmp_path / "a"), cache_dir=tmp_path))
+    assert before[0] != after[0] and before[1] == after[1]
 
 
 def test_images_are_decoded_once_for_both_sizes(tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_helpers.evaluation import bootstrap, shortcut_groups
+from cxr_helpers.evaluation import bootstrap, metrics, shortcut_groups
 
 
 def index_of(classes, border_normal, *, others=("bacterial", "viral")):
@@ -142,16 +142,36 @@ def test_conflicting_auroc_uses_conflicting_images_only():
     )
 
 
+def test_with_balancing_weights_the_border_says_nothing_about_the_class():
+    """A border network that is right on 90 % of either class, two thirds of the images normal."""
+    is_normal = np.arange(300) < 200
+    says_normal = np.where(np.arange(300) % 10 == 0, ~is_normal, is_normal)
+    border = np.where(says_normal, 0.9, 0.1)  # 9 to 1, for a prior of one half
+    index = pd.DataFrame(
+        {
+            "class_name": np.where(is_normal, "normal", "viral"),
+            "border_normal": border,
+            "border_pneumonia": 1 - border,
+        }
+    )
+    weights = shortcut_groups.balancing_weights(index)
+    plain, balanced = (
+        metrics.auroc(is_normal.astype(int), border, w[None])[0] for w in (np.ones(300), weights)
+    )
+    assert plain == pytest.approx(0.9) and balanced == pytest.approx(0.5)
+    assert ((weights > 0) & (weights < 1)).all()
+
+
 def test_note_defines_the_groups_or_states_why_there_are_none():
     note = shortcut_groups.note({}, ["worst_group_accuracy"])
     assert "Worst group" in note and "Conflicting AUROC" not in note and "n is the number" in note
-    uninformative = "does not distinguish normal from pneumonia here"
+    uninformative = "is not shown to distinguish normal from pneumonia here"
     note = shortcut_groups.note({"test": (0.479, 0.42, 0.54)}, [])
-    assert f"{uninformative} (AUROC: test 0.479 [0.42, 0.54])" in note
+    assert f"{uninformative} (AUROC: test 0.479 [0.42,\N{NO-BREAK SPACE}0.54])" in note
     undefined = (np.nan,) * 3
     aurocs = {"test": (0.99, 0.98, 1.0), "contiguous": (0.6, 0.4, 0.8), "validation": undefined}
     first, second = shortcut_groups.note(aurocs, []).split("scored. ")
-    assert f"{uninformative} (AUROC: contiguous 0.600 [0.40, 0.80])" in first
+    assert f"{uninformative} (AUROC: contiguous 0.600 [0.40,\N{NO-BREAK SPACE}0.80])" in first
     assert second.startswith("Too few images are conflicting (AUROC: test 0.990")
     assert uninformative not in shortcut_groups.note({"test": aurocs["test"]}, [])
     assert "(AUROC" not in shortcut_groups.note({}, [])

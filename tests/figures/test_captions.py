@@ -58,13 +58,28 @@ def test_values_are_those_of_the_notebook_when_it_is_displayed(show, names):
     [
         ("effect", 0.254, "+0.25"),
         ("effect", -0.254, "−0.25"),
-        ("effect", -0.004, "+0.00"),  # not minus zero
+        ("effect", -0.004, "0.00"),  # neither plus nor minus zero
         ("signed", -0.0304, "−3.0"),
         ("signed", -0.0004, "+0.0"),
     ],
 )
 def test_changes_have_a_sign(name, value, text):
     assert captions.FILTERS[name](value) == text
+
+
+def test_bounds_of_an_effect_are_rounded_outwards():
+    assert captions.FILTERS["bounds"](-0.0024, 0.0001) == "[−0.01, +0.01]"
+    assert captions.FILTERS["bounds"](0.0, 0.25) == "[0.00, +0.25]"
+
+
+def test_one_is_counted_in_the_singular():
+    counted = captions.FILTERS["counted"]
+    assert counted(1, "image") == "1 image" and counted(2000, "image") == "2,000 images"
+    assert counted(0, "other file was", "other files were") == "0 other files were"
+
+
+def test_p_is_never_zero():
+    assert captions.FILTERS["p"](0.0421) == "= 0.042" and captions.FILTERS["p"](1e-9) == "< 0.001"
 
 
 def test_entry_serves_the_ids_that_begin_with_it(show):

@@ -119,6 +119,17 @@ def test_artifact_of_an_earlier_run_is_copied_unchanged(tmp_path):
     assert outputs[0] == outputs[1]
 
 
+def test_left_over_artifacts_of_an_earlier_run_are_not_named(tmp_path):
+    """Planted: a file of a configuration with more networks."""
+    first = Stage("01_data", run_dir=tmp_path / "first")
+    for name in ("border0.weights.h5", "border1.weights.h5", "index.csv"):
+        first.save(name, lambda path: path.write_text("x"))
+    first.finish()
+    (first.folder / "border2.weights.h5").write_text("left over")
+    again = Stage("01_data", run_dir=tmp_path / "again", weights_from=tmp_path / "first")
+    assert again.earlier_names("border*.h5") == ["border0.weights.h5", "border1.weights.h5"]
+
+
 @pytest.mark.parametrize("damage", ["x.bin", runs.DECLARED])
 def test_damaged_earlier_run_is_refused(tmp_path, damage):
     earlier = Stage("01_data", run_dir=tmp_path / "old")

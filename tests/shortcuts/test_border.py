@@ -84,6 +84,9 @@ class Stage(SimpleNamespace):
     def save(self, name, write):
         write(self.folder / name)
 
+    def earlier_names(self, pattern):
+        return sorted(path.name for path in self.earlier.glob(pattern))
+
     def copy_earlier(self, name):
         return shutil.copy(self.earlier / name, self.folder / name)
 

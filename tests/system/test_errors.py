@@ -37,6 +37,8 @@ def raised(error, *, cause=None, context=None):
         (PermissionError(errno.EACCES, "Permission denied"), "change its permissions"),
         (ModuleNotFoundError("No module named 'seaborn'", name="seaborn"), "`uv sync`"),
         (ImportError("cannot import name 'x'", name="keras.ops"), "`uv sync`"),
+        (MemoryError("Unable to allocate 9 GiB"), "9 GiB: close other programs"),
+        (type("ResourceExhaustedError", (Exception,), {})("OOM"), "run one stage at a time"),
     ],
 )
 def test_faults_of_the_machine_say_what_to_do(error, words):
