@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -32,6 +33,12 @@ LONGEST = (
 def pytest_collection_modifyitems(items):
     """Start with the files that take longest, so that no process waits for them at the end."""
     items.sort(key=lambda item: LONGEST.index(n) if (n := item.path.stem) in LONGEST else 9)
+
+
+def pytest_collection_finish():
+    """Leave what was imported out of every later search for garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

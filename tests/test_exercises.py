@@ -15,6 +15,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from cxr_helpers.figures import publishing
 from cxr_helpers.pipeline import graph, parameters, settings, stages
+from cxr_helpers.shortcuts import border
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]  # a fixture is a whole run
 ANSWERED = {  # by which cell
@@ -55,6 +56,7 @@ def test_two_exercises_with_a_folded_answer_change_one_parameter_each(notebook):
 def do(on_phantoms, tmp_path, monkeypatch):
     """Return a function that does an exercise; it returns all names of the notebook until then."""
     monkeypatch.setattr(publishing, "pictures", _undrawn)
+    monkeypatch.setattr(border, "SIZE", 32)  # that of the run's images
     monkeypatch.setenv(stages.RUNNER, str(on_phantoms.folder.parent / stages.STORE))
 
     def done(notebook, number, **further):

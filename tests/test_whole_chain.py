@@ -5,6 +5,7 @@ import functools
 import json
 import re
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from pypdf import PdfReader
 
 import run_all
 from cxr_helpers.phantoms import rendering
-from cxr_helpers.pipeline import graph
+from cxr_helpers.pipeline import execution, graph
+from cxr_helpers.pipeline.fork_server import ForkServer
 from cxr_helpers.pipeline.runs import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]  # a fixture is a whole run
@@ -26,6 +28,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]  # a fixture is a who
 ROWS = [row for row in graph.default().rows if not row.optional]
 NO_VALIDATION = {"validation_fraction": 0, "contiguous_fraction": 0}
 HOSTILE = "<img src=x onerror=alert(1)> $x$.txt"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_fork_server():
+    """Let all runs of this file share a server: it imports TensorFlow once."""
+    with ForkServer() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(execution, "ForkServer", lambda: nullcontext(server))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +71,12 @@ def run(request):
 
 
 @functools.cache
+def pdf_pages(folder):
+    return [page.extract_text() for page in PdfReader(folder / "report.pdf").pages]
+
+
 def pdf_text(folder):
-    pages = (page.extract_text() for page in PdfReader(folder / "report.pdf").pages)
-    return re.sub(r"\s+", " ", " ".join(pages))
+    return re.sub(r"\s+", " ", " ".join(pdf_pages(folder)))
 
 
 def html_of(run):
@@ -149,7 +162,7 @@ def test_pdf_contains_titles_rows_and_every_figure(run):
 
 def test_lists_name_the_page_on_which_a_figure_or_table_stands(run):
     """Floats may stand pages after the text that mentions them; and no page is empty."""
-    pages = [page.extract_text() for page in PdfReader(run.folder / "report.pdf").pages]
+    pages = pdf_pages(run.folder)
     pattern = r"^((?:Figure|Table) \d+) .*?(?: \.)+ (\d+)$"
     listed = re.findall(pattern, "\n".join(pages), re.MULTILINE)
     assert len(listed) >= len(published_in(run, "figure", "table"))
@@ -167,8 +180,7 @@ def test_pdf_passes_the_rules_of_pdfua(run):
 def test_phantoms_are_labelled_synthetic_on_title_page_and_in_every_caption(on_phantoms):
     text = pdf_text(on_phantoms.folder)
     assert "A. Student" in text and "Course 101" in text
-    title_page = PdfReader(on_phantoms.folder / "report.pdf").pages[0].extract_text()
-    assert "SYNTHETIC PHANTOMS" in title_page
+    assert "SYNTHETIC PHANTOMS" in pdf_pages(on_phantoms.folder)[0]
     html = html_of(on_phantoms)
     captions = re.findall(r"<(?:fig)?caption[^>]*>(.*?)</(?:fig)?caption>", html, re.S)
     assert len(captions) > len(published_in(on_phantoms, "figure", "table"))  # and the results'

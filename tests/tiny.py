@@ -173,7 +173,7 @@ class Project:
 def make(root: Path) -> Project:
     """Copy the project's code to ``root`` and write a small notebook for each stage."""
     for folder in ("cxr_helpers", "report"):
-        ignored = shutil.ignore_patterns("__pycache__", "build")
+        ignored = shutil.ignore_patterns("build")  # compiled modules are valid in the copy too
         shutil.copytree(CODE / folder, root / folder, ignore=ignored)
     shutil.copy2(CODE / "run_all.py", root)
     (root / "notebooks").mkdir()

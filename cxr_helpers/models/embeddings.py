@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
 import keras
 import numpy as np
 
@@ -48,16 +51,7 @@ def embed(
     names = [layer.name for layer in model.layers]
     if unknown := set(layers) - set(names):
         raise ValueError(f"{model.name} has no layer {sorted(unknown)}; it has {', '.join(names)}")
-    outputs = []
-    for name in layers:
-        output = model.get_layer(name).output
-        if pool is not None and len(output.shape) == 4:
-            step = -(-output.shape[1] // pool)
-            if step > 1:
-                pooling = keras.layers.AveragePooling2D(step, padding="same", name=f"{name}_pooled")
-                output = pooling(output)
-        outputs.append(keras.layers.Flatten(dtype="float32", name=f"{name}_vector")(output))
-    infer = tracing.inference(keras.Model(model.inputs, outputs))
+    infer = _inference(model, tuple(layers), pool)
     n, start = len(images) if rows is None else len(rows), 0
     vectors: dict[str, np.ndarray] = {}
     for batch, _ in training.batches(images, batch_size=batch_size, order=rows):
@@ -67,3 +61,25 @@ def embed(
             vectors[name][start : start + len(batch)] = values
         start += len(batch)
     return vectors
+
+
+# By model, layers and pooling: its traced function, which tracing again would take longer than to use.
+_TRACED: WeakKeyDictionary[keras.Model, dict[tuple, Callable]] = WeakKeyDictionary()
+
+
+def _inference(model: keras.Model, layers: tuple[str, ...], pool: int | None) -> Callable:
+    """Return the function from a batch to the vectors of some layers."""
+    known = _TRACED.setdefault(model, {})
+    if (layers, pool) in known:
+        return known[layers, pool]
+    outputs = []
+    for name in layers:
+        output = model.get_layer(name).output
+        if pool is not None and len(output.shape) == 4:
+            step = -(-output.shape[1] // pool)
+            if step > 1:
+                pooling = keras.layers.AveragePooling2D(step, padding="same", name=f"{name}_pooled")
+                output = pooling(output)
+        outputs.append(keras.layers.Flatten(dtype="float32", name=f"{name}_vector")(output))
+    known[layers, pool] = tracing.inference(keras.Model(model.inputs, outputs))
+    return known[layers, pool]

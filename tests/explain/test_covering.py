@@ -1,8 +1,15 @@
+import functools
+
 import numpy as np
 import pytest
 import small
 
 from cxr_helpers.explain import covering, occlusion
+
+
+@functools.cache
+def published(size, categorical):
+    return small.published(size, categorical=categorical)
 
 
 @pytest.mark.parametrize("fill", covering.FILLS)
@@ -11,7 +18,7 @@ from cxr_helpers.explain import covering, occlusion
 )
 @pytest.mark.parametrize(("patch", "stride"), [(8, 4), (9, 5)])
 def test_spliced_features_give_the_same_maps(fill, categorical, size, patch, stride):
-    explained = small.published(size, categorical=categorical)
+    explained = published(size, categorical)
     prepared = explained.prepare(small.images(n=2, size=size))
     options = {"patch": patch, "stride": stride, "fill": fill}
     places = tuple(covering.corners(size, size, patch=patch, stride=stride))

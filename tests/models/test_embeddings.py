@@ -1,9 +1,12 @@
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
-from cxr_helpers.models import embeddings
+from cxr_helpers.models import architectures, embeddings
 
 
 @pytest.fixture
@@ -51,3 +54,23 @@ def test_rows_are_embedded_in_their_order(model, images):
 def test_unknown_layer_is_refused_with_known_names(model, images):
     with pytest.raises(ValueError, match=r"no layer \['cnv'\].*conv, flat, dense"):
         embeddings.embed(model, images, layers=["cnv"])
+
+
+def test_layers_are_traced_once_and_with_weights_that_change_later():
+    model = architectures.binary_cnn(44)
+    images = np.random.default_rng(0).integers(0, 256, (3, 44, 44), dtype=np.uint8)
+    first = embeddings.embed(model, images, layers=["conv1"])["conv1"]
+    function = embeddings._inference(model, ("conv1",), None)
+    model.get_layer("conv1").set_weights([2 * w for w in model.get_layer("conv1").get_weights()])
+    again = embeddings.embed(model, images, layers=["conv1"])["conv1"]
+    assert embeddings._inference(model, ("conv1",), None) is function
+    assert np.allclose(again, 2 * first, atol=1e-5) and first.any()
+
+
+def test_traced_layers_do_not_keep_their_network():
+    model = architectures.binary_cnn(44)
+    embeddings._inference(model, ("conv1",), 8)
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
-from browser import CHROMIUM, FLAGS, inspect
+from browser import CHROMIUM, FLAGS, inspect_all
 from samples import HOSTILE, figure, front, notebook, table
 
 from report.output import render
 
 pytest.importorskip("playwright", reason="playwright is not installed")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+
+WIDTHS = (390, 1024, 1280, 1600)
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +33,15 @@ def page(tmp_path_factory):
     return render([path], front=front(title="Word" * 30), out=folder, pdf=False).html
 
 
+@pytest.fixture(scope="module")
+def inspections(page):
+    return inspect_all(page, itertools.product(WIDTHS, (False, True)))
+
+
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [390, 1024, 1280, 1600])
-def test_page_loads_without_requests_errors_or_overflow(page, width, dark):
-    inspection = inspect(page, width=width, dark=dark)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_page_loads_without_requests_errors_or_overflow(inspections, width, dark):
+    inspection = inspections[width, dark]
     assert inspection.requests == []
     assert inspection.errors == []
     assert inspection.images == 1 and inspection.broken_images == []
@@ -39,8 +49,8 @@ def test_page_loads_without_requests_errors_or_overflow(page, width, dark):
     assert inspection.violations == []
 
 
-def test_dark_colour_scheme_is_followed(page):
-    light, dark = (inspect(page, dark=dark).background for dark in (False, True))
+def test_dark_colour_scheme_is_followed(inspections):
+    light, dark = (inspections[390, dark].background for dark in (False, True))
     assert light == "rgb(252, 252, 251)"
     assert dark == "rgb(20, 24, 29)"
 
