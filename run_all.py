@@ -21,6 +21,7 @@ SIGHUP, SIGINT, SIGTERM.
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -146,9 +147,9 @@ def prepared(variant: Variant, stages_of, schema) -> Iterator[Plan]:
     options = variant.options
     earlier = command_line.earlier_run(options, BUILD, stages_of)
     preset = earlier.parameters(schema) if earlier else stages_of.presets[options.preset]
-    if earlier:  # the outlines of its own images
-        for own in preset.values():
-            own.pop("lung_masks", None)
+    if earlier:  # the outlines of its own images, and files that its trainings began with
+        for own, name in itertools.product(preset.values(), ("lung_masks", currency.WEIGHTS)):
+            own.pop(name, None)
     try:
         changes = [*options.settings, *([f"seed={options.seed}"] if options.seed else [])]
         values = settings.resolve(
@@ -202,12 +203,12 @@ def prepared(variant: Variant, stages_of, schema) -> Iterator[Plan]:
             own.update({name: path for name, path in paths.items() if name in schema[stage]})
             if own.get("lung_masks", V7) not in ("", V7):
                 own["lung_masks"] = str(lung_outlines.find(own["lung_masks"]))
-            if own.get("pretrained_weights"):
-                own["pretrained_weights"] = preflight.weights_file(own["pretrained_weights"])
+            if own.get(currency.WEIGHTS):
+                own[currency.WEIGHTS] = preflight.weights_file(own[currency.WEIGHTS])
             if "precision" in own:  # recorded, and part of what a result depends on
                 own["precision"] = environment.precision(own["precision"])
         seconds = {}
-        if not earlier:  # which trains nothing
+        if not earlier:  # whose models are not trained again
             seconds = forecast.declared(
                 stages_of,
                 preset=options.preset,
@@ -242,6 +243,7 @@ def write_overview(finished: Sequence[Plan], options) -> None:
         grid.collect(every, variants, seeds=finished[0].other_seeds),
         folder=folder,
         labels={row.id: row.label for run in every for row in results.rows(run)},
+        synthetic=[run.name for run in every if results.is_synthetic(run)],
         changed=list(variants[0].chosen),
         title=f"{len(every)} runs",
     )

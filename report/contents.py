@@ -31,6 +31,7 @@ from report.errors import ReportError
 
 HERE = Path(__file__).parent
 HIDDEN = currency.UNTRACKED  # parameters that hold paths of the machine
+NAMED = ("lung_masks", currency.WEIGHTS)  # the same, of which the last part is shown
 
 
 def compose(
@@ -387,7 +388,11 @@ def _appendix(run: Run, *, values: Mapping, data: Mapping) -> list:
     changed, complete = [], []
     for stage, stage_values in values.items():
         defaults = parameters.read(run.graph[stage].notebook)
-        shown = {name: value for name, value in stage_values.items() if name not in HIDDEN}
+        shown = {
+            name: Path(str(value)).name if name in NAMED else value
+            for name, value in stage_values.items()
+            if name not in HIDDEN
+        }
         differing = ", ".join(
             f"{name} {_value(value)} (default {_value(defaults[name].default)})"
             for name, value in shown.items()

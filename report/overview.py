@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import jinja2
@@ -21,6 +21,7 @@ def write(
     labels: Mapping[str, str],
     changed: Sequence[str],
     title: str,
+    synthetic: Collection[str] = (),
 ) -> list[Path]:
     """Write ``overview.html`` and ``overview.csv``.
 
@@ -37,6 +38,8 @@ def write(
         The parameters in which the runs differ.
     title : str
         Of the page.
+    synthetic : collection of str
+        Names of the runs whose images are phantoms.
 
     Returns
     -------
@@ -63,6 +66,7 @@ def write(
         changed=list(changed),
         rows=rows,
         seeds="seeds" in table,
+        synthetic=[run["run"] for run in runs if run["run"] in synthetic],
     )
     return [
         files.write_text(folder / "overview.html", page),

@@ -96,5 +96,8 @@ class FakeStage:
     def input(self, stage, name):
         return self.folder / name
 
+    def earlier_names(self, pattern):
+        return sorted(path.name for path in self.earlier.glob(pattern))
+
     def cached(self, function, *args, **kwargs):
         return function(*args, **kwargs)

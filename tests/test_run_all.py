@@ -96,6 +96,7 @@ def test_mistake_is_reported_in_one_line_with_an_exit_code(build, capsys, argume
         (["--only", "2", "--from", "3"], "--only and --from cannot be combined"),
         (["--set", "seed=3", "--seed", "4"], "--set seed= cannot be combined with --seed"),
         (["--set", "2.epochs=3", "--grid", "epochs=1,2"], "cannot be combined with --grid epochs="),
+        (["--set", "seed=3", "--seed", "4", "--grid", "epochs=1,2"], "--set seed= cannot"),
         (["--list", "--clean"], "--list and --clean cannot be combined"),
         (["--dry-run", "--explore", "x"], "--dry-run cannot be combined with --explore"),
         (["--author", "M\udcfcller"], "is not UTF-8"),
@@ -588,6 +589,12 @@ def test_sources_whose_runs_would_have_one_name_are_refused(build, tmp_path, cap
     sources_of = [word for name in ("one", "two") for word in ("--data", str(tmp_path / name))]
     assert run_all.main([*sources_of, "--dry-run"]) == 2
     assert "are both named chest_xray: run them one after the other" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("general", ["epochs=9", "03_categorical.epochs=9"])
+def test_grid_of_one_stage_may_follow_a_setting_of_others(build, capsys, general):
+    arguments = ["--set", general, "--grid", "02_binary.epochs=2,3"]
+    assert run_all.main([*arguments, "--dry-run"]) == 0
 
 
 def test_help_answers_before_anything_large_is_imported():

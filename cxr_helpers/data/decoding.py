@@ -186,7 +186,10 @@ def _read(entry: Path, scan: Scan) -> tuple[np.ndarray, pd.DataFrame, pd.DataFra
     decoded, unreadable = (pd.read_csv(entry / name) for name in ("table.csv", "unreadable.csv"))
     own = [name for name in scan.files if name != "file" and name in decoded]
     table = scan.files.merge(decoded.drop(columns=own), on="file", validate="one_to_one")
-    return portable.load_array(entry / PIXELS), table, unreadable
+    pixels = portable.load_array(entry / PIXELS)
+    if len(table) != len(pixels):  # each row belongs to the image at its position
+        raise ValueError(f"{entry}: {len(pixels)} images and {len(table)} rows")
+    return pixels, table, unreadable
 
 
 def _fill(entry: Path, scan: Scan, sha256: pd.Series, size: int, framing: str) -> None:

@@ -68,6 +68,8 @@ def unfit(entry: os.DirEntry) -> str | None:
         return "system file"
     if any("\ud800" <= char <= "\udfff" for char in entry.name):
         return "name is not UTF-8"
+    if "\r" in entry.name:  # which ends a line of a CSV file
+        return "name has a carriage return"
     if entry.is_symlink():
         return "link"
     if not entry.is_file():

@@ -84,8 +84,10 @@ def identify(source: Source) -> tuple[str, int | None]:
         scan = layouts.scan(source.located)
     except DataError as error:
         raise DataError(str(error).replace(source.located, source.path)) from error
-    described = scan.files[list(scans.COLUMNS)].astype(str).agg(" ".join, axis=1)
-    return decoding.fingerprint(decoding.digest_each(scan) + described), len(scan.files)
+    described = decoding.digest_each(scan)
+    for name in scans.COLUMNS:
+        described = described + " " + scan.files[name].astype(str)
+    return decoding.fingerprint(described), len(scan.files)
 
 
 def read(

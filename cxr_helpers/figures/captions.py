@@ -45,6 +45,8 @@ def _effect(change: float) -> str:
 
 def _bounds(low: float, high: float) -> str:
     """Return the interval of an effect, rounded outwards so that it contains the rounded value."""
+    if math.isnan(low):
+        return "[not available]"
     low, high = math.floor(round(100 * low, 6)) / 100, math.ceil(round(100 * high, 6)) / 100
     return f"[{_effect(low)}, {_effect(high)}]"
 

@@ -6,7 +6,7 @@ import numpy as np
 
 MANY = 20_000  # images of a run: above, some of them stand for all
 REFERENCES = 10_000  # training images that others are compared with
-EXPLAINED = 2_000  # test images of which chapter 7 takes things away
+EXPLAINED = 2_000  # test images that chapters 3 and 7 change or take things away from
 
 
 def subsample(n: int, *, of: int, seed: int, most: int | None = None) -> np.ndarray:

@@ -125,11 +125,12 @@ def parse(
             "--weights-from uses the parameters of that run: omit --preset, --grid, and --set but "
             "for lung_masks"
         )
-    named = {_name_of(text) for text in options.settings}
-    if options.seed and "seed" in named:
+    named = {_target_of(text) for text in options.settings}
+    if options.seed and "seed" in map(_name_of, options.settings):
         parser.error("--set seed= cannot be combined with --seed or --seeds")
-    if twice := sorted(named & {_name_of(text) for text in options.grid}):
-        parser.error(f"--set {twice[0]}= cannot be combined with --grid {twice[0]}=")
+    for target in map(_target_of, options.grid):  # a value for one stage may follow a general one
+        if target in named or ("." not in target and target in map(_name_of, options.settings)):
+            parser.error(f"--set {target}= cannot be combined with --grid {target}=")
     alone = [name for name in ("list", "clean", "predict", "explore") if getattr(options, name)]
     if len(alone) > 1:
         parser.error(f"--{alone[0]} and --{alone[1]} cannot be combined")
@@ -201,7 +202,12 @@ def _setting(value: str) -> str:
 
 def _name_of(setting: str) -> str:
     """Return the parameter of ``NAME=VALUE`` or ``STAGE.NAME=VALUE``."""
-    return setting.partition("=")[0].strip().rpartition(".")[2]
+    return _target_of(setting).rpartition(".")[2]
+
+
+def _target_of(setting: str) -> str:
+    """Return ``NAME`` or ``STAGE.NAME`` of a setting."""
+    return setting.partition("=")[0].strip()
 
 
 def _line(value: str) -> str:

@@ -80,9 +80,8 @@ def here(command: Command) -> Done:
             if len(command.variants) == 1:
                 raise
             code = error.code if isinstance(error, Refused) else DATA
-            failures.append(
-                Refused(code, f"--data {variant.options.data}{variant.suffix}: {error}")
-            )
+            of = " ".join([variant.options.data, *map("=".join, variant.chosen.items())])
+            failures.append(Refused(code, f"{of}: {error}"))
             terminal.write_line(f"failed: {failures[-1]}")
     return complete, failures
 

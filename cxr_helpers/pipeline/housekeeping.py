@@ -15,7 +15,8 @@ from cxr_helpers.system import files
 def clean(build: Path, *, dry_run: bool = False) -> dict[Path, int]:
     """Remove stored results and decoded images that no stage of any run refers to.
 
-    An interrupted training stays, and so do results that a run in progress uses. Downloads and
+    An interrupted training stays, and so do results that a run in progress uses; while there is one,
+    all decoded images stay. Downloads and
     unpacked archives stay: they cannot be computed again.
 
     Parameters

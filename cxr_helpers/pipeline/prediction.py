@@ -56,7 +56,7 @@ def predict(
     images : sequence of Path
         Files of any size; they are decoded as those of the run were.
     store : Store
-        Of cached results, for the descriptors of the run's normal training images.
+        Of cached results, for the features of the run's training images.
     log : callable, optional
         Receives a line of text for every ``CHUNK`` images.
 

@@ -23,6 +23,12 @@ def rows(run: Run) -> list[Row]:
     return run.graph.rows_with(Row(*row) for network in registered() for row in network.rows)
 
 
+def is_synthetic(run: Run) -> bool:
+    """Return whether the images of a run are phantoms."""
+    facts = files.read_json(run.stage("01_data") / "dataset.json") or {}
+    return bool(facts.get("synthetic"))
+
+
 def collect(run: Run, *, seeds: Iterable[int] = ()) -> pd.DataFrame:
     """Return the scores of every stage with the published accuracies beside them.
 

@@ -42,8 +42,6 @@ def quick_run(run: Run, stages: Sequence[str], *, missing: Sequence[str]) -> Run
     quick = Run(PROJECT / "report" / "build" / f"phantom-{PRESET}", run.graph)
     needed = {*stages, *run.graph.upstream(stages)}
     lacking = [s for s in run.graph if s in needed and not quick.is_usable(s)]
-    if lacking:  # the runner skips those that are up to date, and makes those that are stale
-        lacking = [s for s in run.graph if s in needed]
     finished = run.folder.parent.glob(f"*/stages/{missing[0]}/{DECLARED}")
     others = sorted({path.parents[2].name for path in finished} - {quick.name})
     text = f"{run.name} has no finished {', '.join(missing)}"
@@ -54,8 +52,8 @@ def quick_run(run: Run, stages: Sequence[str], *, missing: Sequence[str]) -> Run
         duration = forecast.duration(sum(seconds.get(s, 0) for s in lacking))
         text += f"; {', '.join(lacking)} will be made at the quick setting, in {duration}"
     print(f"{text}. Reads {quick.name}.", flush=True)
-    if lacking:
-        _make(lacking)
+    if lacking:  # the runner skips those that are up to date, and makes those that are stale
+        _make([s for s in run.graph if s in needed])
     return quick
 
 

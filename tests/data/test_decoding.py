@@ -167,6 +167,17 @@ def test_changed_labels_are_those_of_the_scan_and_nothing_is_decoded_again(tmp_p
     assert (table["width"] == 50).all() and len(table) == len(scan.files)
 
 
+def test_entry_with_fewer_rows_than_images_is_replaced(tmp_path):
+    """Planted: a row of the table is gone, so that the others would belong to other images."""
+    scan = images(tmp_path / "d")
+    decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    (table,) = (tmp_path / "c").glob("*/table.csv")
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(lines[:2] + lines[3:]))
+    pixels, found, _ = decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    assert len(found) == len(pixels) == len(scan.files)
+
+
 def test_changed_content_makes_a_new_cache_entry(tmp_path):
     scan = images(tmp_path / "d")
     decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")

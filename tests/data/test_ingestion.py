@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -78,13 +80,20 @@ def test_detail_is_kept_at_the_size_of_the_earlier_run(tmp_path, monkeypatch, in
         assert isinstance(combined.images, np.memmap) == (in_memory == 0)
 
 
-def test_changed_labels_are_other_data(tmp_path):
-    make(tmp_path / "a")
-    before = ingestion.identify(sources.find(str(tmp_path / "a"), cache_dir=tmp_path))
-    moved = next((tmp_path / "a").glob("val/*/*"))
-    moved.rename(tmp_path / "a" / "train" / moved.parent.name / moved.name)
-    after = ingestion.identify(sources.find(str(tmp_path / "a"), cache_dir=tmp_path))
-    assert before[0] != after[0] and before[1] == after[1]
+def test_changed_labels_are_other_data(tmp_path, monkeypatch):
+    """The files and their names are the same."""
+    source = sources.find(str(make(tmp_path / "a")), cache_dir=tmp_path)
+    before = ingestion.identify(source)
+    scan = ingestion.layouts.scan(source.located)
+    viral = scan.files["class_name"] == "viral"
+    for change in ({"class_name": "bacterial"}, {"folder": "val"}, {"group": "viral 99"}):
+        files = scan.files.copy()
+        for name, value in change.items():
+            files.loc[viral, name] = value
+        changed = replace(scan, files=files)
+        monkeypatch.setattr(ingestion.layouts, "scan", lambda _, changed=changed: changed)
+        after = ingestion.identify(source)
+        assert after[0] != before[0] and after[1] == before[1], change
 
 
 def test_images_are_decoded_once_for_both_sizes(tmp_path):

@@ -23,8 +23,10 @@ def test_one_class_detector_has_the_references_of_chapter_4(tmp_path, monkeypatc
         folder=tmp_path, save=lambda name, f, *a, **k: f(tmp_path / name, *a, **k)
     )
     dataset.save(written, images, index, {"synthetic": True})
-    fitted, fit = [], novelty.nearest_normals
-    monkeypatch.setattr(novelty, "nearest_normals", lambda x: fitted.append(len(x)) or fit(x))
+    fitted = []
+    for name in ("nearest_normals", "mahalanobis"):
+        fit = getattr(novelty, name)
+        monkeypatch.setattr(novelty, name, lambda x, fit=fit: fitted.append(len(x)) or fit(x))
     parameters = {"recipe": {"parameters": {"seed": 0}}}
     run = SimpleNamespace(stage=lambda _: tmp_path, manifest=lambda _: parameters)
     store = SimpleNamespace(call=lambda function, *arguments: function(*arguments))

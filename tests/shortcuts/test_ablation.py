@@ -1,4 +1,4 @@
-"""The study of single changes, on phantoms."""
+"""The steps from the published network to ours, on phantoms."""
 
 from __future__ import annotations
 

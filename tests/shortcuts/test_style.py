@@ -77,6 +77,12 @@ def test_outside_of_a_region_is_that_of_another_image_in_the_tone_of_the_own_one
         assert abs(new[outer].std() - own[outer].std()) < 2
 
 
+def test_images_of_one_class_get_no_border_of_the_other(phantoms):
+    images, _ = phantoms
+    names = [name for name, _ in style.versions(images[:2], np.ones(2, dtype=int), seed=0)]
+    assert names == list(style.CHANGES)
+
+
 def test_donors_are_of_the_other_class(phantoms):
     _, y_true = phantoms
     assert (y_true[style.donors(y_true, seed=1)] != y_true).all()
