@@ -292,6 +292,8 @@ def clean(options) -> int:
     for folder, freed in housekeeping.clean(BUILD, dry_run=options.dry_run).items():
         verb = "would free" if options.dry_run else "freed"
         terminal.write_line(f"{terminal.short_path(folder)}: {verb} {freed / 2**20:,.1f} MiB")
+    for owner in housekeeping.in_progress(BUILD):
+        terminal.write_line(f"decoded images stay: a run is in progress ({owner})")
     return 0
 
 

@@ -37,11 +37,11 @@ def clean(build: Path, *, dry_run: bool = False) -> dict[Path, int]:
     used = _used(build)
     decoded = build / ".cache" / ingestion.DECODED
     # a run that is decoding has not declared yet which images it uses
-    folders = [build / stages.STORE] + [decoded] * (not any(_in_progress(build)))
+    folders = [build / stages.STORE] + [decoded] * (not any(in_progress(build)))
     return {folder: _clean(folder, used, dry_run=dry_run) for folder in folders}
 
 
-def _in_progress(build: Path) -> Iterator[str]:
+def in_progress(build: Path) -> Iterator[str]:
     """Yield the processes that hold the lock of a run."""
     for path in build.glob(f"*/{OWNER}"):
         if owner := locks.holder(path.parent, owner=OWNER):

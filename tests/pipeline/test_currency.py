@@ -64,6 +64,17 @@ def test_place_of_the_run_does_not_count(run):
     assert why(run, parameters={"epochs": 3, "run_dir": "elsewhere"}) is None
 
 
+def test_content_of_given_weights_counts_and_not_their_place(run, tmp_path):
+    first, moved = tmp_path / "w.h5", tmp_path / "other.h5"
+    for path in (first, moved):
+        path.write_bytes(b"weights")
+    given = {"epochs": 3, currency.WEIGHTS: str(first)}
+    run.write_manifest("01_data", recipe(run, parameters=given), seconds=1.0)
+    assert why(run, parameters=given | {currency.WEIGHTS: str(moved)}) is None
+    first.write_bytes(b"other weights")
+    assert why(run, parameters=given) == "input changed: pretrained_weights"
+
+
 def test_changed_images_are_named(run):
     assert why(run, fingerprint="g") == "input changed: data 'f' → 'g'"
 

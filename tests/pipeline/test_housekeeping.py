@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cxr_helpers.pipeline import housekeeping, stages
+from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.pipeline.stages import Stage
 from cxr_helpers.system import files
 
@@ -63,6 +64,15 @@ def test_file_that_another_process_is_writing_stays(build):
     housekeeping.clean(build)
     left = [p.name for p in (build / stages.STORE).glob(f"{files.PARTIAL}*")]
     assert left == [f"{files.PARTIAL}1-x.npz"]
+
+
+def test_decoded_images_stay_while_a_run_is_in_progress(build):
+    """Until it declares them, nothing says which ones it uses."""
+    with Run(build / "run").locked():
+        assert len(list(housekeeping.in_progress(build))) == 1
+        assert list(housekeeping.clean(build)) == [build / stages.STORE]
+    assert (build / ".cache" / "decoded" / "orphan").is_dir()
+    assert list(housekeeping.clean(build).values()) == [0, 10]
 
 
 def test_empty_folder_stays_empty(tmp_path):

@@ -12,7 +12,7 @@ from cxr_helpers.data import duplicates
 from cxr_helpers.explain import occlusion
 from cxr_helpers.pipeline import store
 from cxr_helpers.pipeline.store import Store
-from cxr_helpers.system import accelerators
+from cxr_helpers.system import accelerators, files
 
 POINTS = np.random.default_rng(0).normal(size=(20, 5))
 
@@ -201,6 +201,13 @@ def test_least_recently_used_result_is_removed_first(tmp_path):
     results.call(np.ones, 100)
     assert old.exists() and not older.exists()
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 10_000
+
+
+def test_half_written_result_of_a_killed_process_is_removed(tmp_path):
+    left = tmp_path / f"{files.PARTIAL}999999999-x.npz"
+    left.write_bytes(b"half")
+    Store(tmp_path).call(np.full, 3, 1)
+    assert not left.exists()
 
 
 def test_result_in_use_stays_and_counts_as_recent(tmp_path):
