@@ -70,8 +70,13 @@ def threads() -> int:
     Their number changes the last bits of a training (TensorFlow 2.21: 1, 2 and 4 threads gave three
     results), so it is part of what a stored result depends on. ``OMP_NUM_THREADS`` changes neither.
     """
-    requested = os.environ.get(INTRAOP, "")
-    return int(requested) if requested.isdecimal() and int(requested) else cores()
+    return _limit(INTRAOP) or cores()
+
+
+def _limit(variable: str) -> int:
+    """Return the number of threads that a variable sets, the first of a list; 0 for none."""
+    first = os.environ.get(variable, "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() else 0
 
 
 def thread_limits(threads: int) -> dict[str, str]:
@@ -85,7 +90,7 @@ def machine() -> dict[str, object]:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "threads": threads(),
+        "threads": _limit("OMP_NUM_THREADS") or threads(),
         "device": accelerators.device(),
         "deterministic": accelerators.is_deterministic(),
         "onednn": accelerators.has_onednn(),

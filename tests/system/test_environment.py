@@ -24,7 +24,7 @@ def test_default_versions_name_every_library_of_the_results():
     assert "not installed" not in found.values()
 
 
-@pytest.mark.parametrize("threads", ["3", None])
+@pytest.mark.parametrize("threads", ["3", "3,1", None])
 def test_machine_names_processor_cores_and_threads(monkeypatch, threads):
     for name in environment.POOLS:
         monkeypatch.delenv(name, raising=False)
