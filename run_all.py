@@ -204,7 +204,7 @@ def prepared(variant: Variant, stages_of, schema) -> Iterator[Plan]:
             if own.get("lung_masks", V7) not in ("", V7):
                 own["lung_masks"] = str(lung_outlines.find(own["lung_masks"]))
             if own.get(currency.WEIGHTS):
-                own[currency.WEIGHTS] = preflight.weights_file(own[currency.WEIGHTS])
+                own[currency.WEIGHTS] = files.weights(own[currency.WEIGHTS])
             if "precision" in own:  # recorded, and part of what a result depends on
                 own["precision"] = environment.precision(own["precision"])
         seconds = {}

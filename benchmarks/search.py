@@ -6,10 +6,11 @@
 
 Each line of ``RECIPES`` is trained on the run's ``train`` split and predicts the validation images
 (random groups and contiguous blocks), unchanged and after each change of ``shortcuts.style``.
-The scores, with 95 % intervals over patient groups, are written to ``docs/decisions/search.csv`` (one recipe a line) and ``search-changes.csv``
-(one change a line). ``balanced_auroc`` weights images such that their border says nothing about
-their class, see ``evaluation.shortcut_groups``. Nothing is chosen by the labels of test images; the columns ``test_*`` are for
-the record, and come from the test split of the folder that was given. Trained weights are kept in
+The scores, with 95 % intervals over patient groups, are written to ``docs/decisions/search.csv``
+(one recipe a line) and ``search-changes.csv`` (one change a line). ``balanced_auroc`` weights images
+such that their border says nothing about their class, see ``evaluation.shortcut_groups``. Nothing is
+chosen by the labels of test images; the columns ``test_*`` are for the record, and come from the
+test split of the folder that was given. Trained weights are kept in
 ``<run>/search/``: a recipe that is there is scored again, not trained.
 """
 

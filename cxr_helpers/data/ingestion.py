@@ -71,7 +71,8 @@ class ImageSet:
 def identify(source: Source) -> tuple[str, int | None]:
     """Return fingerprint and number of the images of a source; none is decoded.
 
-    The fingerprint is of the files, with their names, classes, folders and groups. The number of phantoms is a parameter: None is returned for it.
+    The fingerprint is of the files, with their names, classes, folders and groups. The number of
+    phantoms is a parameter: None is returned for it.
 
     Raises
     ------

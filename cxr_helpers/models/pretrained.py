@@ -22,6 +22,7 @@ from keras import layers
 
 from cxr_helpers.models import recipes
 from cxr_helpers.models.architectures import EMBEDDING
+from cxr_helpers.system import files
 from cxr_helpers.system.errors import DataError, did_you_mean
 
 FEATURE_MAP = "feature_map"  # the layer that Grad-CAM explains, alike in all networks
@@ -155,13 +156,12 @@ def _backbone(name: str, x: keras.KerasTensor, weights: str | Path | None) -> ke
                 if (reason := _reason(error)) is None:
                     raise
                 raise Unavailable(f"pretrained={name}: {reason}") from error
-    if not Path(weights).is_file() or Path(weights).suffix != ".h5":  # in a notebook on its own
-        raise DataError(f"pretrained_weights={weights}: expected an existing file ….h5")
+    path = files.weights(weights)
     try:
         with warnings.catch_warnings():
             # Keras warns for each layer that would keep its random weights.
             warnings.filterwarnings("error", "Skipping nested container", UserWarning)
-            return application(str(weights))
+            return application(path)
     except (OSError, ValueError, KeyError, UserWarning) as error:  # of h5py and Keras
         raise DataError(
             f"pretrained_weights={weights}: expected the weights of {name} without its "

@@ -188,7 +188,7 @@ def _text(value: str) -> str:
     """Return the value of an option; refuse an empty one, as of an unset shell variable."""
     if not value.strip():
         raise argparse.ArgumentTypeError("the value is empty: give one, or omit the option")
-    if not value.isprintable() and any("\ud800" <= c <= "\udfff" for c in value):
+    if any("\ud800" <= char <= "\udfff" for char in value):
         raise argparse.ArgumentTypeError(f"{value!a} is not UTF-8: write it in UTF-8")
     return value
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cxr_helpers.data import ingestion, splits
 from cxr_helpers.system import accelerators, environment, files
-from cxr_helpers.system.errors import DataError, Refused
+from cxr_helpers.system.errors import Refused
 from cxr_helpers.system.terminal import short_path
 
 NEEDED = (
@@ -141,20 +141,6 @@ def check_images(located: str, parameters: Mapping[str, object]) -> None:
         selection=splits.SELECTION[parameters.get("choose_by", "group")],
         seed=parameters["seed"],
     )
-
-
-def weights_file(named: str) -> str:
-    """Return the resolved path of a file of weights, before anything is trained.
-
-    Raises
-    ------
-    DataError
-        If it is not an existing file ``….h5``.
-    """
-    path = Path(named).expanduser().resolve()
-    if not path.is_file() or path.suffix != ".h5":
-        raise DataError(f"pretrained_weights={named}: expected an existing file ….h5")
-    return str(path)
 
 
 def _missing(packages: tuple[str, ...]) -> list[str]:

@@ -103,13 +103,11 @@ def predictions(
     residual.compile("adam", "categorical_crossentropy")
     training.fit(residual, whole(train), one_hot, **as_published)
     add(STEPS[1], lambda images: training.predict(residual, whole(images))[:, 1])
-    residual.set_weights(initial.get_weights())
     for step, images, augmentation in (
         (STEPS[2], whole(train), Augmentation()),
         (STEPS[3], train, None),
     ):
-        if again := augmentation is None:
-            training.restart(residual, like=initial)
+        training.restart(residual, like=initial)
         recipes.fit(
             residual,
             images,
@@ -117,7 +115,7 @@ def predictions(
             recipe,
             sampling_weights=balanced(labels),
             augmentation=augmentation,
-            compiled=again,
+            compiled=step == STEPS[3],
             **common,
         )
         add(step, lambda x: training.predict(residual, whole(x))[:, 1])

@@ -2,9 +2,8 @@
 
 Image style (markers, stamps, exposure, collimation) is associated with the class in this dataset.
 The accuracy of a network that sees only the border estimates that association: the border still
-contains some lung, and style reaches into the centre too. On
-images whose border predicts a class other than their own, a network that relies on style would
-fail (see ``evaluation.shortcut_groups``).
+contains some lung, and style reaches into the centre too. On images whose border predicts a class
+other than their own, a network that relies on style would fail (see ``evaluation.shortcut_groups``).
 """
 
 from __future__ import annotations

@@ -101,6 +101,20 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
         yield Path(work)
 
 
+def weights(named: str) -> str:
+    """Return the resolved path of the file that ``pretrained_weights`` names.
+
+    Raises
+    ------
+    DataError
+        If it is not an existing file ``….h5``.
+    """
+    path = Path(named).expanduser().resolve()
+    if not path.is_file() or path.suffix != ".h5":
+        raise errors.DataError(f"pretrained_weights={named}: expected an existing file ….h5")
+    return str(path)
+
+
 def remove_leftovers(folder: Path, *, deep: bool = True) -> list[Path]:
     """Remove the temporary files of processes that were killed; return their paths.
 
