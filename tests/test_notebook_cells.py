@@ -836,7 +836,9 @@ def misclassified(monkeypatch, kinds):
 def test_confusions_of_bacterial_and_viral_pneumonia_have_a_section(monkeypatch):
     published = misclassified(monkeypatch, "bacterial and viral")
     assert "three-class" in published.captions["fig-categorical-confusion"]
-    assert published.sentences == ["## Confusion of bacterial and viral pneumonia"]
+    heading, question = published.sentences
+    assert heading == "## Confusion of bacterial and viral pneumonia"
+    assert question.startswith("Of the test images with pneumonia, which ones does the published")
     assert "fig-confused" in published.captions
 
 
