@@ -53,7 +53,9 @@ class Line:
     learning_rate: float = 0.0025
     weight_decay: float = 0.03
     area: float = 0.1  # smallest crop
+    style: float = 0.0  # strength of changes of style in training
     conflict_weight: float = 1.0
+    seed: int = 0
     equalised: bool = False  # contrast-equalised images, in training and prediction
     test_size: int = 112
     views: str = "mirror"  # averaged: one, mirror or crops (five of 0.8 of the side, mirrored)
@@ -73,6 +75,8 @@ RECIPES = (
     Line("crops, 96 at 96", test_size=96),
     Line("crops, 96 at 112"),
     Line("crops, 96 at 128", test_size=128),
+    Line("crops, 96 at 112, other seed", seed=1),
+    Line("crops, 96 at 112, style", style=1.0),
     Line("crops, 96, ten crops", test_size=96, views="crops"),
     Line("ours of 2026-11-23", **OLD, weight_decay=0.02, conflict_weight=8, test_size=128),
     Line("crops, 96, mean of two sizes", members=("crops, 96 at 96", "crops, 96 at 128")),
@@ -106,7 +110,7 @@ def main() -> None:
 
 def train(line: Line, radiographs: dataset.Dataset, folder: Path) -> keras.Model:
     """Return the trained network of a line, from its file where there is one."""
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(line.seed)
     part = radiographs["train"]
     part = part.where(part.category >= 0)
     published = line.network == "published"
@@ -124,7 +128,7 @@ def train(line: Line, radiographs: dataset.Dataset, folder: Path) -> keras.Model
         return model
     start = time.monotonic()
     common = {
-        "seed": 0,
+        "seed": line.seed,
         "log": lambda text: print(f"{time.monotonic() - start:6.0f} s {text}", flush=True),
         "checkpoint": lambda key: folder / f"{key[:16]}.npz",
     }
@@ -146,6 +150,7 @@ def train(line: Line, radiographs: dataset.Dataset, folder: Path) -> keras.Model
             weight_decay=line.weight_decay,
             crop_sizes=line.sizes,
             crop_area=line.area,
+            crop_style=line.style,
         )
         recipes.fit(
             model,

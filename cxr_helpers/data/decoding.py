@@ -26,7 +26,7 @@ DECODER = 1  # to be raised when the same file would give other pixels
 FRAMINGS = ("squeeze", "pad")
 MAXIMUM_PIXELS = 100_000_000
 MAXIMUM_UNREADABLE = 0.01  # share of the images, or the next number where that is larger
-ALWAYS_ALLOWED = 5  # unreadable images, however few there are
+ALWAYS_ALLOWED = 3  # unreadable images, however few there are
 AT_ONCE = 32  # images that a thread resizes before it takes others
 
 

@@ -1,19 +1,22 @@
 """Occlusion maps of the log-odds, for many images and with several ways of covering a patch.
 
 Where a network begins with convolutions and poolings without padding, a patch changes only a few
-cells of their last feature map. Only a part of the image around the patch is then passed through
-these layers, and the changed cells replace those of the uncovered image. The result is that of
-passing every covered copy through the whole network, at a fraction of the multiplications.
+cells of each of their feature maps. Layer by layer, these are computed from the changed cells of the
+layer before amid those of the uncovered image. The dense layer that follows is linear but for its
+activation: to what it makes of the uncovered image, only the changes are added. The result is that
+of passing every covered copy through the whole network, at a fraction of the multiplications.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import keras
 import numpy as np
+import tensorflow as tf
 from scipy import special
 
 from cxr_helpers.explain.explained import Explained, log_odds
@@ -104,40 +107,48 @@ def _level(image: np.ndarray, place: tuple[int, int], *, patch: int, fill: str) 
 
 
 @dataclass(frozen=True)
+class _Window:
+    """Convolutions and a pooling without padding, on features of any size."""
+
+    call: Callable
+    size: int  # cells along each side that one cell of the result sees
+    stride: int
+    total: int  # cells along each side of the result for the whole image
+
+    def changed(self, starts: np.ndarray, cells: int) -> tuple[np.ndarray, int]:
+        """Return the first of its cells that see changed ones, and how many along each side.
+
+        Changed are ``cells`` along each side from ``starts``, of shape (m, 2), on. The number is
+        the largest of all m, and the first is moved such that as many remain.
+        """
+        first = np.maximum(-(-(starts - self.size + 1) // self.stride), 0)
+        last = np.minimum((starts + cells - 1) // self.stride, self.total - 1)
+        cells = max(int((last - first).max()) + 1, 1)
+        return np.minimum(first, self.total - cells), cells
+
+
+@dataclass(frozen=True)
 class Splice:
-    """The first layers of a network on a part of the image, and the others on spliced features.
+    """The layers of a network, of which only what a patch changes is computed anew.
 
     Attributes
     ----------
-    whole, part : callable
-        The first layers, on images and on parts of them, (n, side, side, 1) to features.
+    windows : tuple of _Window
+        The first layers.
+    dense : keras.layers.Dense
+        The layer that takes their flattened result.
     rest : callable
-        Features of the image to the log-odds.
+        What this layer returns before its activation, shape (m, units), to the log-odds.
     places : tuple of (int, int)
         First row and column of each patch.
     patch : int
-    step : int
-        Pixels between neighbouring cells.
-    side : int
-        Of the part, in pixels.
-    cells : int
-        Along each side of the part's features.
-    total : int
-        Along each side of the image's features.
-    reach : int
-        Side of a cell's receptive field, in pixels.
     """
 
-    whole: Callable
-    part: Callable
+    windows: tuple[_Window, ...]
+    dense: keras.layers.Dense
     rest: Callable
     places: tuple[tuple[int, int], ...]
     patch: int
-    step: int
-    side: int
-    cells: int
-    total: int
-    reach: int
 
     @classmethod
     @lru_cache(maxsize=16)
@@ -145,84 +156,99 @@ class Splice:
         cls, explained: Explained, places: tuple[tuple[int, int], ...], *, patch: int
     ) -> Splice | None:
         """Return the splice of a network, or None if its first layers do not allow it."""
-        first, reach, step = [], 1, 1
         layers = [x for x in explained.model.layers if not isinstance(x, keras.layers.InputLayer)]
-        for layer in layers:
-            window = getattr(layer, "kernel_size", getattr(layer, "pool_size", None))
-            if window is None or getattr(layer, "padding", "") != "valid":
-                break
-            first.append(layer)
-            reach += (window[0] - 1) * step
-            step *= layer.strides[0]
-        total = (explained.size - reach) // step + 1
-        if not first or not isinstance(explained.model, keras.Sequential):
+        first = list(itertools.takewhile(_is_window, layers))
+        kinds = (keras.layers.Flatten, keras.layers.Dense)
+        following = [type(layer) for layer in layers[len(first) : len(first) + 2]]
+        if not first or following != list(kinds):
             return None
-        starts = sorted({place[0] for place in places})
-        cells = max(
-            len(_changed(start, patch=patch, step=step, reach=reach, total=total))
-            for start in starts
-        )
-        side = (cells - 1) * step + reach
-        if side >= explained.size:
-            return None  # the part would be the image
-        features = keras.Input(first[-1].output.shape[1:])
-        flow = features
-        for layer in layers[len(first) : -1]:
-            flow = layer(flow)
-        last = layers[-1]
-        logits = keras.ops.matmul(flow, last.kernel) + last.bias
-        rest = keras.Model(features, log_odds(logits))
-        return cls(
-            tracing.inference(_chain(first, explained.size)),
-            tracing.inference(_chain(first, side)),
-            tracing.inference(rest),
-            places,
-            patch,
-            step,
-            side,
-            cells,
-            total,
-            reach,
-        )
+        dense, *later = layers[len(first) + 1 :]
+        before = keras.Input(dense.output.shape[1:])
+        flow = before
+        if later:
+            flow = dense.activation(flow)
+            for layer in later[:-1]:
+                flow = layer(flow)
+            flow = keras.ops.matmul(flow, later[-1].kernel) + later[-1].bias
+        rest = tracing.inference(keras.Model(before, log_odds(flow)))
+        return cls(tuple(_windows(first)), dense, rest, places, patch)
 
     def scores(self, image: np.ndarray, levels: np.ndarray) -> np.ndarray:
         """Return the log-odds with each patch, filled with its grey level: ndarray, shape (m,)."""
-        clean = self.whole(image[None, ..., None]).numpy()
+        clean = [image[..., None]]
+        for window in self.windows:
+            clean.append(window.call(clean[-1][None]).numpy()[0])
+        kernel = tf.convert_to_tensor(self.dense.kernel)
+        unchanged = tf.reshape(clean[-1], [1, -1]) @ kernel + self.dense.bias
         found = []
         for k in range(0, len(self.places), PARTS):
-            batch = list(zip(self.places[k : k + PARTS], levels[k : k + PARTS], strict=True))
-            starts = [[self._start(edge) for edge in place] for place, _ in batch]
-            parts = np.empty((len(batch), self.side, self.side, 1), dtype=np.float32)
-            for part, (row, column), ((top, left), level) in zip(parts, starts, batch, strict=True):
-                y, x = row * self.step, column * self.step
-                part[..., 0] = image[y : y + self.side, x : x + self.side]
-                part[
-                    max(0, top - y) : top - y + self.patch, max(0, left - x) : left - x + self.patch
-                ] = level
-            changed = self.part(parts).numpy()
-            features = np.repeat(clean, len(batch), axis=0)
-            for whole, new, (row, column) in zip(features, changed, starts, strict=True):
-                whole[row : row + self.cells, column : column + self.cells] = new
-            found.append(self.rest(features).numpy())
+            starts = np.array(self.places[k : k + PARTS])
+            changed = np.full(
+                (len(starts), self.patch, self.patch, 1), levels[k : k + PARTS, None, None, None]
+            )
+            for window, features in zip(self.windows, clean[:-1], strict=True):
+                first, cells = window.changed(starts, changed.shape[1])
+                corner = first * window.stride
+                parts = _parts(features, corner, (cells - 1) * window.stride + window.size)
+                _insert(parts, changed, starts - corner)
+                changed, starts = window.call(parts).numpy(), first
+            changed -= _parts(clean[-1], starts, changed.shape[1])
+            found.append(
+                self.rest(unchanged + _projected(changed, starts, kernel, clean[-1].shape))
+            )
         return np.concatenate(found)
 
-    def _start(self, edge: int) -> int:
-        """Return the first cell, along one side, that is computed for a patch."""
-        first = _changed(edge, patch=self.patch, step=self.step, reach=self.reach, total=self.total)
-        return min(first.start, self.total - self.cells)
+
+def _is_window(layer: keras.Layer) -> bool:
+    """Return whether a layer is a convolution or a pooling without padding."""
+    sized = hasattr(layer, "kernel_size") or hasattr(layer, "pool_size")
+    return sized and layer.padding == "valid"
 
 
-def _changed(edge: int, *, patch: int, step: int, reach: int, total: int) -> range:
-    """Return the cells, along one side, whose receptive field contains a pixel of a patch."""
-    first = max(0, -(-(edge - reach + 1) // step))
-    last = min(total - 1, (edge + patch - 1) // step)
-    return range(min(first, total - 1), max(last + 1, first))
-
-
-def _chain(layers: list[keras.Layer], side: int) -> keras.Model:
-    """Return layers, with their weights, as a network for images of another size."""
-    images = keras.Input((side, side, 1))
-    flow = images
+def _windows(layers: Sequence[keras.Layer]) -> Iterator[_Window]:
+    """Yield the layers, those up to a pooling together: fewer and smaller parts to copy."""
+    size, stride, images = 1, 1, None
     for layer in layers:
+        if images is None:
+            flow = images = keras.Input((None, None, layer.input.shape[-1]))
         flow = layer(flow)
-    return keras.Model(images, flow)
+        (side, *_) = getattr(layer, "kernel_size", getattr(layer, "pool_size", None))
+        size += (side - 1) * stride
+        stride *= layer.strides[0]
+        if layer.strides[0] > 1 or layer is layers[-1]:
+            call = tracing.inference(keras.Model(images, flow))
+            yield _Window(call, size, stride, layer.output.shape[1])
+            size, stride, images = 1, 1, None
+
+
+def _parts(features: np.ndarray, starts: np.ndarray, cells: int) -> np.ndarray:
+    """Return (m, cells, cells, channels) parts of the features of an image."""
+    return np.stack([features[row : row + cells, left : left + cells] for row, left in starts])
+
+
+def _insert(parts: np.ndarray, changed: np.ndarray, offsets: np.ndarray) -> None:
+    """Write changed cells into parts, from (m, 2) rows and columns on; what is outside is dropped."""
+    for part, new, (row, left) in zip(parts, changed, offsets, strict=True):
+        into = part[max(row, 0) : row + len(new), max(left, 0) : left + len(new)]
+        above, before = max(-row, 0), max(-left, 0)
+        into[:] = new[above : above + into.shape[0], before : before + into.shape[1]]
+
+
+def _projected(
+    changes: np.ndarray, starts: np.ndarray, kernel: tf.Tensor, shape: tuple[int, int, int]
+) -> np.ndarray:
+    """Return what (m, cells, cells, channels) changes of features add to a dense layer.
+
+    Only the rows of its kernel for the rows of the image's features that changed are multiplied.
+    """
+    (n, cells, _, channels), (_, width, _) = changes.shape, shape
+    found = np.empty((n, kernel.shape[1]), dtype=np.float32)
+    for row in np.unique(starts[:, 0]):
+        (chosen,) = np.nonzero(starts[:, 0] == row)
+        strips = np.zeros((len(chosen), cells, width, channels), dtype=np.float32)
+        for strip, place in zip(strips, chosen, strict=True):
+            left = starts[place, 1]
+            strip[:, left : left + cells] = changes[place]
+        weights = kernel[row * width * channels : (row + cells) * width * channels]
+        found[chosen] = tf.matmul(strips.reshape(len(chosen), -1), weights)
+    return found

@@ -13,6 +13,8 @@ import tensorflow as tf
 
 from cxr_helpers.models import tracing
 
+NOISE = 0.04  # largest standard deviation of a changed style, in grey levels of the range [0, 1]
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -197,12 +199,16 @@ class RandomResizedCrop(_Stateless):
         Largest ratio of the sides of a crop, at least 1.
     tone : float
         Largest natural logarithm of the exponent, the contrast and the brightness.
+    style : float
+        Strength, 0 to 1, of changes that imitate another way of processing radiographs: a blend
+        with the histogram-equalised crop, blur or an unsharp mask, and noise. 0 for none.
     """
 
     size: int
     area: float = 0.1
     aspect: float = 4 / 3
     tone: float = 0.35
+    style: float = 0.0
 
     def draw(self, seed: int) -> Callable:
         """Return a function that draws crops of batches, different ones at each call.
@@ -239,5 +245,34 @@ class RandomResizedCrop(_Stateless):
         exponent, contrast, brightness = (
             tf.exp(uniform(k, -self.tone, self.tone))[:, None, None, None] for k in (6, 7, 8)
         )
+        equalisation, sharpness, noise = (
+            (self.style * uniform(k, -1.0, 1.0))[:, None, None, None] for k in (9, 10, 11)
+        )
+        if self.style:
+            crops += tf.maximum(equalisation, 0) * (_equalised(crops) - crops)
         crops = tf.pow(tf.clip_by_value(crops, 1e-4, 1.0), exponent)
-        return tf.clip_by_value(((crops - 0.5) * contrast + 0.5) * brightness, 0.0, 1.0)
+        crops = ((crops - 0.5) * contrast + 0.5) * brightness
+        if self.style:
+            crops += sharpness * (crops - _blurred(crops))
+            random = tf.random.stateless_normal(tf.shape(crops), seed + tf.constant([0, 12]))
+            crops += NOISE * tf.maximum(noise, 0) * random
+        return tf.clip_by_value(crops, 0.0, 1.0)
+
+
+def _equalised(images: tf.Tensor) -> tf.Tensor:
+    """Return (n, side, side, 1) images whose grey levels are the share of pixels not brighter."""
+    flat = tf.reshape(images, [tf.shape(images)[0], -1])
+    rank = tf.searchsorted(tf.sort(flat, axis=1), flat, side="right")
+    return tf.reshape(
+        tf.cast(rank, tf.float32) / tf.cast(tf.shape(flat)[1], tf.float32), tf.shape(images)
+    )
+
+
+def _blurred(images: tf.Tensor) -> tf.Tensor:
+    """Return (n, side, side, 1) images blurred by a Gaussian of one pixel, edges continued."""
+    weights = np.exp(-(np.arange(-2, 3) ** 2) / 2, dtype=np.float32)
+    kernel = tf.constant((np.outer(weights, weights) / weights.sum() ** 2)[:, :, None, None])
+    wider = images
+    for _ in range(2):
+        wider = tf.pad(wider, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
+    return tf.nn.conv2d(wider, kernel, strides=1, padding="VALID")

@@ -29,6 +29,8 @@ class Recipe:
         crops first make the early epochs faster (Tan and Le 2021, *EfficientNetV2*, ICML).
     crop_area : float
         Smallest crop, as a share of the image's area.
+    crop_style : float
+        Strength of changes of style, 0 to 1, see ``RandomResizedCrop``.
     warmup : int
         Epochs of warm-up.
     label_smoothing : float
@@ -42,6 +44,7 @@ class Recipe:
     weight_decay: float = 0.03
     crop_sizes: Sequence[int] = (96,)
     crop_area: float = 0.1
+    crop_style: float = 0.0
     warmup: int = 2
     label_smoothing: float = 0.05
     average: float = 0.998
@@ -53,7 +56,8 @@ class Recipe:
     def augmentation(self) -> list[RandomResizedCrop]:
         """Return how the images of each epoch are augmented."""
         sizes = (self.size(epoch) for epoch in range(self.epochs))
-        return [RandomResizedCrop(size, area=self.crop_area) for size in sizes]
+        settings = {"area": self.crop_area, "style": self.crop_style}
+        return [RandomResizedCrop(size, **settings) for size in sizes]
 
 
 def fit(
