@@ -7,7 +7,8 @@
 Each line of ``RECIPES`` is trained on the run's ``train`` split and predicts the validation images
 (random groups and contiguous blocks), unchanged and after each change of ``shortcuts.style``.
 The scores, with 95 % intervals over patient groups, are written to ``docs/decisions/search.csv``
-(one recipe a line) and ``search-changes.csv`` (one change a line). ``balanced_auroc`` weights images
+(one recipe a line) and ``search-changes.csv`` (one change a line). ``*_gain`` are paired differences
+from ``REFERENCE``, once that has been scored. ``balanced_auroc`` weights images
 such that their border says nothing about their class, see ``evaluation.shortcut_groups``. Nothing is
 chosen by the labels of test images; the columns ``test_*`` are for the record, and come from the
 test split of the folder that was given. Trained weights are kept in
@@ -37,6 +38,7 @@ from cxr_helpers.evaluation import bootstrap, metrics, robustness, shortcut_grou
 from cxr_helpers.models import architectures, augmentation, recipes, sampling, training
 from cxr_helpers.shortcuts import style
 
+REFERENCE = "crops, 96 at 112"
 DECISIONS = Path(__file__).resolve().parent.parent / "docs" / "decisions"
 
 
@@ -77,6 +79,7 @@ RECIPES = (
     Line("crops, 96 at 128", test_size=128),
     Line("crops, 96 at 112, other seed", seed=1),
     Line("crops, 96 at 112, style", style=1.0),
+    Line("crops, 96 at 128, style", style=1.0, test_size=128),
     Line("crops, 96, ten crops", test_size=96, views="crops"),
     Line("ours of 2026-11-23", **OLD, weight_decay=0.02, conflict_weight=8, test_size=128),
     Line("crops, 96, mean of two sizes", members=("crops, 96 at 96", "crops, 96 at 128")),
@@ -105,7 +108,7 @@ def main() -> None:
     for name in options.only:
         print(name, flush=True)
         scores = score(lines, lines[name], radiographs, folder)
-        write(lines[name], scores)
+        write(lines[name], scores, gains(lines[name], folder))
 
 
 def train(line: Line, radiographs: dataset.Dataset, folder: Path) -> keras.Model:
@@ -210,15 +213,50 @@ def score(lines: dict, line: Line, radiographs: dataset.Dataset, folder: Path) -
             unchanged = scores_of(y_true, category, y_prob, share, weights, balancing)
             tables.append(unchanged.assign(split=name, change=robustness.UNCHANGED))
             if name == "validation":
+                changes = {}
+                for change, changed in style.versions(images, y_true, seed=0):
+                    changes[change] = pneumonia(predict(lines, line, radiographs, folder, changed))
                 changed = robustness.scores(
-                    style.versions(images, y_true, seed=0),
-                    {line.name: lambda x: pneumonia(predict(lines, line, radiographs, folder, x))},
+                    changes.items(),
+                    {line.name: lambda y_prob: y_prob},
                     y_true,
                     groups=index["group"],
                     seed=0,
                 )
                 tables.append(changed.drop(columns="network").assign(split=name))
+                group = index["group"].to_numpy(dtype=str)
+                np.savez(folder / f"{line.name}.npz", y_true=y_true, group=group, **changes)
     return pd.concat(tables, ignore_index=True).assign(recipe=line.name)
+
+
+def gains(line: Line, folder: Path) -> dict[str, float]:
+    """Return how much better than ``REFERENCE`` a line is under the changes, with 95 % intervals.
+
+    The differences in mean and worst AUROC and in mean accuracy are paired: of the same images, in
+    the same resamples. Empty until both were scored.
+    """
+    paths = [folder / f"{name}.npz" for name in (line.name, REFERENCE)]
+    if line.name == REFERENCE or not all(path.is_file() for path in paths):
+        return {}
+    auroc, accuracy = [], []
+    for path in paths:
+        predictions = dict(np.load(path, allow_pickle=False))
+        y_true, group = predictions.pop("y_true"), predictions.pop("group")
+        weights = bootstrap.resamples(group, y_true, seed=0)
+        weights = np.vstack([np.ones_like(weights[:1]), weights])
+        changes = predictions.values()
+        auroc.append([metrics.auroc(y_true, y_prob, weights) for y_prob in changes])
+        accuracy.append([metrics.accuracy(y_true, y_prob >= 0.5, weights) for y_prob in changes])
+    found = {}
+    for name, scores, summary in (
+        ("worst_auroc", auroc, np.min),
+        ("mean_auroc", auroc, np.mean),
+        ("mean_accuracy", accuracy, np.mean),
+    ):
+        gain, *draws = summary(scores[0], axis=0) - summary(scores[1], axis=0)
+        low, high = bootstrap.percentile(draws)
+        found |= {f"{name}_gain": gain, f"{name}_gain_low": low, f"{name}_gain_high": high}
+    return found
 
 
 def pneumonia(y_prob: np.ndarray) -> np.ndarray:
@@ -258,8 +296,8 @@ def balanced_auroc(y_true: np.ndarray, values: np.ndarray, weights: np.ndarray) 
     return metrics.auroc(y_true, values[0], weights * values[1])
 
 
-def write(line: Line, scores: pd.DataFrame) -> None:
-    """Add a line's scores to both files, in place of earlier ones."""
+def write(line: Line, scores: pd.DataFrame, gained: dict[str, float]) -> None:
+    """Add a line's scores and gains to the files, in place of earlier ones."""
     validation = scores[scores["split"] == "validation"].rename(columns={"recipe": "network"})
     auroc, accuracy = (
         robustness.summary(validation, metric).loc[line.name] for metric in ("auroc", "accuracy")
@@ -270,6 +308,7 @@ def write(line: Line, scores: pd.DataFrame) -> None:
         "worst_change": auroc["worst_change"],
         "mean_auroc": auroc["mean"],
         "mean_accuracy": accuracy["mean"],
+        **gained,
         **{f"{row.split}_{row.metric}": row.value for row in unchanged.itertuples()},
     }
     order = [line.name for line in RECIPES]

@@ -13,6 +13,8 @@ from cxr_helpers.data import decoding
 from cxr_helpers.explain import gradcam
 from cxr_helpers.models import tracing
 
+GRADIENTS = 16  # images at once: a gradient needs what every layer returned
+
 
 class Explained:
     """A network's log-odds of pneumonia, s = log p(pneumonia) - log p(normal), and its gradients.
@@ -38,7 +40,7 @@ class Explained:
     size : int
         Height and width of its input in pixels.
     batch_size : int
-        How many images are passed through it at once.
+        How many images are passed through it at once; for gradients at most ``GRADIENTS``.
     standardises : bool
         Whether images are standardised before anything is covered.
     """
@@ -94,7 +96,7 @@ class Explained:
 
     def gradient(self, prepared: np.ndarray) -> np.ndarray:
         """Return the gradient of the log-odds: ndarray of float32, shape (n, size, size)."""
-        return self._each(self._gradient, prepared)
+        return self._each(self._gradient, prepared, GRADIENTS)
 
     def features(self, prepared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the feature maps and the gradient of the log-odds with respect to them.
@@ -103,19 +105,22 @@ class Explained:
         -------
         two ndarrays of float32, shape (n, height, width, channels)
         """
-        pairs = [self._features(batch) for batch in self._batches(prepared)]
+        pairs = [self._features(batch) for batch in self._batches(prepared, GRADIENTS)]
         return tuple(
             np.concatenate([part.numpy() for part in parts]) for parts in zip(*pairs, strict=True)
         )
 
-    def _batches(self, prepared: np.ndarray) -> Iterator[np.ndarray]:
-        for start in range(0, len(prepared), self.batch_size):
-            batch = prepared[start : start + self.batch_size]
-            yield np.asarray(batch, dtype=np.float32)[..., None]
+    def _batches(self, prepared: np.ndarray, most: int) -> Iterator[np.ndarray]:
+        step = min(self.batch_size, most)
+        for start in range(0, len(prepared), step):
+            yield np.asarray(prepared[start : start + step], dtype=np.float32)[..., None]
 
-    def _each(self, function: Callable, prepared: np.ndarray) -> np.ndarray:
+    def _each(
+        self, function: Callable, prepared: np.ndarray, most: int = tracing.MOST
+    ) -> np.ndarray:
         """Return what a function returns for all images, without a last axis of one channel."""
-        result = np.concatenate([function(batch).numpy() for batch in self._batches(prepared)])
+        batches = self._batches(prepared, most)
+        result = np.concatenate([function(batch).numpy() for batch in batches])
         return result[..., 0] if result.ndim == 4 else result
 
 
