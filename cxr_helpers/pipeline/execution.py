@@ -77,24 +77,20 @@ def here(command: Command) -> Done:
                 if command.finish(plan, log, stale):
                     complete.append(plan)
         except (Refused, DataError) as error:
-            if len(command.variants) == 1:
-                raise
-            code = error.code if isinstance(error, Refused) else DATA
-            of = " ".join([variant.options.data, *map("=".join, variant.chosen.items())])
-            failures.append(Refused(code, f"{of}: {error}"))
-            terminal.write_line(f"failed: {failures[-1]}")
+            failures.append(_failure(command, variant, error))
     return complete, failures
 
 
 def on_workers(command: Command) -> Done:
     """Run all at once on workers, see ``cluster``.
 
-    Every run is prepared before the first begins. Where a task fails, the others go on.
+    Every run is prepared before the first begins. Where one cannot be, or a task fails, the others
+    go on.
 
     Raises
     ------
-    Refused
-        Where a run cannot be prepared, or the workers cannot be reached.
+    Refused, DataError
+        Where the only run cannot be prepared, or the workers cannot be reached.
     """
     options = command.options
     complete, failures = [], []
@@ -105,7 +101,14 @@ def on_workers(command: Command) -> Done:
         plain_tcp=options.plain_tcp,
     )
     with connection as client, ExitStack() as locks:
-        every = [locks.enter_context(command.prepare(variant)) for variant in command.variants]
+        every = []
+        for variant in command.variants:
+            try:
+                every.append(locks.enter_context(command.prepare(variant)))
+            except (Refused, DataError) as error:
+                failures.append(_failure(command, variant, error))
+        if not every:
+            return complete, failures
         if address := cluster.dashboard(client):
             terminal.write_line(f"dashboard: {address}")
         if not client.nthreads():
@@ -127,3 +130,14 @@ def on_workers(command: Command) -> Done:
             elif command.finish(plan, *plan.log(outcomes)):
                 complete.append(plan)
     return complete, failures
+
+
+def _failure(command: Command, variant: Variant, error: Refused | DataError) -> Refused:
+    """Return why a run failed, after writing it; the error of the only run is raised."""
+    if len(command.variants) == 1:
+        raise error
+    code = error.code if isinstance(error, Refused) else DATA
+    of = " ".join([variant.options.data, *map("=".join, variant.chosen.items())])
+    failure = Refused(code, f"{of}: {error}")
+    terminal.write_line(f"failed: {failure}")
+    return failure
