@@ -21,7 +21,7 @@ import argparse
 import hashlib
 import os
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cxr_helpers.system import accelerators
@@ -34,8 +34,16 @@ import pandas as pd
 import tensorflow as tf
 
 from cxr_helpers.data import dataset, decoding
-from cxr_helpers.evaluation import bootstrap, metrics, robustness, shortcut_groups
-from cxr_helpers.models import architectures, augmentation, recipes, sampling, training
+from cxr_helpers.evaluation import bootstrap, calibration, metrics, robustness, shortcut_groups
+from cxr_helpers.models import (
+    architectures,
+    augmentation,
+    embeddings,
+    knn,
+    recipes,
+    sampling,
+    training,
+)
 from cxr_helpers.shortcuts import style
 
 REFERENCE = "crops, 96 at 112"
@@ -61,13 +69,16 @@ class Line:
     equalised: bool = False  # contrast-equalised images, in training and prediction
     test_size: int = 112
     views: str = "mirror"  # averaged: one, mirror or crops (five of 0.8 of the side, mirrored)
+    neighbours: int = 0  # that vote in the embedding, or 0 for the network's own probabilities
     members: tuple[str, ...] = ()  # or the mean of other lines' predictions
 
-    def training(self) -> Line:
-        """Return the line without what is about prediction: equal for equal weights."""
-        return replace(self, name="", test_size=0, views="", members=())
+    def training(self) -> dict:
+        """Return the settings of the training: equal for equal weights."""
+        settings = asdict(self)
+        return {name: settings[name] for name in settings if name not in PREDICTION}
 
 
+PREDICTION = ("name", "test_size", "views", "neighbours", "members")  # settings of a line
 PUBLISHED = {"sizes": (128,), "whole": True, "batch_size": 32, "learning_rate": 0.001, "epochs": 12}
 OLD = {"whole": True, "sizes": (128,), "epochs": 20, "batch_size": 32, "learning_rate": 0.002}
 SMALL_FIRST = {"sizes": (64, 80, 96)}
@@ -84,6 +95,8 @@ RECIPES = (
     Line("ours of 2026-11-23", **OLD, weight_decay=0.02, conflict_weight=8, test_size=128),
     Line("crops, 96, mean of two sizes", members=("crops, 96 at 96", "crops, 96 at 128")),
     Line("crops, mean of two seeds", members=("crops, 96 at 112", "crops, 96 at 112, other seed")),
+    Line("kNN, 96 at 112", neighbours=51),
+    Line("kNN, 96, ten crops", neighbours=51, views="crops", test_size=96),
     Line("small crops first at 112", **SMALL_FIRST),
     Line("crops, 96 at 112, equalised", equalised=True),
     Line("crops, with equalised", members=("crops, 96 at 112", "crops, 96 at 112, equalised")),
@@ -177,20 +190,42 @@ def predict(lines: dict, line: Line, radiographs, folder: Path, images: np.ndarr
         each = (predict(lines, lines[m], radiographs, folder, images) for m in line.members)
         return np.mean(list(each), axis=0)
     model = train(line, radiographs, folder)
+    if not line.neighbours:
+        return np.mean([training.predict(model, view) for view in views(line, images)], axis=0)
+    part = radiographs["train"]
+    if line not in _POINTS:
+        _POINTS[line] = embedded(line, model, np.asarray(part.detail))
+    options = {"k": line.neighbours, "metric": "cosine", "weights": "distance"}  # as in chapter 5
+    vote = knn.classifier(_POINTS[line], part.pneumonia, **options)
+    votes = vote.predict_proba(embedded(line, model, images))[:, 1]
+    return calibration.prior_shift(votes, trained=part.pneumonia.mean(), target=0.5)[:, None]
+
+
+_POINTS: dict[Line, np.ndarray] = {}  # embeddings of the training images
+
+
+def embedded(line: Line, model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Return the mean embedding of the views of images, ndarray of float32, shape (n, d)."""
+    layer, total = architectures.EMBEDDING, 0
+    every = views(line, images)
+    for view in every:
+        total = total + embeddings.embed(model, view, layers=[layer])[layer]
+    return total / len(every)
+
+
+def views(line: Line, images: np.ndarray) -> list[np.ndarray]:
+    """Return images at the size at which a line predicts, in all of its views."""
     if line.equalised:
         images = style.equalised(images)
-    if line.views == "one":
-        return training.predict(model, decoding.resize(images, line.test_size))
-    if line.views == "mirror":
-        return recipes.predict(model, decoding.resize(images, line.test_size))
-    side = images.shape[1]
-    part = round(0.8 * side)
-    corners = [(0, 0), (0, side - part), (side - part, 0), (side - part,) * 2]
-    corners.append(((side - part) // 2,) * 2)
-    crops = (images[:, y : y + part, x : x + part] for y, x in corners)
-    return np.mean(
-        [recipes.predict(model, decoding.resize(crop, line.test_size)) for crop in crops], axis=0
-    )
+    parts = [images]
+    if line.views == "crops":
+        side = images.shape[1]
+        part = round(0.8 * side)
+        starts = [(0, 0), (0, side - part), (side - part, 0), (side - part, side - part)]
+        starts.append(((side - part) // 2, (side - part) // 2))
+        parts = [images[:, y : y + part, x : x + part] for y, x in starts]
+    found = [decoding.resize(part, line.test_size) for part in parts]
+    return found if line.views == "one" else [*found, *(view[:, :, ::-1] for view in found)]
 
 
 def score(lines: dict, line: Line, radiographs: dataset.Dataset, folder: Path) -> pd.DataFrame:
@@ -209,6 +244,7 @@ def score(lines: dict, line: Line, radiographs: dataset.Dataset, folder: Path) -
             y_prob = predict(lines, line, radiographs, folder, images)
             classes = y_prob.shape[1]  # of which our network samples each equally often
             share = 1 - 1 / classes if classes > 1 else radiographs["train"].pneumonia.mean()
+            share = 0.5 if line.neighbours else share  # they were counted for equal shares
             weights = bootstrap.resamples(index["group"], y_true, seed=0)
             balancing = shortcut_groups.balancing_weights(index)
             unchanged = scores_of(y_true, category, y_prob, share, weights, balancing)
