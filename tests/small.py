@@ -25,6 +25,17 @@ def corner(size=12, side=4, weight=8.0):
     return Explained(model, feature_map="conv")
 
 
+def sequence(*first, size=40, bias=True, seed=0):
+    """Return layers followed by a dense layer and its only output."""
+    keras.utils.set_random_seed(seed)
+    last = [
+        layers.Dense(8, activation="relu", use_bias=bias),
+        layers.Dense(1, activation="sigmoid"),
+    ]
+    model = keras.Sequential([keras.Input((size, size, 1)), *first, layers.Flatten(), *last])
+    return Explained(model, feature_map=first[0].name)
+
+
 def published(size=44, *, categorical=False, seed=0):
     keras.utils.set_random_seed(seed)
     build = architectures.categorical_cnn if categorical else architectures.binary_cnn

@@ -1,10 +1,11 @@
 """Occlusion maps of the log-odds, for many images and with several ways of covering a patch.
 
-Where a network begins with convolutions and poolings without padding, a patch changes only a few
-cells of each of their feature maps. Layer by layer, these are computed from the changed cells of the
-layer before amid those of the uncovered image. The dense layer that follows is linear but for its
-activation: to what it makes of the uncovered image, only the changes are added. The result is that
-of passing every covered copy through the whole network, at a fraction of the multiplications.
+Where a network begins with unpadded convolutions and poolings, followed by Flatten and Dense, a patch
+changes only a few cells of each feature map. Each layer is recomputed there only: the changed cells
+are pasted into the previous feature map of the uncovered image, and the layer is applied to that
+neighbourhood. The dense layer is linear up to its activation, so what the changed cells contribute is
+added to its output for the uncovered image. The result is that of passing every covered copy through
+the whole network, at a fraction of the multiplications.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ import numpy as np
 import tensorflow as tf
 from scipy import special
 
+from cxr_helpers.explain import gradcam
 from cxr_helpers.explain.explained import Explained, log_odds
 from cxr_helpers.explain.occlusion import corners, mean_fall, occlusion_map
 from cxr_helpers.models import tracing
 
 PARTS = 256  # parts of an image at once: they are small
+WINDOWS = (keras.layers.Conv2D, keras.layers.MaxPooling2D, keras.layers.AveragePooling2D)
 RING = 2  # pixels around a patch from which it is filled
 FILLS = ("black", "mean", "surroundings")
 SCALES = {"log-odds": np.asarray, "probability": special.expit}
@@ -108,18 +111,19 @@ def _level(image: np.ndarray, place: tuple[int, int], *, patch: int, fill: str) 
 
 @dataclass(frozen=True)
 class _Window:
-    """Convolutions and a pooling without padding, on features of any size."""
+    """Consecutive unpadded layers, up to and including the first with a stride."""
 
-    call: Callable
+    call: Callable  # on features of any size
     size: int  # cells along each side that one cell of the result sees
     stride: int
     total: int  # cells along each side of the result for the whole image
 
     def changed(self, starts: np.ndarray, cells: int) -> tuple[np.ndarray, int]:
-        """Return the first of its cells that see changed ones, and how many along each side.
+        """Return the first affected cell of the result for each patch, and how many to compute.
 
-        Changed are ``cells`` along each side from ``starts``, of shape (m, 2), on. The number is
-        the largest of all m, and the first is moved such that as many remain.
+        ``starts``, of shape (m, 2), and ``cells`` along each side describe the changed cells before.
+        The number is the largest that any patch needs; near the lower and right edges the first
+        cell is moved back so that as many fit.
         """
         first = np.maximum(-(-(starts - self.size + 1) // self.stride), 0)
         last = np.minimum((starts + cells - 1) // self.stride, self.total - 1)
@@ -129,7 +133,7 @@ class _Window:
 
 @dataclass(frozen=True)
 class Splice:
-    """The layers of a network, of which only what a patch changes is computed anew.
+    """A network of which only what a patch changes is computed anew.
 
     Attributes
     ----------
@@ -138,7 +142,7 @@ class Splice:
     dense : keras.layers.Dense
         The layer that takes their flattened result.
     rest : callable
-        What this layer returns before its activation, shape (m, units), to the log-odds.
+        From the dense layer's pre-activations, shape (m, units), to the log-odds.
     places : tuple of (int, int)
         First row and column of each patch.
     patch : int
@@ -155,12 +159,12 @@ class Splice:
     def of(
         cls, explained: Explained, places: tuple[tuple[int, int], ...], *, patch: int
     ) -> Splice | None:
-        """Return the splice of a network, or None if its first layers do not allow it."""
+        """Return the splice of a network, or None unless it is a sequence of such layers."""
         layers = [x for x in explained.model.layers if not isinstance(x, keras.layers.InputLayer)]
         first = list(itertools.takewhile(_is_window, layers))
-        kinds = (keras.layers.Flatten, keras.layers.Dense)
         following = [type(layer) for layer in layers[len(first) : len(first) + 2]]
-        if not first or following != list(kinds):
+        in_sequence = isinstance(explained.model, keras.Sequential)
+        if not (first and in_sequence and following == [keras.layers.Flatten, keras.layers.Dense]):
             return None
         dense, *later = layers[len(first) + 1 :]
         before = keras.Input(dense.output.shape[1:])
@@ -169,7 +173,7 @@ class Splice:
             flow = dense.activation(flow)
             for layer in later[:-1]:
                 flow = layer(flow)
-            flow = keras.ops.matmul(flow, later[-1].kernel) + later[-1].bias
+            flow = gradcam.affine(flow, later[-1])
         rest = tracing.inference(keras.Model(before, log_odds(flow)))
         return cls(tuple(_windows(first)), dense, rest, places, patch)
 
@@ -179,13 +183,12 @@ class Splice:
         for window in self.windows:
             clean.append(window.call(clean[-1][None]).numpy()[0])
         kernel = tf.convert_to_tensor(self.dense.kernel)
-        unchanged = tf.reshape(clean[-1], [1, -1]) @ kernel + self.dense.bias
+        unchanged = gradcam.affine(tf.reshape(clean[-1], [1, -1]), self.dense)
         found = []
         for k in range(0, len(self.places), PARTS):
             starts = np.array(self.places[k : k + PARTS])
-            changed = np.full(
-                (len(starts), self.patch, self.patch, 1), levels[k : k + PARTS, None, None, None]
-            )
+            changed = np.empty((len(starts), self.patch, self.patch, 1), dtype=np.float32)
+            changed[:] = levels[k : k + PARTS, None, None, None]
             for window, features in zip(self.windows, clean[:-1], strict=True):
                 first, cells = window.changed(starts, changed.shape[1])
                 corner = first * window.stride
@@ -200,22 +203,29 @@ class Splice:
 
 
 def _is_window(layer: keras.Layer) -> bool:
-    """Return whether a layer is a convolution or a pooling without padding."""
-    sized = hasattr(layer, "kernel_size") or hasattr(layer, "pool_size")
-    return sized and layer.padding == "valid"
+    """Return whether a layer is a square convolution or pooling without padding, gaps or dilation."""
+    if type(layer) not in WINDOWS or layer.padding != "valid":
+        return False
+    (height, width), (down, right) = _window(layer), layer.strides
+    dilation = getattr(layer, "dilation_rate", (1, 1))
+    return height == width >= down == right and dilation == (1, 1)
+
+
+def _window(layer: keras.Layer) -> tuple[int, int]:
+    """Return the height and the width of a kernel or a pooling, in cells."""
+    return layer.kernel_size if isinstance(layer, keras.layers.Conv2D) else layer.pool_size
 
 
 def _windows(layers: Sequence[keras.Layer]) -> Iterator[_Window]:
-    """Yield the layers, those up to a pooling together: fewer and smaller parts to copy."""
+    """Yield the layers in groups that end with a stride: cells are pasted once for each group."""
     size, stride, images = 1, 1, None
     for layer in layers:
         if images is None:
             flow = images = keras.Input((None, None, layer.input.shape[-1]))
         flow = layer(flow)
-        (side, *_) = getattr(layer, "kernel_size", getattr(layer, "pool_size", None))
-        size += (side - 1) * stride
+        size += (_window(layer)[0] - 1) * stride
         stride *= layer.strides[0]
-        if layer.strides[0] > 1 or layer is layers[-1]:
+        if stride > 1 or layer is layers[-1]:
             call = tracing.inference(keras.Model(images, flow))
             yield _Window(call, size, stride, layer.output.shape[1])
             size, stride, images = 1, 1, None
@@ -229,9 +239,8 @@ def _parts(features: np.ndarray, starts: np.ndarray, cells: int) -> np.ndarray:
 def _insert(parts: np.ndarray, changed: np.ndarray, offsets: np.ndarray) -> None:
     """Write changed cells into parts, from (m, 2) rows and columns on; what is outside is dropped."""
     for part, new, (row, left) in zip(parts, changed, offsets, strict=True):
-        into = part[max(row, 0) : row + len(new), max(left, 0) : left + len(new)]
-        above, before = max(-row, 0), max(-left, 0)
-        into[:] = new[above : above + into.shape[0], before : before + into.shape[1]]
+        into = part[row : row + len(new), left : left + len(new)]
+        into[:] = new[: into.shape[0], : into.shape[1]]
 
 
 def _projected(

@@ -191,8 +191,13 @@ def logits(model: keras.Model) -> keras.KerasTensor:
     last = model.layers[-1]
     if not isinstance(last, keras.layers.Dense):
         raise ValueError(f"{model.name} ends with {type(last).__name__}: expected Dense")
-    logits = keras.ops.matmul(last.input, last.kernel)
-    return logits if last.bias is None else logits + last.bias
+    return affine(last.input, last)
+
+
+def affine(vectors: keras.KerasTensor, dense: keras.layers.Dense) -> keras.KerasTensor:
+    """Return what a dense layer makes of vectors, shape (n, d), before its activation."""
+    product = keras.ops.matmul(vectors, dense.kernel)
+    return product if dense.bias is None else product + dense.bias
 
 
 def _class_score(logits: tf.Tensor, class_index: int) -> tf.Tensor:

@@ -3,6 +3,7 @@ import functools
 import numpy as np
 import pytest
 import small
+from keras import layers
 
 from cxr_helpers.explain import covering, occlusion
 
@@ -42,6 +43,44 @@ def test_splice_is_made_once_and_uses_weights_that_change_later():
     expected = covering.maps(explained, prepared, spliced=False, **options)
     assert np.abs(found - before).max() > 1e-3
     np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        [layers.Conv2D(4, 5, strides=2), layers.Conv2D(4, 3)],
+        [layers.Conv2D(4, 3), layers.MaxPooling2D(3, strides=2), layers.AveragePooling2D(2)],
+    ],
+    ids=["strided", "overlapping"],
+)
+def test_other_sequences_are_spliced_exactly(first):
+    explained = small.sequence(*first, bias=False)
+    prepared = explained.prepare(small.images(n=1, size=40))
+    options = {"patch": 7, "stride": 5}
+    places = tuple(covering.corners(40, 40, **options))
+    assert covering.Splice.of(explained, places, patch=7) is not None
+    found = covering.maps(explained, prepared, **options)
+    expected = covering.maps(explained, prepared, spliced=False, **options)
+    assert np.ptp(expected) > 1e-3
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        layers.Conv2D(4, 3, dilation_rate=2),
+        layers.Conv2D(4, (3, 5)),
+        layers.MaxPooling2D(2, strides=3),
+        layers.Conv2DTranspose(4, 3),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_first_layers_of_another_geometry_are_not_spliced(first):
+    assert covering.Splice.of(small.sequence(first), ((0, 0),), patch=8) is None
+
+
+def test_network_that_branches_is_not_spliced():
+    assert covering.Splice.of(small.corner(), ((0, 0),), patch=4) is None
 
 
 def test_network_with_padding_is_not_spliced():
