@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cxr_helpers.system import accelerators
 
-os.environ.update(accelerators.variables())  # as in the kernels of a run
+os.environ.update(accelerators.variables())  # as in the kernels of a run, but for arenas
 
 import numpy as np
 

@@ -17,7 +17,7 @@ import time
 
 from cxr_helpers.system import accelerators
 
-os.environ.update(accelerators.variables())  # as in the kernels of a run
+os.environ.update(accelerators.variables())  # as in the kernels of a run, but for arenas
 
 import keras
 import numpy as np

@@ -17,7 +17,7 @@ import time
 
 from cxr_helpers.system import accelerators
 
-os.environ.update(accelerators.variables())  # as in the kernels of a run
+os.environ.update(accelerators.variables())  # as in the kernels of a run, but for arenas
 
 import numpy as np
 
@@ -60,7 +60,7 @@ def measured(explained: Explained, what: str, images: np.ndarray, numbers: list[
     compute, seconds = getattr(explained, what), {n: [] for n in numbers}
     for turn in range(ROUNDS + 1):
         for n in numbers:
-            explained.batch_size = n
+            explained.batch_size = explained.gradient_batch_size = n
             start = time.perf_counter()
             compute(images)
             if turn:  # the first traces

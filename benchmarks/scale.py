@@ -36,7 +36,7 @@ from PIL import Image
 
 from cxr_helpers.system import accelerators
 
-os.environ.update(accelerators.variables())  # as in the kernels of a run
+os.environ.update(accelerators.variables())  # as in the kernels of a run, but for arenas
 VARIED = 1  # to be raised when other images are made of the drawn ones
 TRAINED = 24_000  # images: with more, the step that trains is left out
 STATUS = Path("/proc/self/status")  # Linux

@@ -14,7 +14,7 @@ from windows import windows  # noqa: F401
 from cxr_helpers.pipeline import graph, stages
 from cxr_helpers.system import accelerators
 
-os.environ.update(accelerators.variables())  # as in the kernels of a run
+os.environ.update(accelerators.variables())  # as in the kernels of a run, but for arenas
 
 # The first one makes the run that the last four share.
 LONGEST = (

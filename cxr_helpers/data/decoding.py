@@ -159,7 +159,7 @@ def decode_all(
     Raises
     ------
     DataError
-        If more than five images and more than 1 % of them cannot be read, or none can.
+        If more than three images and more than 1 % of them cannot be read, or none can.
     """
     sha256 = digest_each(scan)
     settings = f"{size} {framing} {DECODER} {_library()}"

@@ -40,7 +40,9 @@ class Explained:
     size : int
         Height and width of its input in pixels.
     batch_size : int
-        How many images are passed through it at once; for gradients at most ``GRADIENTS``.
+        How many images are passed through it at once.
+    gradient_batch_size : int
+        The same for gradients, at most ``GRADIENTS``.
     standardises : bool
         Whether images are standardised before anything is covered.
     """
@@ -49,6 +51,7 @@ class Explained:
         self.model, self.feature_map = model, feature_map
         self.size = int(model.inputs[0].shape[1])
         self.batch_size = tracing.batch_size(self.size)
+        self.gradient_batch_size = min(self.batch_size, GRADIENTS)
         names = [layer.name for layer in model.layers]
         self.standardises = "standardise" in names
         self.input = model.get_layer("standardise").output if self.standardises else model.inputs[0]
@@ -88,15 +91,15 @@ class Explained:
             In [0, 1], or standardised.
         """
         scaled = decoding.resize(images, self.size).astype(np.float32) / 255
-        return scaled if not self.standardises else self._each(self._first, scaled)
+        return scaled if not self.standardises else _each(self._first, scaled, self.batch_size)
 
     def score(self, prepared: np.ndarray) -> np.ndarray:
         """Return the log-odds of prepared images: ndarray of float32, shape (n,)."""
-        return self._each(self._score, prepared)
+        return _each(self._score, prepared, self.batch_size)
 
     def gradient(self, prepared: np.ndarray) -> np.ndarray:
         """Return the gradient of the log-odds: ndarray of float32, shape (n, size, size)."""
-        return self._each(self._gradient, prepared, GRADIENTS)
+        return _each(self._gradient, prepared, self.gradient_batch_size)
 
     def features(self, prepared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the feature maps and the gradient of the log-odds with respect to them.
@@ -105,23 +108,24 @@ class Explained:
         -------
         two ndarrays of float32, shape (n, height, width, channels)
         """
-        pairs = [self._features(batch) for batch in self._batches(prepared, GRADIENTS)]
+        batches = _batches(prepared, self.gradient_batch_size)
+        pairs = [self._features(batch) for batch in batches]
         return tuple(
             np.concatenate([part.numpy() for part in parts]) for parts in zip(*pairs, strict=True)
         )
 
-    def _batches(self, prepared: np.ndarray, most: int) -> Iterator[np.ndarray]:
-        step = min(self.batch_size, most)
-        for start in range(0, len(prepared), step):
-            yield np.asarray(prepared[start : start + step], dtype=np.float32)[..., None]
 
-    def _each(
-        self, function: Callable, prepared: np.ndarray, most: int = tracing.MOST
-    ) -> np.ndarray:
-        """Return what a function returns for all images, without a last axis of one channel."""
-        batches = self._batches(prepared, most)
-        result = np.concatenate([function(batch).numpy() for batch in batches])
-        return result[..., 0] if result.ndim == 4 else result
+def _each(function: Callable, prepared: np.ndarray, batch_size: int) -> np.ndarray:
+    """Return what a function returns for all images, without a last axis of one channel."""
+    batches = _batches(prepared, batch_size)
+    result = np.concatenate([function(batch).numpy() for batch in batches])
+    return result[..., 0] if result.ndim == 4 else result
+
+
+def _batches(prepared: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Yield prepared images with an axis for their channel."""
+    for start in range(0, len(prepared), batch_size):
+        yield np.asarray(prepared[start : start + batch_size], dtype=np.float32)[..., None]
 
 
 @lru_cache(maxsize=16)

@@ -85,7 +85,7 @@ def pictures(fig: Figure, *, id: str) -> tuple[str, bytes]:
     with plt.rc_context({"svg.hashsalt": id}):
         svg, png = io.BytesIO(), io.BytesIO()
         fig.savefig(svg, format="svg", metadata={"Date": None})
-        fig.set_layout_engine("none")  # what it has placed stays: half of the time goes there
+        fig.set_layout_engine("none")  # keeps the layout: it is not computed again
         fig.savefig(png, format="png", metadata={"Software": None})
     plt.close(fig)
     return EMBEDDED.sub(_smaller, svg.getvalue().decode()), png.getvalue()

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from cxr_helpers.models import tracing
 
-NOISE = 0.04  # largest standard deviation of a changed style, in grey levels of the range [0, 1]
+STYLE_NOISE = 0.04  # largest standard deviation of the noise at style 1, in grey levels of [0, 1]
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ class RandomResizedCrop(_Stateless):
         if self.style:
             crops += sharpness * (crops - _blurred(crops))
             random = tf.random.stateless_normal(tf.shape(crops), seed + tf.constant([0, 12]))
-            crops += NOISE * tf.maximum(noise, 0) * random
+            crops += STYLE_NOISE * tf.maximum(noise, 0) * random
         return tf.clip_by_value(crops, 0.0, 1.0)
 
 

@@ -84,8 +84,8 @@ def here(command: Command) -> Done:
 def on_workers(command: Command) -> Done:
     """Run all at once on workers, see ``cluster``.
 
-    Every run is prepared before the first begins. Where one cannot be, or a task fails, the others
-    go on.
+    Every run is prepared before the first begins. If one cannot be prepared or a task fails, the
+    others go on.
 
     Raises
     ------

@@ -27,8 +27,8 @@ GROWTH = "TF_FORCE_GPU_ALLOW_GROWTH"
 # By itself, TensorFlow 2.21 does not use oneDNN on an AMD processor with AVX2, where it trains the
 # published networks twice as fast (benchmarks/train.py). The variable is read when TensorFlow is imported.
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
-# With an area of memory for each thread, which is glibc's way, the areas fill with gaps: chapter 7 then
-# takes up to a third more. The variable is read when a process starts.
+# glibc gives threads arenas of their own, which fragment: docs/platforms.md has what that took in
+# chapter 7. Read when a process starts; other C libraries ignore it.
 ARENAS = "MALLOC_ARENA_MAX"
 CARDS = Path("/proc/driver/nvidia/gpus")  # on Linux, a folder for each card
 METAL = "tensorflow-metal"
@@ -144,7 +144,7 @@ def determinism(wanted: bool) -> Iterator[None]:
 def variables() -> dict[str, str]:
     """Return the environment variables with which a new process imports TensorFlow.
 
-    A GPU's memory is taken as it is needed, oneDNN is used, memory is shared by all threads, and only
+    A GPU's memory is taken as it is needed, oneDNN is used, all threads allocate from one arena, and only
     warnings are written, unless the user has set them.
     """
     defaults = {GROWTH: "true", ONEDNN: "1", ARENAS: "1", "TF_CPP_MIN_LOG_LEVEL": "2"}

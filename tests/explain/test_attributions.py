@@ -28,7 +28,7 @@ def test_integrated_gradients_sum_to_the_difference_of_the_scores(build, options
 def test_integrated_gradients_of_an_image_do_not_depend_on_the_others(steps):
     """Steps of several images share a batch."""
     explained = small.published()
-    explained.batch_size = 16
+    explained.batch_size = explained.gradient_batch_size = 16
     prepared = explained.prepare(small.images(size=explained.size, n=7))
     together = attributions.integrated_gradients(explained, prepared, steps=steps)
     alone = [attributions.integrated_gradients(explained, x[None], steps=steps) for x in prepared]

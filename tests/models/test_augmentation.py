@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import ndimage
 
+from cxr_helpers.models import augmentation
 from cxr_helpers.models.augmentation import Augmentation, RandomResizedCrop, StrongAugmentation
 
 OFF = dict.fromkeys(("rotation", "zoom", "aspect", "shift", "gamma", "contrast", "noise"), 0.0)
@@ -167,3 +169,28 @@ def test_crops_depend_on_the_seed_and_on_the_call():
     first, second = (np.asarray(change(images[..., None].astype("f4"), None)[0]) for _ in "ab")
     again = np.asarray(RandomResizedCrop(size=12).draw(3)(images[..., None].astype("f4"), None)[0])
     assert np.array_equal(first, again) and not np.allclose(first, second)
+
+
+def test_style_keeps_the_crops_and_the_range():
+    rng = np.random.default_rng(0)
+    images = rng.random((40, 16, 16))
+    plain = crops(images, size=12)
+    styled = crops(images, size=12, style=1.0)
+    assert styled.min() >= 0 and styled.max() <= 1
+    similar = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(plain, styled, strict=True)]
+    assert min(similar) > 0.5 and np.abs(plain - styled).max(axis=(1, 2)).min() > 1e-3
+    weaker = crops(images, size=12, style=0.1)
+    assert np.abs(weaker - plain).mean() < 0.3 * np.abs(styled - plain).mean()
+
+
+def test_equalised_levels_are_the_shares_of_pixels_not_brighter():
+    image = np.float32([[0.1, 0.5], [0.9, 0.5]])[None, ..., None]
+    found = np.asarray(augmentation._equalised(tf.constant(image)))[0, ..., 0]
+    np.testing.assert_allclose(found, [[0.25, 0.75], [1.0, 0.75]])
+
+
+def test_blur_is_that_of_scipy():
+    images = np.random.default_rng(0).random((2, 11, 11)).astype(np.float32)
+    found = np.asarray(augmentation._blurred(tf.constant(images[..., None])))[..., 0]
+    options = {"sigma": (0, 1, 1), "truncate": 2, "mode": "nearest"}
+    np.testing.assert_allclose(found, ndimage.gaussian_filter(images, **options), atol=1e-6)

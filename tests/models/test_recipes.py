@@ -9,10 +9,10 @@ from cxr_helpers.models import architectures, recipes, training
 
 
 def test_crop_sizes_share_the_epochs_equally_in_their_order():
-    recipe = recipes.Recipe(epochs=7, crop_sizes=(16, 24, 32), crop_area=0.3)
+    recipe = recipes.Recipe(epochs=7, crop_sizes=(16, 24, 32), crop_area=0.3, crop_style=0.5)
     sizes = [crop.size for crop in recipe.augmentation()]
     assert sizes == [16, 16, 16, 24, 24, 32, 32]
-    assert {crop.area for crop in recipe.augmentation()} == {0.3}
+    assert {(crop.area, crop.style) for crop in recipe.augmentation()} == {(0.3, 0.5)}
 
 
 def test_a_network_is_trained_on_crops_of_several_sizes():

@@ -1,7 +1,7 @@
 """Runs whose images are unusable; tests/test_workers.py runs tasks on workers."""
 
 from argparse import Namespace
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,29 +11,67 @@ from cxr_helpers.pipeline.grid import Variant
 from cxr_helpers.system.errors import DataError
 
 
-def command(*sources):
-    def unusable(variant):
-        raise DataError("no images")
-
-    variants = [Variant(Namespace(data=data), {"epochs": "3"}, "-epochs-3") for data in sources]
+def command(*sources, usable=()):
+    """Return a command with a run for each source, and the list of those that were finished."""
     settings = dict.fromkeys(("threads", "workers", "cluster", "tls", "plain_tcp"))
     options = Namespace(**settings, dry_run=True)
-    return execution.Command(options, variants, unusable, None, Path())
+    finished = []
+
+    @contextmanager
+    def prepare(variant):
+        if variant.options.data not in usable:
+            raise DataError("no images")
+        yield Namespace(
+            name=variant.options.data,
+            options=options,
+            **dict.fromkeys(("fingerprint", "seconds", "run", "values", "chosen")),
+            other_seeds=[],
+            tasks=lambda **_: [],
+            failure=lambda outcomes: None,
+            log=lambda outcomes: ([], []),
+        )
+
+    def finish(plan, log, stale):
+        finished.append(plan.name)
+        return True
+
+    variants = [Variant(Namespace(data=data), {"epochs": "3"}, "-epochs-3") for data in sources]
+    return execution.Command(options, variants, prepare, finish, Path()), finished
 
 
 @pytest.fixture(params=["here", "on_workers"])
 def execute(request, monkeypatch):
-    monkeypatch.setattr(execution.cluster, "connected", lambda **_: nullcontext())
+    """Execute a command, one run after another or on workers, without running any notebook."""
+    client = Namespace(nthreads=lambda: {"worker": 1})
+    for module, name, value in (
+        (execution.cluster, "connected", nullcontext(client)),
+        (execution.cluster, "dashboard", None),
+        (execution.cluster, "share_of_threads", 1),
+        (execution.cluster, "run", {}),
+        (execution.environment, "thread_limits", {}),
+        (execution.runner, "update", ([], [])),
+        (execution, "Forecast", None),
+    ):
+        monkeypatch.setattr(module, name, lambda *_, value=value, **__: value)
     return getattr(execution, request.param)
 
 
 def test_unusable_images_of_one_run_do_not_end_the_others(execute, capsys):
-    complete, failures = execute(command("a", "b"))
-    assert complete == [] and [failure.code for failure in failures] == [3, 3]
-    assert [str(failure) for failure in failures] == [f"{d} epochs=3: no images" for d in "ab"]
-    assert "failed: b epochs=3: no images" in capsys.readouterr().err
+    whole, finished = command("a", "b", "c", usable=("b",))
+    complete, failures = execute(whole)
+    assert finished == [plan.name for plan in complete] == ["b"]
+    assert [failure.code for failure in failures] == [3, 3]
+    assert [str(failure) for failure in failures] == [f"{d} epochs=3: no images" for d in "ac"]
+    assert "failed: c epochs=3: no images" in capsys.readouterr().err
+
+
+def test_runs_that_are_all_unusable_are_failures(execute):
+    whole, finished = command("a", "b")
+    complete, failures = execute(whole)
+    assert complete == finished == [] and len(failures) == 2
 
 
 def test_unusable_images_of_the_only_run_are_its_error(execute):
+    whole, _ = command("a")
     with pytest.raises(DataError, match="no images"):
-        execute(command("a"))
+        execute(whole)
