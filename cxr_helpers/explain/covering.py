@@ -83,7 +83,7 @@ def maps(
     reference = score(prepared)
     found = np.empty_like(prepared)
     for i, image in enumerate(prepared):
-        levels = np.array([_level(image, place, patch=patch, fill=fill) for place in places])
+        levels = _levels(image, places, patch=patch, fill=fill)
         if splice is None:
             found[i] = occlusion_map(
                 lambda copies: score(copies[..., 0]), image, patch=patch, stride=stride, fill=levels
@@ -94,19 +94,22 @@ def maps(
     return found
 
 
-def _level(image: np.ndarray, place: tuple[int, int], *, patch: int, fill: str) -> float:
-    """Return the grey level of a patch."""
-    if fill == "black":
-        return 0.0
-    if fill == "mean":
-        return float(image.mean())
-    top, left = place
-    around = image[
-        max(0, top - RING) : top + patch + RING, max(0, left - RING) : left + patch + RING
-    ]
-    inside = image[top : top + patch, left : left + patch]
-    rest = around.size - inside.size
-    return float((around.sum() - inside.sum()) / rest) if rest else float(image.mean())
+def _levels(
+    image: np.ndarray, places: Sequence[tuple[int, int]], *, patch: int, fill: str
+) -> np.ndarray:
+    """Return the grey level of the patch at each place: ndarray of float, shape (m,)."""
+    mean = image.mean()
+    if fill != "surroundings":
+        return np.full(len(places), 0.0 if fill == "black" else mean)
+    found = []
+    for top, left in places:
+        around = image[
+            max(0, top - RING) : top + patch + RING, max(0, left - RING) : left + patch + RING
+        ]
+        inside = image[top : top + patch, left : left + patch]
+        rest = around.size - inside.size
+        found.append((around.sum() - inside.sum()) / rest if rest else mean)
+    return np.array(found)
 
 
 @dataclass(frozen=True)

@@ -109,10 +109,9 @@ def test_surroundings_are_the_pixels_around_the_patch():
     image = np.zeros((12, 12), np.float32)
     image[2:10, 2:10] = 1.0
     image[4:8, 4:8] = 5.0  # the patch
-    assert covering._level(image, (4, 4), patch=4, fill="surroundings") == 1.0
-    assert covering._level(image, (0, 0), patch=12, fill="surroundings") == pytest.approx(
-        image.mean()
-    )
+    options = {"fill": "surroundings"}
+    assert covering._levels(image, [(4, 4)], patch=4, **options) == [1.0]
+    assert covering._levels(image, [(0, 0)], patch=12, **options) == pytest.approx(image.mean())
 
 
 def test_fall_of_the_probability_is_that_of_keras_predictions():
