@@ -120,10 +120,10 @@ def main() -> None:
     radiographs = dataset.read(options.run / "stages" / "01_data")
     folder = options.run / "search"
     folder.mkdir(exist_ok=True)
-    for name in sorted(options.only, key=lambda name: name != REFERENCE):
+    for name in options.only:
         print(name, flush=True)
-        scores = score(lines, lines[name], radiographs, folder)
-        write(lines[name], scores, gains(lines[name], folder))
+        write(lines[name], score(lines, lines[name], radiographs, folder))
+    write_gains(lines, folder)
 
 
 def train(line: Line, radiographs: dataset.Dataset, folder: Path) -> keras.Model:
@@ -341,8 +341,8 @@ def balanced_auroc(y_true: np.ndarray, values: np.ndarray, weights: np.ndarray) 
     return metrics.auroc(y_true, values[0], weights * values[1])
 
 
-def write(line: Line, scores: pd.DataFrame, gained: dict[str, float]) -> None:
-    """Add a line's scores and gains to the files, in place of earlier ones."""
+def write(line: Line, scores: pd.DataFrame) -> None:
+    """Add a line's scores to both files, in place of earlier ones."""
     validation = scores[scores["split"] == "validation"].rename(columns={"recipe": "network"})
     auroc, accuracy = (
         robustness.summary(validation, metric).loc[line.name] for metric in ("auroc", "accuracy")
@@ -353,7 +353,6 @@ def write(line: Line, scores: pd.DataFrame, gained: dict[str, float]) -> None:
         "worst_change": auroc["worst_change"],
         "mean_auroc": auroc["mean"],
         "mean_accuracy": accuracy["mean"],
-        **gained,
         **{f"{row.split}_{row.metric}": row.value for row in unchanged.itertuples()},
     }
     order = [line.name for line in RECIPES]
@@ -370,6 +369,15 @@ def write(line: Line, scores: pd.DataFrame, gained: dict[str, float]) -> None:
         table = table.assign(position=position).dropna(subset=["position"])
         table = table.sort_values("position", kind="stable").drop(columns="position")
         table.to_csv(path, index=False, float_format="%.4f")
+
+
+def write_gains(lines: dict[str, Line], folder: Path) -> None:
+    """Add the gains of all lines whose predictions are there, in place of earlier ones."""
+    path = DECISIONS / "search.csv"
+    table = pd.read_csv(path)
+    gained = pd.DataFrame([gains(lines[name], folder) for name in table["recipe"]])
+    table = table.drop(columns=gained.columns, errors="ignore").join(gained)
+    table.to_csv(path, index=False, float_format="%.4f")
 
 
 if __name__ == "__main__":

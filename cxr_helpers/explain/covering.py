@@ -26,7 +26,7 @@ from cxr_helpers.explain.occlusion import corners, mean_fall, occlusion_map
 from cxr_helpers.models import tracing
 
 PARTS = 256  # parts of an image at once: they are small
-WINDOWS = (keras.layers.Conv2D, keras.layers.MaxPooling2D, keras.layers.AveragePooling2D)
+LOCAL = (keras.layers.Conv2D, keras.layers.MaxPooling2D, keras.layers.AveragePooling2D)
 RING = 2  # pixels around a patch from which it is filled
 FILLS = ("black", "mean", "surroundings")
 SCALES = {"log-odds": np.asarray, "probability": special.expit}
@@ -113,7 +113,7 @@ def _levels(
 
 
 @dataclass(frozen=True)
-class _Window:
+class _Block:
     """Consecutive unpadded layers, up to and including the first with a stride."""
 
     call: Callable  # on features of any size
@@ -140,7 +140,7 @@ class Splice:
 
     Attributes
     ----------
-    windows : tuple of _Window
+    blocks : tuple of _Block
         The first layers.
     dense : keras.layers.Dense
         The layer that takes their flattened result.
@@ -151,7 +151,7 @@ class Splice:
     patch : int
     """
 
-    windows: tuple[_Window, ...]
+    blocks: tuple[_Block, ...]
     dense: keras.layers.Dense
     rest: Callable
     places: tuple[tuple[int, int], ...]
@@ -164,7 +164,7 @@ class Splice:
     ) -> Splice | None:
         """Return the splice of a network, or None unless it is a sequence of such layers."""
         layers = [x for x in explained.model.layers if not isinstance(x, keras.layers.InputLayer)]
-        first = list(itertools.takewhile(_is_window, layers))
+        first = list(itertools.takewhile(_is_local, layers))
         following = [type(layer) for layer in layers[len(first) : len(first) + 2]]
         in_sequence = isinstance(explained.model, keras.Sequential)
         if not (first and in_sequence and following == [keras.layers.Flatten, keras.layers.Dense]):
@@ -178,13 +178,13 @@ class Splice:
                 flow = layer(flow)
             flow = gradcam.affine(flow, later[-1])
         rest = tracing.inference(keras.Model(before, log_odds(flow)))
-        return cls(tuple(_windows(first)), dense, rest, places, patch)
+        return cls(tuple(_blocks(first)), dense, rest, places, patch)
 
     def scores(self, image: np.ndarray, levels: np.ndarray) -> np.ndarray:
         """Return the log-odds with each patch, filled with its grey level: ndarray, shape (m,)."""
         clean = [image[..., None]]
-        for window in self.windows:
-            clean.append(window.call(clean[-1][None]).numpy()[0])
+        for block in self.blocks:
+            clean.append(block.call(clean[-1][None]).numpy()[0])
         kernel = tf.convert_to_tensor(self.dense.kernel)
         unchanged = gradcam.affine(tf.reshape(clean[-1], [1, -1]), self.dense)
         found = []
@@ -192,12 +192,12 @@ class Splice:
             starts = np.array(self.places[k : k + PARTS])
             changed = np.empty((len(starts), self.patch, self.patch, 1), dtype=np.float32)
             changed[:] = levels[k : k + PARTS, None, None, None]
-            for window, features in zip(self.windows, clean[:-1], strict=True):
-                first, cells = window.changed(starts, changed.shape[1])
-                corner = first * window.stride
-                parts = _parts(features, corner, (cells - 1) * window.stride + window.size)
+            for block, features in zip(self.blocks, clean[:-1], strict=True):
+                first, cells = block.changed(starts, changed.shape[1])
+                corner = first * block.stride
+                parts = _parts(features, corner, (cells - 1) * block.stride + block.size)
                 _insert(parts, changed, starts - corner)
-                changed, starts = window.call(parts).numpy(), first
+                changed, starts = block.call(parts).numpy(), first
             changed -= _parts(clean[-1], starts, changed.shape[1])
             found.append(
                 self.rest(unchanged + _projected(changed, starts, kernel, clean[-1].shape))
@@ -205,32 +205,32 @@ class Splice:
         return np.concatenate(found)
 
 
-def _is_window(layer: keras.Layer) -> bool:
+def _is_local(layer: keras.Layer) -> bool:
     """Return whether a layer is a square convolution or pooling without padding, gaps or dilation."""
-    if type(layer) not in WINDOWS or layer.padding != "valid":
+    if type(layer) not in LOCAL or layer.padding != "valid":
         return False
-    (height, width), (down, right) = _window(layer), layer.strides
+    (height, width), (down, right) = _extent(layer), layer.strides
     dilation = getattr(layer, "dilation_rate", (1, 1))
     return height == width >= down == right and dilation == (1, 1)
 
 
-def _window(layer: keras.Layer) -> tuple[int, int]:
+def _extent(layer: keras.Layer) -> tuple[int, int]:
     """Return the height and the width of a kernel or a pooling, in cells."""
     return layer.kernel_size if isinstance(layer, keras.layers.Conv2D) else layer.pool_size
 
 
-def _windows(layers: Sequence[keras.Layer]) -> Iterator[_Window]:
+def _blocks(layers: Sequence[keras.Layer]) -> Iterator[_Block]:
     """Yield the layers in groups that end with a stride: cells are pasted once for each group."""
     size, stride, images = 1, 1, None
     for layer in layers:
         if images is None:
             flow = images = keras.Input((None, None, layer.input.shape[-1]))
         flow = layer(flow)
-        size += (_window(layer)[0] - 1) * stride
+        size += (_extent(layer)[0] - 1) * stride
         stride *= layer.strides[0]
         if stride > 1 or layer is layers[-1]:
             call = tracing.inference(keras.Model(images, flow))
-            yield _Window(call, size, stride, layer.output.shape[1])
+            yield _Block(call, size, stride, layer.output.shape[1])
             size, stride, images = 1, 1, None
 
 
@@ -249,9 +249,18 @@ def _insert(parts: np.ndarray, changed: np.ndarray, offsets: np.ndarray) -> None
 def _projected(
     changes: np.ndarray, starts: np.ndarray, kernel: tf.Tensor, shape: tuple[int, int, int]
 ) -> np.ndarray:
-    """Return what (m, cells, cells, channels) changes of features add to a dense layer.
+    """Return what changes of features add to a dense layer's pre-activations, shape (m, units).
 
-    Only the rows of its kernel for the rows of the image's features that changed are multiplied.
+    Only the rows of its kernel that belong to the rows of features that changed are multiplied.
+
+    Parameters
+    ----------
+    changes : ndarray of float32, shape (m, cells, cells, channels)
+    starts : ndarray of int, shape (m, 2)
+        Row and column of their first cells.
+    kernel : tensor of float32, shape (height * width * channels, units)
+    shape : (int, int, int)
+        Height, width and channels of the image's features.
     """
     (n, cells, _, channels), (_, width, _) = changes.shape, shape
     found = np.empty((n, kernel.shape[1]), dtype=np.float32)

@@ -79,7 +79,7 @@ def test_first_layers_of_another_geometry_are_not_spliced(first):
     assert covering.Splice.of(small.sequence(first), ((0, 0),), patch=8) is None
 
 
-def test_network_that_branches_is_not_spliced():
+def test_network_that_is_no_sequence_is_not_spliced():
     assert covering.Splice.of(small.corner(), ((0, 0),), patch=4) is None
 
 
