@@ -21,7 +21,7 @@ import argparse
 import hashlib
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cxr_helpers.system import accelerators
@@ -47,7 +47,7 @@ from cxr_helpers.models import (
 from cxr_helpers.shortcuts import style
 
 REFERENCE = "crops, 96 at 112"
-IMITATED = ("equalised histogram", "blurred", "sharpened", "noise")  # in training, by ``style``
+IMITATED = ("equalised histogram", "blurred", "sharpened", "noise", style.SWAPPED)  # in training
 DECISIONS = Path(__file__).resolve().parent.parent / "docs" / "decisions"
 
 
@@ -58,18 +58,20 @@ class Line:
     name: str
     network: str = "ours"  # or published
     sizes: tuple[int, ...] = (96,)  # of the crops, or of whole images
-    whole: bool = False  # trained on whole images with StrongAugmentation
+    optimizer: str = "adamw"  # as in recipes.Recipe, or adam, as of the published networks
+    augmentation: str = "crops"  # or published or strong, of whole images
     epochs: int = 30
     batch_size: int = 48
     learning_rate: float = 0.0025
     weight_decay: float = 0.03
     area: float = 0.1  # smallest crop
     style: float = 0.0  # strength of changes of style in training
+    swapped: float = 0.0  # share of training images with the border of one of another class
     conflict_weight: float = 1.0
     seed: int = 0
     equalised: bool = False  # contrast-equalised images, in training and prediction
     test_size: int = 112
-    views: str = "mirror"  # averaged: one, mirror or crops (five of 0.8 of the side, mirrored)
+    views: str = "mirror"  # averaged: one, mirror, or crops (five of the training's size, mirrored)
     neighbours: int = 0  # that vote in the embedding, or 0 for the network's own probabilities
     members: tuple[str, ...] = ()  # or the mean of other lines' predictions
 
@@ -80,28 +82,44 @@ class Line:
 
 
 PREDICTION = ("name", "test_size", "views", "neighbours", "members")  # settings of a line
-PUBLISHED = {"sizes": (128,), "whole": True, "batch_size": 32, "learning_rate": 0.001, "epochs": 12}
-OLD = {"whole": True, "sizes": (128,), "epochs": 20, "batch_size": 32, "learning_rate": 0.002}
+AS_PUBLISHED = {"optimizer": "adam", "augmentation": "published", "epochs": 12}
+AS_PUBLISHED |= {"batch_size": 32, "learning_rate": 0.001}
+AT_128, AT_96 = {"sizes": (128,), "test_size": 128}, {"sizes": (96,), "test_size": 96}
+OLD = {"augmentation": "strong", "epochs": 20, "batch_size": 32, "learning_rate": 0.002}
 SMALL_FIRST = {"sizes": (64, 80, 96)}
 RECIPES = (
-    Line("published", "published", **PUBLISHED, test_size=128, views="one"),
-    Line("published, mirrored", "published", **PUBLISHED, test_size=128),
+    # step by step from the published network to ours, as in chapter 3
+    Line("published", "published", **AS_PUBLISHED, **AT_128, views="one"),
+    Line("published at 96", "published", **AS_PUBLISHED, **AT_96, views="one"),
+    Line("residual network", **AS_PUBLISHED, **AT_96, views="one"),
+    Line("our training, whole images", augmentation="published", test_size=96, views="one"),
+    Line("our training, random crops", test_size=96, views="one"),
+    Line("larger test images", views="one"),
+    # what the score has to rank
+    Line("published, mirrored", "published", **AS_PUBLISHED, **AT_128),
     Line("crops, 96 at 96", test_size=96),
     Line("crops, 96 at 112"),
     Line("crops, 96 at 128", test_size=128),
     Line("crops, 96 at 112, other seed", seed=1),
     Line("crops, 96 at 112, style", style=1.0),
     Line("crops, 96 at 112, style, other seed", style=1.0, seed=1),
-    Line("crops, 96, ten crops", test_size=96, views="crops"),
-    Line("ours of 2026-11-23", **OLD, weight_decay=0.02, conflict_weight=8, test_size=128),
+    Line("ten crops of 112", views="crops"),
+    Line("whole images and ten crops", members=("crops, 96 at 112", "ten crops of 112")),
+    Line("ours of 2026-11-23", **OLD, **AT_128, weight_decay=0.02, conflict_weight=8),
     Line("crops, 96, mean of two sizes", members=("crops, 96 at 96", "crops, 96 at 128")),
     Line("crops, mean of two seeds", members=("crops, 96 at 112", "crops, 96 at 112, other seed")),
     Line("kNN, 96 at 112", neighbours=51),
-    Line("kNN, 96, ten crops", neighbours=51, views="crops", test_size=96),
+    Line("kNN, ten crops of 112", neighbours=51, views="crops"),
+    Line("kNN, ten crops of 112, k = 11", neighbours=11, views="crops"),
+    Line("kNN, ten crops of 112, k = 201", neighbours=201, views="crops"),
+    Line("kNN, ten crops of 112, k = 501", neighbours=501, views="crops"),
+    Line("kNN, ten crops of 112, k = 1001", neighbours=1001, views="crops"),
+    Line("kNN, ten crops of 120", neighbours=51, views="crops", test_size=120),
     Line("small crops first at 112", **SMALL_FIRST),
     Line("crops, 96 at 112, equalised", equalised=True),
     Line("crops, with equalised", members=("crops, 96 at 112", "crops, 96 at 112, equalised")),
     Line("crops, batches of 96", batch_size=96, learning_rate=0.005),
+    Line("crops, borders swapped", swapped=0.5),
 )
 
 
@@ -133,11 +151,11 @@ def train(line: Line, radiographs: dataset.Dataset, folder: Path) -> keras.Model
     part = part.where(part.category >= 0)
     published = line.network == "published"
     classes = len(radiographs.classes)
-    model = (
-        architectures.binary_cnn(line.sizes[0])
-        if published
-        else architectures.residual_cnn(None, classes=classes)
-    )
+    if published:
+        model, one_hot = architectures.binary_cnn(line.sizes[0]), part.pneumonia[:, None]
+    else:
+        model = architectures.residual_cnn(None, classes=classes)
+        one_hot = keras.utils.to_categorical(part.category, classes)
     settings = line.training(), recipes.Recipe(), radiographs.facts["fingerprint"]
     stem = hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
     weights = folder / f"{stem}.weights.h5"
@@ -150,17 +168,29 @@ def train(line: Line, radiographs: dataset.Dataset, folder: Path) -> keras.Model
         "log": lambda text: print(f"{time.monotonic() - start:6.0f} s {text}", flush=True),
         "checkpoint": lambda key: folder / f"{key[:16]}.npz",
     }
-    images = part.at(line.sizes[0]) if published or line.whole else part.detail
+    images = part.detail if line.augmentation == "crops" else part.at(line.sizes[0])
     if line.equalised:
         images = style.equalised(images)
-    if published:
-        model.compile(keras.optimizers.Adam(line.learning_rate), "binary_crossentropy")
-        y_true = part.pneumonia[:, None].astype("float32")
-        change = augmentation.Augmentation()
+    if line.swapped:
+        images = np.array(images)
+        rng = np.random.default_rng(line.seed)
+        rows = np.flatnonzero(rng.random(len(images)) < line.swapped)
+        others = style.donors(part.pneumonia, seed=line.seed)[rows]
+        images[rows] = style.swapped_border(images[rows], images[others])
+    augmentations = {
+        "crops": None,  # those of the recipe
+        "published": augmentation.Augmentation(),
+        "strong": augmentation.StrongAugmentation(),
+    }
+    common["augmentation"] = augmentations[line.augmentation]
+    if line.optimizer == "adam":
+        loss = "binary_crossentropy" if published else "categorical_crossentropy"
+        model.compile(keras.optimizers.Adam(line.learning_rate), loss)
         sizes = {"epochs": line.epochs, "batch_size": line.batch_size}
-        training.fit(model, images, y_true, augmentation=change, **sizes, **common)
+        training.fit(model, images, one_hot.astype("float32"), **sizes, **common)
     else:
         conflicting = shortcut_groups.alignment(part.index, seed=0) < 0
+        weight = np.where(conflicting, line.conflict_weight, 1)
         recipe = recipes.Recipe(
             epochs=line.epochs,
             batch_size=line.batch_size,
@@ -170,17 +200,8 @@ def train(line: Line, radiographs: dataset.Dataset, folder: Path) -> keras.Model
             crop_area=line.area,
             crop_style=line.style,
         )
-        recipes.fit(
-            model,
-            images,
-            keras.utils.to_categorical(part.category, classes),
-            recipe,
-            sampling_weights=sampling.balanced(
-                part.category, np.where(conflicting, line.conflict_weight, 1)
-            ),
-            augmentation=augmentation.StrongAugmentation() if line.whole else None,
-            **common,
-        )
+        drawn = sampling.balanced(part.category, weight)
+        recipes.fit(model, images, one_hot, recipe, sampling_weights=drawn, **common)
     model.save_weights(weights)
     return model
 
@@ -194,38 +215,31 @@ def predict(lines: dict, line: Line, radiographs, folder: Path, images: np.ndarr
     if not line.neighbours:
         return np.mean([training.predict(model, view) for view in views(line, images)], axis=0)
     part = radiographs["train"]
-    if line not in _POINTS:
-        _POINTS[line] = embedded(line, model, np.asarray(part.detail))
+    points, queries = (embedded(line, model, np.asarray(x)) for x in (part.detail, images))
     options = {"k": line.neighbours, "metric": "cosine", "weights": "distance"}  # as in chapter 5
-    vote = knn.classifier(_POINTS[line], part.pneumonia, **options)
-    votes = vote.predict_proba(embedded(line, model, images))[:, 1]
+    votes = knn.classifier(points, part.pneumonia, **options).predict_proba(queries)[:, 1]
     return calibration.prior_shift(votes, trained=part.pneumonia.mean(), target=0.5)[:, None]
 
 
-_POINTS: dict[Line, np.ndarray] = {}  # embeddings of the training images
+_EMBEDDED: dict[tuple, np.ndarray] = {}  # for lines that differ in the number of neighbours
 
 
 def embedded(line: Line, model: keras.Model, images: np.ndarray) -> np.ndarray:
     """Return the mean embedding of the views of images, ndarray of float32, shape (n, d)."""
-    layer, total = architectures.EMBEDDING, 0
-    every = views(line, images)
-    for view in every:
-        total = total + embeddings.embed(model, view, layers=[layer])[layer]
-    return total / len(every)
+    key = replace(line, name="", neighbours=0), hashlib.sha256(images).digest()
+    if key not in _EMBEDDED:
+        layer = architectures.EMBEDDING
+        each = (embeddings.embed(model, x, layers=[layer])[layer] for x in views(line, images))
+        _EMBEDDED[key] = np.mean(list(each), axis=0)
+    return _EMBEDDED[key]
 
 
 def views(line: Line, images: np.ndarray) -> list[np.ndarray]:
     """Return images at the size at which a line predicts, in all of its views."""
     if line.equalised:
         images = style.equalised(images)
-    parts = [images]
-    if line.views == "crops":
-        side = images.shape[1]
-        part = round(0.8 * side)
-        starts = [(0, 0), (0, side - part), (side - part, 0), (side - part, side - part)]
-        starts.append(((side - part) // 2, (side - part) // 2))
-        parts = [images[:, y : y + part, x : x + part] for y, x in starts]
-    found = [decoding.resize(part, line.test_size) for part in parts]
+    images = decoding.resize(images, line.test_size)
+    found = embeddings.five_crops(images, line.sizes[-1]) if line.views == "crops" else [images]
     return found if line.views == "one" else [*found, *(view[:, :, ::-1] for view in found)]
 
 
@@ -243,8 +257,9 @@ def score(lines: dict, line: Line, radiographs: dataset.Dataset, folder: Path) -
             images = np.asarray(radiographs.detail[places])
             y_true = (index["class_name"] != "normal").to_numpy(dtype=int)
             y_prob = predict(lines, line, radiographs, folder, images)
-            classes = y_prob.shape[1]  # of which our network samples each equally often
-            share = 1 - 1 / classes if classes > 1 else radiographs["train"].pneumonia.mean()
+            classes = y_prob.shape[1]  # which AdamW is given equally often, see ``train``
+            balanced = line.optimizer == "adamw"
+            share = 1 - 1 / classes if balanced else radiographs["train"].pneumonia.mean()
             share = 0.5 if line.neighbours else share  # they were counted for equal shares
             weights = bootstrap.resamples(index["group"], y_true, seed=0)
             balancing = shortcut_groups.balancing_weights(index)

@@ -300,7 +300,8 @@ def outlined(folder, monkeypatch, *, pneumonia):
     monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
     widths = [20, 20, 24, 28, 32]
     for width in widths[1:]:
-        Image.fromarray(np.full((16, width), 255, np.uint8)).save(folder / f"{width}.png")
+        lung = np.pad(np.full((14, width - 2), 255, np.uint8), 1)
+        Image.fromarray(lung).save(folder / f"{width}.png")
     index = pd.DataFrame(
         {"file": [f"{name}.png" for name in "abcde"], "split": ["train", *["test"] * 4]}
         | {"width": widths, "height": 16}
@@ -329,14 +330,28 @@ def test_outlines_of_too_few_images_of_a_class_are_left_out(tmp_path, monkeypatc
     assert sentences[-1].startswith("Too few test images of each class have lung outlines")
 
 
+def test_outlines_are_not_read_for_phantoms(monkeypatch):
+    published = Published()
+    monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
+    cells.run(
+        "07_explainability",
+        "07-lungs",
+        radiographs=Labelled(synthetic=True),
+        regions={"lung": np.ones((1, 8, 8), dtype=bool)},
+        lung_masks="some folder",
+    )
+    assert published.sentences == ["`lung_masks` is not read: the lungs of phantoms are known."]
+
+
 def test_effect_of_a_part_is_that_on_the_images_that_all_methods_explain():
     """The marker raises the log-odds of pneumonia images and lowers those of normal ones."""
     y_true = np.array([1, 0, 1, 0, 1])  # of those with pneumonia, two are explained by all
     every, diseased = np.ones(5, dtype=bool), y_true == 1
     changes = {
-        ("binary", "lesion not drawn"): np.array([-1.0, -3.0, 99.0]),
-        ("binary", "marker not drawn"): np.array([-5.0, 5.0, -5.0, 5.0, 99.0]),
+        ("binary", "lesion not drawn"): [-1.0, -3.0, 99.0],
+        ("binary", "marker not drawn"): [-5.0, 5.0, -5.0, 5.0, 99.0],
     }
+    changes = {key: SimpleNamespace(change=np.array(value)) for key, value in changes.items()}
     keys = pd.MultiIndex.from_tuples([("binary", "occlusion")])
     names = cells.run(
         "07_explainability",
@@ -350,8 +365,9 @@ def test_effect_of_a_part_is_that_on_the_images_that_all_methods_explain():
         changes=changes,
         rows=np.array([2, 0, 4]),
         n_curved=2,
-        orders=[pd.Series([1.0], index=keys)],
-        location=pd.DataFrame({"lesion gain": [1.0], "marker gain": [2.0]}, index=keys),
+        judged=pd.Series([1.0], index=keys),
+        location=pd.DataFrame({"lesion heat": [0.1], "marker heat": [0.2]}, index=keys),
+        parts={"lesion": np.eye(4), "marker": np.eye(4)},
         figure=Published(),
     )
     effect = names["true_effects"].set_index("part")["effect"]
@@ -417,9 +433,10 @@ def test_letter_is_reported_beside_its_placebo(monkeypatch):
         columns=["intervention", "value", "low", "high"],
     ).assign(network="binary", measure="change", n=40)
     marked = np.zeros((2, 8, 8), dtype=bool)
-    marked[0, :2, :2] = True
-    heat = np.zeros((2, 8, 8))
+    marked[:, :2, :2] = True
+    heat, exact = np.zeros((2, 8, 8)), np.zeros((2, 8, 8))
     heat[0, 0, 0], heat[0, 7, 7] = 1, 3
+    heat[1, 7, 7] = exact[:, 7, 7] = 1
     names = cells.run(
         "07_explainability",
         "07-letter",
@@ -429,18 +446,32 @@ def test_letter_is_reported_beside_its_placebo(monkeypatch):
         rows=np.array([0, 1]),
         marker_masks=marked,
         marked=marked.any(axis=(1, 2)),
-        all_maps={"binary": {"Grad-CAM": heat, "HiResCAM": heat}},
+        all_maps={
+            "binary": {"Grad-CAM": heat, "HiResCAM": exact},
+            "categorical": {"Grad-CAM": heat, "HiResCAM": 0 * exact},
+        },
         size=8,
+        groups_of=np.array(["a", "b"]),
+        resamples=lambda groups, _: np.array([[1, 1], [2, 0], [2, 0]]),
     )
     assert names["letter"] == {
         "binary": {"n": 40, "value": -0.52, "low": -0.8, "high": -0.2}
         | {"erased": -0.5, "elsewhere": 0.02}
     }
-    assert names["cam_of_letter"]["Grad-CAM"].to_dict() == {"heat": 0.25, "area": 4 / 64}
+    found = names["cam_of_letter"]["binary"]
+    assert found["gap"] == [0.125, *np.quantile([0.125, 0.25, 0.25], [0.025, 0.975])]
+    assert (found["n"], found["Grad-CAM"], found["HiResCAM"], found["area"]) == (
+        2,
+        0.125,
+        0,
+        4 / 64,
+    )
+    assert names["cam_of_letter"]["categorical"]["n"] == 0  # no image on which both have heat
     assert published.sentences[-1].startswith(
         "Erasing the letter changes the log-odds of the binary network by −0.50 [−0.70, −0.30] on "
-        "40 images; erasing as much on the other side by +0.02 [−0.10, +0.10]. Grad-CAM puts 25.0% "
-        "of its heat there on images with pneumonia (chance 6.2%)."
+        "40 images; erasing as much on the other side by +0.02 [−0.10, +0.10]. Of the binary network, "
+        "on 2 images with pneumonia, Grad-CAM puts 12.5% of its heat there and HiResCAM 0.0% (chance "
+        "6.2%)"
     )
 
 

@@ -8,19 +8,25 @@ are matched by stored size, only where one mask and one image have it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cxr_helpers.data import decoding
 from cxr_helpers.system.errors import DataError
 
 V7 = "v7"  # the word that asks for a download, see ``downloads.v7_lung_masks``
 LUNG = 200  # grey level from which a pixel is lung; V7 writes 255, and 127 for "ignore"
+UNREADABLE = (
+    OSError,
+    UnidentifiedImageError,
+    Image.DecompressionBombError,
+    SyntaxError,
+    ValueError,
+)
 SHAPE = 0.02  # by how much the aspect ratios of mask and image may differ, relatively
 
 
@@ -91,11 +97,11 @@ def read(folder: str | Path, index: pd.DataFrame, *, size: int, framing: str) ->
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".png")
     if not paths:
         raise DataError(f"lung_masks {folder} holds no PNG file: expected one for each image")
-    stems = index["file"].map(lambda file: Path(file).stem)
-    named = set(stems) & {path.stem for path in paths}
-    counts: Counter[str] = Counter()
-    match = _by_name if named else _by_size
-    pairs = dict(match(paths, index.assign(stem=stems), counts))
+    index = index.assign(stem=index["file"].map(lambda file: Path(file).stem))
+    by, pairs, counts = max(
+        (("name", *_by_name(paths, index)), ("stored size", *_by_size(paths, index))),
+        key=lambda found: len(found[1]),  # by name where both find as many
+    )
     masks = np.zeros((len(index), size, size), dtype=bool)
     found = np.zeros(len(index), dtype=bool)
     for row, path in pairs.items():
@@ -108,32 +114,34 @@ def read(folder: str | Path, index: pd.DataFrame, *, size: int, framing: str) ->
     if not found.any():
         reasons = "; ".join(f"{number} {reason}" for reason, number in counts.items() if number)
         raise DataError(f"lung_masks {folder}: no mask fits an image ({reasons})")
-    return Outlines(masks, found, "name" if named else "stored size", dict(counts))
+    return Outlines(masks, found, by, dict(counts))
 
 
-def _by_name(paths: list[Path], index: pd.DataFrame, counts: Counter) -> Iterator[tuple[int, Path]]:
-    """Yield row and mask where one image and one mask have a name."""
+def _by_name(paths: list[Path], index: pd.DataFrame) -> tuple[dict[int, Path], Counter]:
+    """Return the mask of each row where one image and one mask have a name, and what is left out."""
     of_images, of_masks = Counter(index["stem"]), Counter(path.stem for path in paths)
     rows = {stem: row for row, stem in enumerate(index["stem"])}
+    pairs, counts = {}, Counter()
     for path in paths:
         if path.stem not in rows:
             counts["masks without an image"] += 1
         elif of_images[path.stem] > 1 or of_masks[path.stem] > 1:
             counts["masks whose name several images or masks have"] += 1
         else:
-            yield rows[path.stem], path
+            pairs[rows[path.stem]] = path
+    return pairs, counts
 
 
-def _by_size(paths: list[Path], index: pd.DataFrame, counts: Counter) -> Iterator[tuple[int, Path]]:
-    """Yield row and mask where one image and one mask have a stored size."""
+def _by_size(paths: list[Path], index: pd.DataFrame) -> tuple[dict[int, Path], Counter]:
+    """Return the same where one image and one mask have a stored size."""
     sizes = list(zip(index["width"], index["height"], strict=True))
     of_images, rows = Counter(sizes), {size: row for row, size in enumerate(sizes)}
-    stored = {}
+    stored, pairs, counts = {}, {}, Counter()
     for path in paths:
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=("PNG",)) as image:
                 stored[path] = image.size
-        except (OSError, UnidentifiedImageError):
+        except UNREADABLE:
             counts["masks that cannot be read"] += 1
     of_masks = Counter(stored.values())
     for path, size in stored.items():
@@ -142,7 +150,8 @@ def _by_size(paths: list[Path], index: pd.DataFrame, counts: Counter) -> Iterato
         elif of_images[size] > 1 or of_masks[size] > 1:
             counts["masks whose size several images or masks have"] += 1
         else:
-            yield rows[size], path
+            pairs[rows[size]] = path
+    return pairs, counts
 
 
 def _mask(
@@ -150,13 +159,42 @@ def _mask(
 ) -> tuple[np.ndarray | None, str]:
     """Return a mask at the working size, or None and the reason."""
     try:
-        pixels, facts = decoding.decode(path, size, framing=framing)
-    except OSError:
+        grey = _grey(path)
+    except UNREADABLE:
         return None, "masks that cannot be read"
-    if facts["mode"] not in ("1", "L", "P", "I;16"):
+    if grey is None:
         return None, "masks in colour"
-    own, expected = facts["width"] / facts["height"], image["width"] / image["height"]
-    if facts["width"] != facts["height"] and abs(own / expected - 1) > SHAPE:
+    (height, width), of_image = grey.shape, image["width"] / image["height"]
+    if image.get("rotated", False):
+        return None, "masks of images with a stored rotation"
+    if width != height and abs(width / height / of_image - 1) > SHAPE:
         return None, "masks of another shape than their image"
-    mask = pixels >= LUNG
+    if width == height and framing == "pad":  # a copy that has lost its shape
+        shape = (image["width"], image["height"])
+        grey = np.asarray(Image.fromarray(grey).resize(shape, Image.Resampling.BICUBIC))
+    mask = decoding.decode(grey, size, framing=framing)[0] >= LUNG
+    if (grey[[0, 0, -1, -1], [0, -1, 0, -1]] >= LUNG).sum() > 2:
+        return None, "masks with lung in the corners (inverted or all white)"
     return (mask, "") if mask.any() else (None, "empty masks")
+
+
+def _grey(path: Path) -> np.ndarray | None:
+    """Return a mask as stored, uint8, 255 where it is lung; None if it is in colour.
+
+    Masks of 0 and 1 are stretched to 255, those of 16 bits reduced to 8 where they need to be.
+    """
+    with Image.open(path, formats=("PNG",)) as image:
+        if image.width * image.height > decoding.MAXIMUM_PIXELS:
+            raise OSError(f"{image.width} × {image.height} pixels is too large")
+        image = ImageOps.exif_transpose(image)
+        if image.mode == "P":
+            colours = np.asarray(image.convert("RGB"))
+            if (colours.max(axis=2) != colours.min(axis=2)).any():
+                return None
+            image = image.convert("L")
+        if image.mode not in ("1", "L") and not image.mode.startswith("I"):
+            return None
+        values = np.asarray(image.convert("L") if image.mode == "1" else image).astype(int)
+    if values.max() > 255:
+        values = values // 257
+    return np.uint8(values * 255 if values.max() == 1 else values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,8 @@ def against_controls(
 ) -> pd.DataFrame:
     """Return the mean of a metric for each network and method, and whether it beats the best control.
 
-    The control with the highest mean on these very images is taken, which favours the control.
+    The control with the highest mean over all images is taken for every method of a network: chosen
+    on the images that it is compared on, which favours the control.
 
     Parameters
     ----------
@@ -146,18 +148,67 @@ def detection(
     weights : array of int, shape (draws, n)
         From ``bootstrap.resamples``.
     false_alarms : float
-        Share of ``other`` above the limit from which a network is called relying.
+        At most this share of ``other`` is above the limit from which a network is called relying.
 
     Returns
     -------
     auroc, detected : (value, low, high)
-        AUROC of ``relying`` against ``other``, and the share of ``relying`` above the limit.
+        AUROC of ``relying`` against ``other``, and the share of ``relying`` above the limit, which
+        is found anew in each resample.
     """
     relying, other = (np.nan_to_num(np.asarray(values, dtype=float)) for values in (relying, other))
     labels, both = np.repeat([1, 0], len(other)), np.concatenate([relying, other])
-    auroc = bootstrap.estimate(metrics.auroc, labels, both, weights=np.hstack([weights] * 2))
-    limit = np.quantile(other, 1 - false_alarms)
-    return auroc, bootstrap.mean(relying > limit, weights=weights)
+    doubled = np.hstack([weights] * 2)
+    detected = partial(_detected, false_alarms=false_alarms)
+    first, second = (
+        bootstrap.estimate(metric, labels, both, weights=doubled)
+        for metric in (metrics.auroc, detected)
+    )
+    return first, second
+
+
+def _detected(
+    labels: np.ndarray, scores: np.ndarray, weights: np.ndarray, *, false_alarms: float
+) -> np.ndarray:
+    """Return the share of scores of label 1 above the lowest limit that few of label 0 exceed."""
+    descending = np.sort(scores[labels == 0])[::-1]
+    order = np.argsort(-scores[labels == 0], kind="stable")
+    above = np.cumsum(weights[:, labels == 0][:, order], axis=1)
+    allowed = (above <= false_alarms * above[:, -1:] + 1e-9).sum(axis=1)
+    limit = descending[np.minimum(allowed, len(descending) - 1)]
+    own = weights[:, labels == 1]
+    return (own * (scores[labels == 1] > limit[:, None])).sum(axis=1) / own.sum(axis=1)
+
+
+def rank_agreement(
+    first: pd.DataFrame, second: pd.DataFrame, methods: Collection[str]
+) -> pd.Series:
+    """Return how alike two metrics rank the methods of each network.
+
+    Parameters
+    ----------
+    first, second : pandas.DataFrame
+        From ``against_controls``.
+    methods : collection of str
+        Those that are ranked, of the networks that have them.
+
+    Returns
+    -------
+    pandas.Series of float
+        Spearman correlation of the methods' means, by network: networks differ in the scale of their
+        log-odds, so their methods are not ranked together.
+    """
+    values = [
+        found[found["method"].isin(methods)].set_index(["network", "method"])["value"]
+        for found in (first, second)
+    ]
+    both = pd.concat(values, axis=1, keys=["first", "second"])
+    return pd.Series(
+        {
+            network: part["first"].corr(part["second"], method="spearman")
+            for network, part in both.groupby("network", sort=False)
+        }
+    )
 
 
 def effects_by_network(effects: pd.DataFrame) -> pd.DataFrame:

@@ -23,11 +23,11 @@ def score_maps(maps: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row per image: ``hit`` (the pointing game: 1 if the maximum lies inside the mask,
-        0 if outside or if the map is 0; the expected value if ties were broken at random),
-        ``heat`` (fraction of the total heat inside, NaN if the map is 0), ``rank`` (fraction of the
-        hottest pixels, as many as the mask has, that lie inside), ``auprc`` (average precision of
-        the heat for the pixels inside) and ``area`` (fraction of the image inside: the expected
-        value of all for an uninformative map). With an empty mask ``rank`` and ``auprc`` are NaN.
+        0 if outside; the expected value if ties were broken at random), ``heat`` (fraction of the
+        total heat inside), ``rank`` (fraction of the hottest pixels, as many as the mask has, that
+        lie inside), ``auprc`` (average precision of the heat for the pixels inside) and ``area``
+        (fraction of the image inside: the expected value of all for an uninformative map). All but
+        ``area`` are NaN for a map without heat; ``rank`` and ``auprc`` also for an empty mask.
 
     Raises
     ------
@@ -42,15 +42,16 @@ def score_maps(maps: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
     within = (heat * inside).sum(axis=1)
     hottest = (heat == heat.max(axis=1, keepdims=True)) & (heat > 0)
     ranked = [_ranked(values, mask) for values, mask in zip(heat, inside, strict=True)]
-    return pd.DataFrame(
+    scores = pd.DataFrame(
         {
             "hit": (hottest & inside).sum(axis=1) / np.maximum(1, hottest.sum(axis=1)),
-            "heat": np.divide(within, total, out=np.full(len(heat), np.nan), where=total > 0),
+            "heat": within / np.where(total > 0, total, 1),
             "rank": [rank for rank, _ in ranked],
             "auprc": [precision for _, precision in ranked],
-            "area": inside.mean(axis=1),
         }
     )
+    scores[total <= 0] = np.nan
+    return scores.assign(area=inside.mean(axis=1))
 
 
 def _ranked(heat: np.ndarray, inside: np.ndarray) -> tuple[float, float]:

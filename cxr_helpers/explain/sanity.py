@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import keras
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from cxr_helpers.explain.explained import Explained
@@ -68,6 +69,41 @@ def similarity(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
         if np.ptp(one) > 0 and np.ptp(other) > 0:
             found[i] = abs(stats.spearmanr(one.ravel(), other.ravel()).statistic)
     return found
+
+
+def verdicts(
+    similarity: pd.DataFrame, sensitivity: Mapping[str, Mapping[str, np.ndarray]]
+) -> pd.DataFrame:
+    """Return whether the maps of each network and method depend on its training, and how firm they are.
+
+    Parameters
+    ----------
+    similarity : pandas.DataFrame
+        Columns ``network``, ``method``, ``step`` (``all`` where every layer lost its training, and
+        ``other image``) and ``similarity``, NaN where it is not defined.
+    sensitivity : mapping of network to mapping of method to ndarray of float, shape (n,)
+        From ``max_sensitivity``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``network``, ``method``, ``anew`` and ``other`` (mean similarities), ``depends``
+        (``yes`` where the first exceeds the second by at most ``MARGIN``, ``no``, or a dash where
+        either is not defined) and ``sens.`` (median).
+    """
+    means = similarity.groupby(["network", "method", "step"])["similarity"].mean()
+    lines = []
+    for network, of_method in sensitivity.items():
+        for method, of_images in of_method.items():
+            anew, other = (means[network, method, step] for step in ("all", "other image"))
+            depends = "yes" if anew <= other + MARGIN else "no"
+            if np.isnan([anew, other]).any():
+                depends = "–"
+            known = of_images[np.isfinite(of_images)]
+            median = np.median(known) if len(known) else np.nan
+            lines.append((network, method, anew, other, depends, median))
+    names = ["network", "method", "anew", "other", "depends", "sens."]
+    return pd.DataFrame(lines, columns=names)
 
 
 def max_sensitivity(

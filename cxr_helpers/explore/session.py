@@ -9,13 +9,12 @@ from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
 from cxr_helpers.data import dataset, decoding
 from cxr_helpers.evaluation import bootstrap, metrics
 from cxr_helpers.explain import attributions, covering
 from cxr_helpers.explain.explained import Explained, explained_by
-from cxr_helpers.models import architectures, tracing
+from cxr_helpers.models import architectures, embeddings
 from cxr_helpers.phantoms import rendering
 from cxr_helpers.pipeline import classifiers
 from cxr_helpers.pipeline.classifiers import Classifier
@@ -75,12 +74,8 @@ class Network:
     """
 
     def __init__(self, classifier: Classifier, train: np.ndarray) -> None:
-        model = classifier.model
         self.classifier = classifier
-        self._train = _unit(train) if classifier.mirrored else train
-        vector = model.get_layer(architectures.EMBEDDING).output
-        both = tf.keras.Model(model.inputs, [vector, model.outputs[0]])
-        self._forward = tracing.inference(both)
+        self._train = _unit(train) if classifier.of_crops else train
 
     def at_size(self, image: np.ndarray) -> np.ndarray:
         """Return an image as the network sees it: ndarray of uint8, shape (size, size)."""
@@ -89,16 +84,19 @@ class Network:
     def answer(self, image: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the probability of pneumonia and the embedding of an image of any size."""
         own = self.at_size(image)
-        views = np.stack([own, own[:, ::-1]] if self.classifier.mirrored else [own])
-        vectors, probability = self._forward(views[..., None].astype(np.float32) / 255)
-        return float(_pneumonia(probability.numpy()).mean()), vectors.numpy().mean(axis=0)
+        layer, of_crops = architectures.EMBEDDING, self.classifier.of_crops
+        if of_crops is None:
+            vector = embeddings.embed(self.classifier.model, own[None], layers=[layer])[layer][0]
+        else:
+            vector = embeddings.over_crops(of_crops, own[None], layer=layer)[0]
+        return float(self.classifier.pneumonia(own[None])[0]), vector
 
     def neighbours(self, vector: np.ndarray, n: int) -> np.ndarray:
         """Return the positions of the nearest training images, ndarray of int, shape (n,).
 
         By Euclidean distance, in our network's embedding by cosine distance, as in chapter 5.
         """
-        query = _unit(vector[None])[0] if self.classifier.mirrored else vector
+        query = _unit(vector[None])[0] if self.classifier.of_crops else vector
         distance = np.linalg.norm(self._train - query, axis=1)
         return np.argsort(distance, kind="stable")[:n]
 

@@ -63,6 +63,43 @@ def embed(
     return vectors
 
 
+def five_crops(images: np.ndarray, size: int) -> list[np.ndarray]:
+    """Return the crops at the four corners and at the centre, views of shape (n, size, size).
+
+    Parameters
+    ----------
+    images : ndarray of shape (n, side, side)
+    size : int
+        At most ``side``; if it is ``side``, there is one crop, the images.
+    """
+    last = images.shape[1] - size
+    starts = [(0, 0), (0, last), (last, 0), (last, last), (last // 2, last // 2)]
+    return [images[:, top : top + size, left : left + size] for top, left in dict.fromkeys(starts)]
+
+
+def over_crops(model: keras.Model, images: np.ndarray, *, layer: str) -> np.ndarray:
+    """Return the mean output of a hidden layer over ten crops of each image.
+
+    The crops are those at the corners and at the centre, and their mirror images (Krizhevsky et al.
+    2012, *ImageNet Classification with Deep Convolutional Neural Networks*, NeurIPS).
+
+    Parameters
+    ----------
+    model : keras.Model
+        Its input has the size of the crops.
+    images : ndarray of uint8, shape (n, side, side)
+        At least as large. Of the size of the input, only they and their mirror images are averaged.
+    layer : str
+
+    Returns
+    -------
+    ndarray of float32, shape (n, d)
+    """
+    crops = five_crops(images, model.input_shape[1])
+    views = [*crops, *(crop[:, :, ::-1] for crop in crops)]
+    return sum(embed(model, view, layers=[layer])[layer] for view in views) / len(views)
+
+
 # By model, layers and pooling: its traced function, which tracing again would take longer than to use.
 _TRACED: WeakKeyDictionary[keras.Model, dict[tuple, Callable]] = WeakKeyDictionary()
 

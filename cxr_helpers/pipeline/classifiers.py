@@ -41,6 +41,8 @@ class Classifier:
         Its last layer with feature maps.
     mirrored : bool
         Whether the predictions for the mirror images are averaged in.
+    of_crops : keras.Model, optional
+        The network for crops, over which its embedding is averaged, see ``embeddings.over_crops``.
     """
 
     model: keras.Model
@@ -50,6 +52,7 @@ class Classifier:
     embedding: str
     feature_map: str
     mirrored: bool = False
+    of_crops: keras.Model | None = None
 
     def pneumonia(self, images: np.ndarray) -> np.ndarray:
         """Return the probability of pneumonia.
@@ -93,7 +96,8 @@ def load(run: Run) -> dict[str, Classifier]:
     binary.load_weights(run.stage("02_binary") / "binary.weights.h5")
     categorical = architectures.categorical_cnn(size, classes=n_classes)
     categorical.load_weights(folder / "categorical.weights.h5")
-    ours = architectures.trained_residual_cnn(folder / "ours.json", folder / "ours.weights.h5")
+    of_ours = folder / "ours.json", folder / "ours.weights.h5"
+    ours = architectures.trained_residual_cnn(*of_ours)
     predicted = "03_categorical", "probabilities.npy"
     found = {
         f"published, {embedding}": Classifier(
@@ -112,6 +116,7 @@ def load(run: Run) -> dict[str, Classifier]:
         "ours",
         architectures.last_block(ours),
         mirrored=True,
+        of_crops=architectures.trained_residual_cnn(*of_ours, of_crops=True),
     )
     for network in networks.registered():
         model = network.build(size, n_classes)

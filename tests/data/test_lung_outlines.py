@@ -1,5 +1,8 @@
 """Lung outlines of made-up images."""
 
+import struct
+import zlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,11 +20,11 @@ INDEX = pd.DataFrame(
 )
 
 
-def write(folder, name, size, *, mode="L", value=255):
-    """Write a mask of (width, height) whose left half is lung."""
+def write(folder, name, size, *, mode="L", value=255, rest=0):
+    """Write a mask of (width, height) whose left half, but for its edge, is lung."""
     folder.mkdir(exist_ok=True, parents=True)
-    pixels = np.zeros(size[::-1], np.uint8)
-    pixels[:, : size[0] // 2] = value
+    pixels = np.full(size[::-1], rest, np.uint8)
+    pixels[1:-1, 1 : size[0] // 2] = value
     Image.fromarray(pixels).convert(mode).save(folder / name)
 
 
@@ -34,7 +37,7 @@ def test_masks_are_found_by_name_below_the_folder_too(tmp_path):
     write(tmp_path, "c.png", (64, 64), mode="1")  # square copies have lost their shape
     found = read(tmp_path)
     assert found.by == "name" and found.found.tolist() == [True, False, True]
-    assert found.masks[0, :, :7].all() and not found.masks[0, :, 9:].any()
+    assert found.masks[0, 2:-2, 2:7].all() and not found.masks[0, :, 9:].any()
     assert not found.masks[1].any() and found.masks[2, 8, 3]
     assert found.notes() == (
         "2 of 3 images have lung outlines, matched by name (1 images without a mask)."
@@ -62,6 +65,12 @@ def test_masks_without_names_are_matched_by_a_stored_size_that_only_one_has(tmp_
         ({"size": (50, 40), "value": 0}, "empty masks"),
         ({"size": (50, 40), "value": 127}, "empty masks"),  # "ignore" of V7
         ({"size": (40, 50)}, "masks of another shape than their image"),
+        (
+            {"size": (50, 40), "rest": 255, "value": 0},
+            "masks with lung in the corners (inverted or all white)",
+        ),
+        ({"size": (50, 40), "rest": 255}, "masks with lung in the corners (inverted or all white)"),
+        ({"size": (50, 40), "rest": 127, "value": 0, "mode": "I;16"}, "empty masks"),
     ],
 )
 def test_mask_that_does_not_fit_is_counted(tmp_path, options, reason):
@@ -70,6 +79,59 @@ def test_mask_that_does_not_fit_is_counted(tmp_path, options, reason):
     found = read(tmp_path)
     assert found.found.tolist() == [False, True, False] and found.counts[reason] == 1
     assert f"1 {reason}" in found.notes()
+
+
+def test_mask_of_a_rotated_image_is_counted(tmp_path):
+    write(tmp_path, "a.png", (50, 40))
+    write(tmp_path, "b.png", (60, 40))
+    found = read(tmp_path, INDEX.assign(rotated=[True, False, False]))
+    assert found.found.tolist() == [False, True, False]
+    assert found.counts["masks of images with a stored rotation"] == 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_mask_of_zeros_and_ones_is_read(tmp_path, dtype):
+    pixels = np.zeros((40, 50), dtype)
+    pixels[1:-1, 1:25] = 1
+    for name, values in (("ones", pixels), ("full", np.uint8(pixels * 255))):
+        (tmp_path / name).mkdir()
+        Image.fromarray(values).save(tmp_path / name / "a.png")
+    ones, full = (read(tmp_path / name).masks[0] for name in ("ones", "full"))
+    np.testing.assert_array_equal(ones, full)
+    assert ones[8, 4] and not ones[8, 12]
+
+
+def test_palette_in_colour_is_counted_and_in_grey_is_read(tmp_path):
+    for name, width, colour in (("a", 50, [200, 0, 0]), ("b", 60, [255, 255, 255])):
+        image = Image.fromarray(np.pad(np.ones((30, width - 10), np.uint8), 5))
+        image.putpalette([0, 0, 0, *colour])
+        image.save(tmp_path / f"{name}.png")
+    found = read(tmp_path)
+    assert found.found.tolist() == [False, True, False] and found.counts["masks in colour"] == 1
+
+
+def test_square_mask_is_padded_as_its_image_is(tmp_path):
+    write(tmp_path, "a.png", (64, 64))
+    index = INDEX.assign(width=200, height=100)
+    mask = lung_outlines.read(tmp_path, index, size=16, framing="pad").masks[0]
+    assert mask[5:11, 3].all() and not mask[:4].any() and not mask[12:].any()
+
+
+def test_one_name_in_common_does_not_hide_masks_that_fit_by_size(tmp_path):
+    write(tmp_path, "c.png", (100, 80))  # of the name of another image
+    write(tmp_path, "2.png", (120, 80))
+    found = read(tmp_path)
+    assert found.by == "stored size" and found.found.tolist() == [True, True, False]
+
+
+def test_masks_that_are_too_large_are_counted_where_sizes_are_compared(tmp_path):
+    write(tmp_path, "1.png", (100, 80))
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)
+    chunk = b"IHDR" + header
+    size, check = struct.pack(">I", 13), struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "2.png").write_bytes(b"\x89PNG\r\n\x1a\n" + size + chunk + check)
+    found = read(tmp_path)
+    assert found.found.sum() == 1 and found.counts["masks that cannot be read"] == 1
 
 
 def test_damaged_mask_and_mask_without_an_image_are_counted(tmp_path):

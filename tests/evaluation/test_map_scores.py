@@ -1,5 +1,6 @@
 import numpy as np
 import pandas as pd
+import pytest
 
 from cxr_helpers.evaluation import bootstrap, map_scores, tables
 
@@ -70,6 +71,39 @@ def test_shortcut_is_detected_where_one_network_scores_higher():
     assert detected <= 0.05
     half = np.where(np.arange(N) % 2, 5.0, np.nan)  # no heat counts as 0
     assert map_scores.detection(half, other, weights=WEIGHTS)[1][0] == 0.5
+
+
+@pytest.mark.parametrize(("n", "allowed"), [(6, 0), (8, 0), (20, 1), (24, 1), (40, 2)])
+def test_no_more_than_five_per_cent_of_the_other_network_are_above_the_limit(n, allowed):
+    other = np.random.default_rng(n).permutation(n).astype(float)
+    weights = np.ones((2, n), dtype=int)
+    for above in range(allowed + 2):  # just above the highest values of the other network
+        relying = np.full(n, n - 1.5 - above + 1)
+        _, (detected, low, high) = map_scores.detection(relying, other, weights=weights)
+        assert detected == low == high == (above <= allowed)
+
+
+def test_limit_is_found_anew_in_each_resample():
+    other = np.array([0.0, 1.0, 2.0, 9.0])
+    relying = np.full(4, 3.0)
+    weights = np.array([[2, 1, 1, 0], [1, 1, 1, 1]])  # without the highest value, all are above
+    _, (detected, low, high) = map_scores.detection(relying, other, weights=weights)
+    assert detected == 0 and low == pytest.approx(0.025) and high == pytest.approx(0.975)
+
+
+def test_methods_are_ranked_within_their_network():
+    def means(**by_network):
+        lines = [
+            (network, method, value)
+            for network, values in by_network.items()
+            for method, value in zip("abcd", values, strict=True)
+        ]
+        return pd.DataFrame(lines, columns=["network", "method", "value"])
+
+    first = means(small=[1, 2, 3, 99], large=[100, 200, 300, 99])
+    second = means(small=[3, 2, 1, 99], large=[100, 300, 200, 99])
+    found = map_scores.rank_agreement(first, second, ["a", "b", "c"])  # d is a control
+    assert found.to_dict() == {"small": pytest.approx(-1), "large": pytest.approx(0.5)}
 
 
 def test_effects_have_a_row_for_each_intervention_in_its_order():

@@ -14,9 +14,11 @@ def test_scores_match_hand_arithmetic():
     assert scores["area"].tolist() == [0.5, 0.5]
 
 
-def test_zero_map_is_no_hit_and_has_nan_heat():
-    scores = localization.score_maps(np.zeros((1, 2, 2)), np.ones((1, 2, 2), bool))
-    assert scores["hit"][0] == 0 and np.isnan(scores["heat"][0])
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_map_without_heat_has_no_scores(value):
+    scores = localization.score_maps(np.full((1, 2, 2), value), np.eye(2, dtype=bool)[None])
+    assert scores[["hit", "heat", "rank", "auprc"]].isna().all(axis=None)
+    assert scores["area"][0] == 0.5
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 2), (0, 3), (1, 2), (1, 3)])

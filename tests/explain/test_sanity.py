@@ -1,5 +1,6 @@
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import small
 
@@ -81,3 +82,18 @@ def test_changes_that_move_the_call_do_not_count():
         return np.where(flipped[:, None, None], 1000.0, 1.0) * np.ones_like(x)
 
     assert sanity.max_sensitivity(explained, prepared, jump)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("anew", "depends"), [([0.35, 0.25], "yes"), ([0.35, 0.33], "no"), ([np.nan, np.nan], "–")]
+)
+def test_maps_depend_on_the_training_that_resemble_others_no_more_than_those_of_other_images(
+    anew, depends
+):
+    steps = [("all", x) for x in anew] + [("other image", x) for x in (0.1, 0.36)] + [("last", 1.0)]
+    table = pd.DataFrame(steps, columns=["step", "similarity"])
+    table = table.assign(network="ours", method="edges")
+    changes = {"ours": {"edges": np.array([0.5, np.nan, 0.7])}}
+    (line,) = sanity.verdicts(table, changes).to_dict("records")
+    assert line["depends"] == depends and line["sens."] == pytest.approx(0.6)
+    assert line["other"] == pytest.approx(0.23)

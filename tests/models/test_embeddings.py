@@ -74,3 +74,29 @@ def test_traced_layers_do_not_keep_their_network():
     del model
     gc.collect()
     assert gone() is None
+
+
+def test_crops_are_those_of_the_corners_and_the_centre_and_their_mirror_images(images):
+    model = keras.Sequential(
+        [keras.Input((2, 2, 1)), layers.Flatten(), layers.Dense(1, use_bias=False, name="dense")]
+    )
+    weights = np.array([1.0, 2.0, 4.0, 8.0])  # as large a difference for every order of the pixels
+    model.layers[-1].set_weights([weights[:, None]])
+    expected = 0
+    for top, left in ((0, 0), (0, 2), (2, 0), (2, 2), (1, 1)):
+        crop = images[:, top : top + 2, left : left + 2] / 255
+        for view in (crop, crop[:, :, ::-1]):
+            expected = expected + view.reshape(5, 4) @ weights / 10
+    found = embeddings.over_crops(model, images, layer="dense")
+    assert found.shape == (5, 1)
+    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-5)
+
+
+def test_images_of_the_size_of_the_crops_are_averaged_with_their_mirror_images(model, images):
+    assert len(embeddings.five_crops(images, 4)) == 1
+    each = [
+        embeddings.embed(model, view, layers=["dense"])["dense"]
+        for view in (images, images[:, :, ::-1])
+    ]
+    found = embeddings.over_crops(model, images, layer="dense")
+    np.testing.assert_allclose(found, np.mean(each, axis=0), rtol=1e-5)
