@@ -104,6 +104,7 @@ RECIPES = (
     Line("crops, 96 at 112, style", style=1.0),
     Line("crops, 96 at 112, style, other seed", style=1.0, seed=1),
     Line("ten crops of 112", views="crops"),
+    Line("ten crops of 112, other seed", views="crops", seed=1),
     Line("whole images and ten crops", members=("crops, 96 at 112", "ten crops of 112")),
     Line("ours of 2026-11-23", **OLD, **AT_128, weight_decay=0.02, conflict_weight=8),
     Line("crops, 96, mean of two sizes", members=("crops, 96 at 96", "crops, 96 at 128")),

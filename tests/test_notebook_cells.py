@@ -752,36 +752,48 @@ def test_tsne_runs_on_one_thread():
     assert threads and set(threads) == {1}
 
 
-def test_effect_of_averaging_over_mirror_images_is_reported(monkeypatch):
-    """The network predicts every image correctly and every mirror image wrongly."""
+def test_effect_of_averaging_over_mirror_images_and_crops_is_reported(monkeypatch):
+    """The network predicts every image correctly, but every mirror image and every crop wrongly."""
     data, published = radiographs(train=30, test=30), Published()
     monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
     monkeypatch.setattr("cxr_helpers.figures.charts.learning_curves", lambda _: None)
     with data.evaluation():
         category = data.category
     right, wrong = np.eye(3)[category], np.eye(3)[(category + 1) % 3]
+    saved = {}
 
-    def cached(function, model, images):
+    def cached(function, model, images, layers=()):
+        if layers:
+            assert model.input_shape == (None, 8, 8, 1)
+            return {layers[0]: np.ones((60, 4)), layers[1]: wrong}
         return right if np.array_equal(images, data.images) else wrong
 
     names = cells.run(
         "03_categorical",
         *("16000a63", "5d1c8f27"),
         radiographs=data,
-        stage=SimpleNamespace(save=lambda *_: None, cached=cached),
-        ours=SimpleNamespace(count_params=lambda: 1),
+        stage=SimpleNamespace(
+            save=lambda name, _, values: saved.update({name: values}), cached=cached
+        ),
+        ours=architectures.residual_cnn(None, widths=(4,)),
         **{
             "ours_history": pd.DataFrame({"loss": [1.0, 0.5]}),
-            "options": {},
+            "options": {"widths": (4,), "classes": 3},
             "seed": 0,
             "figure": published,
         },
-        **{"ours_crop_size": 8, "ours_test_size": 8},
+        **{"ours_crop_size": 16, "ours_test_size": 8},  # no crop is larger than the image
         **{"ours_train": data["train"], "validation": data.selection},
     )
-    assert np.array_equal(names["ours_probabilities"], (right + wrong) / 2)
-    sentence = published.sentences[-1]
-    assert sentence.count("100.0%") == 2 and "mirror image" in sentence
+    assert np.array_equal(names["ours_probabilities"], right / 4 + wrong * 3 / 4)
+    assert saved["ours.json"] == {"widths": (4,), "classes": 3, "image_size": 8, "crop_size": 8}
+    assert saved["ours_embedding.npy"].shape == (60, 4)
+    alone, mirrored, crops = published.sentences[-1].split(", ")[-3:]
+    assert alone.count("100.0%") == 2 and "from the whole image alone" in alone
+    assert "mirror image" in mirrored
+    # bacterial for viral is wrong among three classes only
+    assert crops.startswith("33.3% for normal or pneumonia")
+    assert crops.endswith("and 0.0% for three classes from the ten crops.")
 
 
 def error_and_detail(*, detail_difference, error_difference=0.0):

@@ -88,7 +88,7 @@ class Network:
         if of_crops is None:
             vector = embeddings.embed(self.classifier.model, own[None], layers=[layer])[layer][0]
         else:
-            vector = embeddings.over_crops(of_crops, own[None], layer=layer)[0]
+            vector = embeddings.over_crops(of_crops, own[None], layers=[layer])[layer][0]
         return float(self.classifier.pneumonia(own[None])[0]), vector
 
     def neighbours(self, vector: np.ndarray, n: int) -> np.ndarray:

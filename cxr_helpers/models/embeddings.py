@@ -77,8 +77,10 @@ def five_crops(images: np.ndarray, size: int) -> list[np.ndarray]:
     return [images[:, top : top + size, left : left + size] for top, left in dict.fromkeys(starts)]
 
 
-def over_crops(model: keras.Model, images: np.ndarray, *, layer: str) -> np.ndarray:
-    """Return the mean output of a hidden layer over ten crops of each image.
+def over_crops(
+    model: keras.Model, images: np.ndarray, *, layers: list[str]
+) -> dict[str, np.ndarray]:
+    """Return the mean outputs of one or several layers over ten crops of each image.
 
     The crops are those at the corners and at the centre, and their mirror images (Krizhevsky et al.
     2012, *ImageNet Classification with Deep Convolutional Neural Networks*, NeurIPS).
@@ -89,15 +91,21 @@ def over_crops(model: keras.Model, images: np.ndarray, *, layer: str) -> np.ndar
         Its input has the size of the crops.
     images : ndarray of uint8, shape (n, side, side)
         At least as large. Of the size of the input, only they and their mirror images are averaged.
-    layer : str
+    layers : list of str
+        Names of layers of the model, the last one among them for its predictions.
 
     Returns
     -------
-    ndarray of float32, shape (n, d)
+    dict of str to ndarray of float32, shape (n, d)
+        Flattened, by layer.
     """
     crops = five_crops(images, model.input_shape[1])
     views = [*crops, *(crop[:, :, ::-1] for crop in crops)]
-    return sum(embed(model, view, layers=[layer])[layer] for view in views) / len(views)
+    total = dict.fromkeys(layers, 0)
+    for view in views:
+        of_view = embed(model, view, layers=layers)
+        total = {layer: total[layer] + of_view[layer] for layer in layers}
+    return {layer: values / len(views) for layer, values in total.items()}
 
 
 # By model, layers and pooling: its traced function, which tracing again would take longer than to use.

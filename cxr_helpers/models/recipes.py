@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_helpers.data import decoding
-from cxr_helpers.models import training
+from cxr_helpers.models import embeddings, training
 from cxr_helpers.models.augmentation import RandomResizedCrop
 
 
@@ -127,7 +127,9 @@ def fit(
     )
 
 
-def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
+def predict(
+    model: keras.Model, images: np.ndarray, *, of_crops: keras.Model | None = None
+) -> np.ndarray:
     """Return the mean of the predictions for images and for their mirror images.
 
     Parameters
@@ -135,17 +137,29 @@ def predict(model: keras.Model, images: np.ndarray) -> np.ndarray:
     model : keras.Model
         (n, size, size, 1) float in [0, 1] to (n, classes) probabilities.
     images : ndarray of uint8, shape (n, size, size)
+    of_crops : keras.Model, optional
+        The same network for crops: half of the result is then the mean over ten crops, see
+        ``embeddings.over_crops``.
 
     Returns
     -------
     ndarray of float, shape (n, classes), range [0, 1]
     """
     mirrored = training.predict(model, images[:, :, ::-1])
-    return (training.predict(model, images) + mirrored) / 2
+    whole = (training.predict(model, images) + mirrored) / 2
+    if of_crops is None:
+        return whole
+    last = of_crops.layers[-1].name
+    return (whole + embeddings.over_crops(of_crops, images, layers=[last])[last]) / 2
 
 
 def pneumonia_probability(
-    model: keras.Model, images: np.ndarray, *, size: int, mirrored: bool = False
+    model: keras.Model,
+    images: np.ndarray,
+    *,
+    size: int,
+    mirrored: bool = False,
+    of_crops: keras.Model | None = None,
 ) -> np.ndarray:
     """Return a classifier's probability of pneumonia for images of any size.
 
@@ -158,10 +172,16 @@ def pneumonia_probability(
         To which the images are resized.
     mirrored : bool
         Whether the predictions for the mirror images are averaged in.
+    of_crops : keras.Model, optional
+        As for ``predict``; the mirror images are then averaged in too.
 
     Returns
     -------
     ndarray of float, shape (n,), range [0, 1]
     """
-    y_prob = (predict if mirrored else training.predict)(model, decoding.resize(images, size))
+    images = decoding.resize(images, size)
+    if mirrored or of_crops:
+        y_prob = predict(model, images, of_crops=of_crops)
+    else:
+        y_prob = training.predict(model, images)
     return y_prob[:, 0] if y_prob.shape[1] == 1 else 1 - y_prob[:, 0]

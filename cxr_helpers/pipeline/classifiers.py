@@ -39,10 +39,9 @@ class Classifier:
         Its name among the embeddings of ``05_knn``.
     feature_map : str
         Its last layer with feature maps.
-    mirrored : bool
-        Whether the predictions for the mirror images are averaged in.
     of_crops : keras.Model, optional
-        The network for crops, over which its embedding is averaged, see ``embeddings.over_crops``.
+        The network for crops, over which its embedding and half of its predictions are averaged, see
+        ``recipes.predict``.
     """
 
     model: keras.Model
@@ -51,7 +50,6 @@ class Classifier:
     probabilities: tuple[str, str]
     embedding: str
     feature_map: str
-    mirrored: bool = False
     of_crops: keras.Model | None = None
 
     def pneumonia(self, images: np.ndarray) -> np.ndarray:
@@ -69,7 +67,7 @@ class Classifier:
         from cxr_helpers.models import recipes
 
         return recipes.pneumonia_probability(
-            self.model, images, size=self.size, mirrored=self.mirrored
+            self.model, images, size=self.size, of_crops=self.of_crops
         )
 
 
@@ -115,7 +113,6 @@ def load(run: Run) -> dict[str, Classifier]:
         ("03_categorical", "ours_probabilities.npy"),
         "ours",
         architectures.last_block(ours),
-        mirrored=True,
         of_crops=architectures.trained_residual_cnn(*of_ours, of_crops=True),
     )
     for network in networks.registered():

@@ -31,6 +31,7 @@ STEPS = (
     "our training, random crops",
     "larger test images",
     "mean with mirror images",
+    "mean with ten crops",
 )
 MARKERS = {"as in training": 1.0, "independent of the class": 0.0}  # marker_bias of the test images
 
@@ -45,7 +46,7 @@ def predictions(
 ) -> pd.DataFrame:
     """Predict the test phantoms, with both kinds of marker, after each step.
 
-    The first four steps train a network each; the last two change how the fourth predicts.
+    The first four steps train a network each; the last three change how the fourth predicts.
 
     Parameters
     ----------
@@ -122,4 +123,7 @@ def predictions(
     larger = partial(decoding.resize, size=LARGER)
     add(STEPS[4], lambda images: training.predict(residual, larger(images))[:, 1])
     add(STEPS[5], lambda images: recipes.predict(residual, larger(images))[:, 1])
+    of_crops = architectures.residual_cnn(SIZE, widths=WIDTHS, classes=2)
+    of_crops.set_weights(residual.get_weights())
+    add(STEPS[6], lambda x: recipes.predict(residual, larger(x), of_crops=of_crops)[:, 1])
     return pd.concat(table, ignore_index=True)

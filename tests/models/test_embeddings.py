@@ -87,7 +87,7 @@ def test_crops_are_those_of_the_corners_and_the_centre_and_their_mirror_images(i
         crop = images[:, top : top + 2, left : left + 2] / 255
         for view in (crop, crop[:, :, ::-1]):
             expected = expected + view.reshape(5, 4) @ weights / 10
-    found = embeddings.over_crops(model, images, layer="dense")
+    found = embeddings.over_crops(model, images, layers=["dense"])["dense"]
     assert found.shape == (5, 1)
     np.testing.assert_allclose(found[:, 0], expected, rtol=1e-5)
 
@@ -98,5 +98,5 @@ def test_images_of_the_size_of_the_crops_are_averaged_with_their_mirror_images(m
         embeddings.embed(model, view, layers=["dense"])["dense"]
         for view in (images, images[:, :, ::-1])
     ]
-    found = embeddings.over_crops(model, images, layer="dense")
+    found = embeddings.over_crops(model, images, layers=["dense"])["dense"]
     np.testing.assert_allclose(found, np.mean(each, axis=0), rtol=1e-5)

@@ -37,3 +37,17 @@ def test_predictions_do_not_depend_on_the_side_and_name_pneumonia():
     binary = architectures.binary_cnn(24)
     expected = training.predict(binary, images)[:, 0]
     assert np.allclose(recipes.pneumonia_probability(binary, images, size=24), expected)
+
+
+def test_half_of_a_prediction_is_the_mean_over_ten_crops():
+    images = np.random.default_rng(2).integers(0, 255, (3, 24, 24)).astype(np.uint8)
+    model = architectures.residual_cnn(None, widths=(4, 4))
+    of_crops = architectures.residual_cnn(16, widths=(4, 4))
+    of_crops.set_weights(model.get_weights())
+    starts = [(0, 0), (0, 8), (8, 0), (8, 8), (4, 4)]
+    each = [recipes.predict(model, images[:, y : y + 16, x : x + 16]) for y, x in starts]
+    expected = (recipes.predict(model, images) + np.mean(each, axis=0)) / 2
+    found = recipes.predict(model, images, of_crops=of_crops)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    pneumonia = recipes.pneumonia_probability(model, images, size=24, of_crops=of_crops)
+    np.testing.assert_allclose(pneumonia, 1 - found[:, 0], atol=1e-6)
