@@ -277,12 +277,16 @@ def _map_similarity(table: pd.DataFrame, *, synthetic: bool) -> list[Table]:
     shown = table[["network", "method", "n"]].assign(
         trainings=tables.intervals(table.rename(columns={"similarity": "value"})),
         images=table["other"].map(lambda value: f"{value:.2f}" if value == value else "–"),
+        gap=tables.intervals(
+            table[["gap", "gap_low", "gap_high"]].set_axis(["value", "low", "high"], axis=1)
+        ),
     )
-    names = {"trainings": "between trainings", "images": "between images"}
+    names = {"trainings": "between trainings", "images": "between images", "gap": "difference"}
     caption = (
         "Similarity (absolute Spearman correlation) of the maps of the same image between trainings "
         "with different seeds, mean over pairs of trainings and test images with pneumonia, with 95% "
-        "intervals from resampled patients, and of the maps of different images of one training."
+        "intervals from resampled patients, and of the maps of different images of one training; "
+        "the difference is paired by image."
     )
     caption = publishing.labelled(caption, synthetic=synthetic)
     return [_table(shown.rename(columns=names), "tab-map-similarity", caption)]

@@ -16,6 +16,7 @@ from cxr_helpers.system import files
 
 FILE = "map_similarity.csv"
 COLUMNS = ["network", "method", "n", "similarity", "low", "high", "other"]
+COLUMNS += ["gap", "gap_low", "gap_high"]
 IMAGES = 24  # with pneumonia
 PATCH = 0.125  # of occlusion, share of the image's side
 
@@ -36,8 +37,9 @@ def write(run: Run, *, seeds: Sequence[int], store: Store) -> pd.DataFrame:
     pandas.DataFrame
         Columns ``network``, ``method``, ``n`` (test images with pneumonia, drawn as in chapter 7),
         ``similarity`` of the maps of two trainings (absolute Spearman correlation, mean over pairs
-        and images) with its 95 % interval ``low`` and ``high``, and ``other``, that of the maps of two
-        images. No rows where a training's networks are not there.
+        and images) with its 95 % interval ``low`` and ``high``, ``other``, that of the maps of two
+        images, and their difference ``gap`` with its interval, paired by image. No rows where a
+        training's networks are not there.
     """
     runs = [run, *(run.seed(seed) for seed in seeds)]
     found = _similarity(runs, store) if all(map(classifiers.are_there, runs)) else []
@@ -70,5 +72,6 @@ def _similarity(runs: Sequence[Run], store: Store) -> list[tuple]:
         for method, of_method in table.groupby("method", sort=False):
             interval = bootstrap.mean(of_method["similarity"], weights=weights)
             n = int(of_method["similarity"].notna().sum())  # constant maps have no similarity
-            lines.append((name, method, n, *interval, of_method["other"].mean()))
+            gap = bootstrap.mean(of_method["similarity"] - of_method["other"], weights=weights)
+            lines.append((name, method, n, *interval, of_method["other"].mean(), *gap))
     return lines

@@ -1,6 +1,7 @@
 import shutil
 
 import keras
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -32,6 +33,9 @@ def test_maps_of_equal_networks_are_equal_and_others_less(run, tmp_path):
     assert gradients.loc["published, categorical", "similarity"] == pytest.approx(1)
     assert gradients.loc["published, binary", "similarity"] < 0.9
     assert (gradients["other"] < 1).all()
+    gap = table["similarity"] - table["other"]
+    of_all = table["n"] == table["n"].max()
+    np.testing.assert_allclose(table["gap"][of_all], gap[of_all], atol=1e-6)
     known = table.dropna()  # constant maps have no similarity
     assert len(known) and (known["low"] <= known["similarity"]).all() and known["n"].gt(2).all()
 

@@ -219,8 +219,8 @@ def test_maps_of_other_trainings_are_discussed_where_there_are_several(scored_ru
     assert "other trainings" not in contents._prose("discussion.md", lookup)
     assert contents._map_similarity(lookup["map_similarity"], synthetic=True) == []
     lines = [
-        ("ours", "Grad-CAM", 24, 0.7, 0.6, 0.8, 0.5),
-        ("ours", "HiResCAM", 24, 0.5, 0.4, 0.6, 0.5),
+        ("ours", "Grad-CAM", 24, 0.7, 0.6, 0.8, 0.5, 0.2, 0.1, 0.3),
+        ("ours", "HiResCAM", 24, 0.5, 0.51, 0.6, 0.5, 0.0, -0.1, 0.1),
     ]
     table = pd.DataFrame(lines, columns=repeatability.COLUMNS)
     discussion = contents._prose("discussion.md", lookup | {"map_similarity": table})
@@ -228,6 +228,7 @@ def test_maps_of_other_trainings_are_discussed_where_there_are_several(scored_ru
     (shown,) = contents._map_similarity(table, synthetic=True)
     assert shown.rows[0][:3] == ["ours", "Grad-CAM", "24"] and "SYNTHETIC" in shown.caption
     assert shown.rows[0][3].startswith("0.700 [0.60") and shown.rows[0][4] == "0.50"
+    assert shown.rows[0][5].startswith("0.200 [0.10")
 
 
 def test_table_one_has_sub_headings_for_its_groups(prose_of):
