@@ -336,7 +336,7 @@ def test_outlines_are_not_read_for_phantoms(monkeypatch):
     cells.run(
         "07_explainability",
         "07-lungs",
-        radiographs=Labelled(synthetic=True),
+        radiographs=Labelled(),
         regions={"lung": np.ones((1, 8, 8), dtype=bool)},
         lung_masks="some folder",
     )
@@ -366,13 +366,19 @@ def test_effect_of_a_part_is_that_on_the_images_that_all_methods_explain():
         rows=np.array([2, 0, 4]),
         n_curved=2,
         judged=pd.Series([1.0], index=keys),
-        location=pd.DataFrame({"lesion heat": [0.1], "marker heat": [0.2]}, index=keys),
+        location=pd.DataFrame(
+            {"lesion heat": [0.1, 0.2], "marker heat": [0.2, 0.1]},
+            index=keys.append(pd.MultiIndex.from_tuples([("binary", "noise")])).set_names(
+                ["network", "method"]
+            ),
+        ),
         parts={"lesion": np.eye(4), "marker": np.eye(4)},
+        controls=["noise"],
         figure=Published(),
     )
     effect = names["true_effects"].set_index("part")["effect"]
     assert effect.to_dict() == {"lesion": 2.0, "marker": 5.0}
-    assert names["agrees"].tolist() == [True]
+    assert names["agrees"].tolist() == [True] and names["controls_agree"].tolist() == [False]
 
 
 def placed(**methods):

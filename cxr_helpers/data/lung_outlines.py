@@ -2,7 +2,8 @@
 
 A folder holds one mask for each image, of the image's name, or the annotations of the V7 COVID-19
 X-ray dataset (CC BY 4.0, github.com/v7labs/covid-19-xray-dataset), whose masks carry no names: these
-are matched by stored size, only where one mask and one image have it.
+are matched by stored size, only where one mask and one image have it. Of the two ways, that which finds
+more pairs is taken, by name where both find as many.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from cxr_helpers.data import decoding
 from cxr_helpers.system.errors import DataError
 
 V7 = "v7"  # the word that asks for a download, see ``downloads.v7_lung_masks``
-LUNG = 200  # grey level from which a pixel is lung; V7 writes 255, and 127 for "ignore"
+LUNG = (
+    200  # grey level from which a pixel is lung, see ``_grey``; V7 writes 255, and 127 for "ignore"
+)
 UNREADABLE = (
     OSError,
     UnidentifiedImageError,
@@ -165,7 +168,7 @@ def _mask(
     if grey is None:
         return None, "masks in colour"
     (height, width), of_image = grey.shape, image["width"] / image["height"]
-    if image.get("rotated", False):
+    if image.get("rotated") in (True, np.True_):
         return None, "masks of images with a stored rotation"
     if width != height and abs(width / height / of_image - 1) > SHAPE:
         return None, "masks of another shape than their image"

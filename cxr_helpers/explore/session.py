@@ -84,12 +84,17 @@ class Network:
     def answer(self, image: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the probability of pneumonia and the embedding of an image of any size."""
         own = self.at_size(image)
-        layer, of_crops = architectures.EMBEDDING, self.classifier.of_crops
-        if of_crops is None:
-            vector = embeddings.embed(self.classifier.model, own[None], layers=[layer])[layer][0]
-        else:
-            vector = embeddings.over_crops(of_crops, own[None], layers=[layer])[layer][0]
-        return float(self.classifier.pneumonia(own[None])[0]), vector
+        model, of_crops = self.classifier.model, self.classifier.of_crops
+        layers = [architectures.EMBEDDING, model.layers[-1].name]
+        views = np.stack([own, own[:, ::-1]] if of_crops else [own])
+        vectors, y_prob = (
+            values.mean(axis=0) for values in embeddings.embed(model, views, layers=layers).values()
+        )
+        if of_crops:  # as ``recipes.predict``
+            over_crops = embeddings.over_crops(of_crops, own[None], layers=layers)
+            vectors = over_crops[layers[0]][0]
+            y_prob = (y_prob + over_crops[layers[1]][0]) / 2
+        return float(_pneumonia(y_prob[None])[0]), vectors
 
     def neighbours(self, vector: np.ndarray, n: int) -> np.ndarray:
         """Return the positions of the nearest training images, ndarray of int, shape (n,).

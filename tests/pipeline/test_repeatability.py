@@ -1,10 +1,12 @@
 import shutil
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
 
+from cxr_helpers.data import dataset
 from cxr_helpers.models import architectures
 from cxr_helpers.pipeline import classifiers, repeatability
 from cxr_helpers.pipeline.runs import Run
@@ -38,6 +40,24 @@ def test_maps_of_equal_networks_are_equal_and_others_less(run, tmp_path):
     np.testing.assert_allclose(table["gap"][of_all], gap[of_all], atol=1e-6)
     known = table.dropna()  # constant maps have no similarity
     assert len(known) and (known["low"] <= known["similarity"]).all() and known["n"].gt(2).all()
+
+
+def test_difference_from_other_images_is_paired(run):
+    """Both vary from image to image, but not their difference."""
+    image = np.arange(repeatability.IMAGES)
+    table = pd.DataFrame({"method": "x", "similarity": 0.5 + image / 100, "other": image / 100})
+
+    def call(*_, **__):
+        n = len(test_rows)
+        return table.iloc[:n]
+
+    data = dataset.read(run.stage("01_data"))
+    with data.evaluation():
+        test_rows = np.flatnonzero(data["test"].pneumonia)[: repeatability.IMAGES]
+    found = repeatability.write(run, seeds=[1], store=SimpleNamespace(call=call))
+    for name in ("gap", "gap_low", "gap_high"):
+        assert found[name].to_numpy() == pytest.approx(0.5)
+    assert (found["low"] < found["high"]).all()
 
 
 def test_without_the_networks_of_a_seed_there_are_no_rows(run, tmp_path):
