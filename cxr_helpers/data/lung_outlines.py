@@ -14,23 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from cxr_helpers.data import decoding
 from cxr_helpers.system.errors import DataError
 
 V7 = "v7"  # the word that asks for a download, see ``downloads.v7_lung_masks``
-LUNG = (
-    200  # grey level from which a pixel is lung, see ``_grey``; V7 writes 255, and 127 for "ignore"
-)
-UNREADABLE = (
-    OSError,
-    UnidentifiedImageError,
-    Image.DecompressionBombError,
-    SyntaxError,
-    ValueError,
-)
+# Grey level from which a pixel is lung, see ``_grey``; V7 writes 255, and 127 for "ignore".
+LUNG = 200
 SHAPE = 0.02  # by how much the aspect ratios of mask and image may differ, relatively
+UNREADABLE = (OSError, Image.DecompressionBombError, SyntaxError, ValueError)  # raised by Pillow
 
 
 @dataclass(frozen=True)
