@@ -191,7 +191,8 @@ def train(line: Line, radiographs: dataset.Dataset, folder: Path) -> keras.Model
         training.fit(model, images, one_hot.astype("float32"), **sizes, **common)
     else:
         conflicting = shortcut_groups.alignment(part.index, seed=0) < 0
-        weight = np.where(conflicting, line.conflict_weight, 1)
+        relative = np.where(conflicting, line.conflict_weight, 1)
+        sampling_weights = sampling.balanced(part.category, relative)
         recipe = recipes.Recipe(
             epochs=line.epochs,
             batch_size=line.batch_size,
@@ -201,8 +202,7 @@ def train(line: Line, radiographs: dataset.Dataset, folder: Path) -> keras.Model
             crop_area=line.area,
             crop_style=line.style,
         )
-        drawn = sampling.balanced(part.category, weight)
-        recipes.fit(model, images, one_hot, recipe, sampling_weights=drawn, **common)
+        recipes.fit(model, images, one_hot, recipe, sampling_weights=sampling_weights, **common)
     model.save_weights(weights)
     return model
 

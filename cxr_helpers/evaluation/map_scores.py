@@ -211,6 +211,33 @@ def rank_agreement(
     )
 
 
+def paired_means(
+    first: np.ndarray, second: np.ndarray, *, weights: np.ndarray
+) -> dict[str, float | int]:
+    """Return the means of two scores of the same images, and their difference with its interval.
+
+    Parameters
+    ----------
+    first, second : array of float, shape (n,)
+        An image on which either is NaN is left out of both.
+    weights : array of int, shape (draws, n)
+        From ``bootstrap.resamples``.
+
+    Returns
+    -------
+    dict
+        ``n`` (images that are left), ``first`` and ``second`` (means), ``gap`` (first minus second),
+        ``low`` and ``high`` (95 %).
+    """
+    first, second = (np.asarray(values, dtype=float) for values in (first, second))
+    both = np.isfinite(first) & np.isfinite(second)
+    gap = bootstrap.mean(np.where(both, first - second, np.nan), weights=weights)
+    means = [values[both].mean() if both.any() else np.nan for values in (first, second)]
+    return {"n": int(both.sum())} | dict(
+        zip(("first", "second", "gap", "low", "high"), map(float, (*means, *gap)), strict=True)
+    )
+
+
 def effects_by_network(effects: pd.DataFrame) -> pd.DataFrame:
     """Return the effects of interventions with a row for each, and columns for each network.
 

@@ -75,7 +75,7 @@ class Network:
 
     def __init__(self, classifier: Classifier, train: np.ndarray) -> None:
         self.classifier = classifier
-        self._train = _unit(train) if classifier.of_crops else train
+        self._train = _unit(train) if classifier.of_crops is not None else train
 
     def at_size(self, image: np.ndarray) -> np.ndarray:
         """Return an image as the network sees it: ndarray of uint8, shape (size, size)."""
@@ -86,11 +86,11 @@ class Network:
         own = self.at_size(image)
         model, of_crops = self.classifier.model, self.classifier.of_crops
         layers = [architectures.EMBEDDING, model.layers[-1].name]
-        views = np.stack([own, own[:, ::-1]] if of_crops else [own])
+        views = np.stack([own] if of_crops is None else [own, own[:, ::-1]])
         vectors, y_prob = (
             values.mean(axis=0) for values in embeddings.embed(model, views, layers=layers).values()
         )
-        if of_crops:  # as ``recipes.predict``
+        if of_crops is not None:  # as ``recipes.predict``, with one pass for both
             over_crops = embeddings.over_crops(of_crops, own[None], layers=layers)
             vectors = over_crops[layers[0]][0]
             y_prob = (y_prob + over_crops[layers[1]][0]) / 2
@@ -101,7 +101,7 @@ class Network:
 
         By Euclidean distance, in our network's embedding by cosine distance, as in chapter 5.
         """
-        query = _unit(vector[None])[0] if self.classifier.of_crops else vector
+        query = _unit(vector[None])[0] if self.classifier.of_crops is not None else vector
         distance = np.linalg.norm(self._train - query, axis=1)
         return np.argsort(distance, kind="stable")[:n]
 

@@ -179,7 +179,7 @@ def residual_cnn(
     return keras.Model(images, x, name="residual_cnn")
 
 
-def trained_residual_cnn(options: Path, weights: Path, *, of_crops: bool = False) -> keras.Model:
+def trained_residual_cnn(options: Path, weights: Path, *, for_crops: bool = False) -> keras.Model:
     """Return the trained residual network of a run, built from its options and its weights.
 
     Parameters
@@ -187,12 +187,12 @@ def trained_residual_cnn(options: Path, weights: Path, *, of_crops: bool = False
     options, weights : Path
         ``ours.json`` and ``ours.weights.h5`` of ``03_categorical``; the options hold the size at
         which it predicts and that of the crops on which it was trained.
-    of_crops : bool
+    for_crops : bool
         Whether its input is such a crop instead of a whole image.
     """
     settings = json.loads(options.read_text(encoding="utf-8"))
     crop_size = settings.pop("crop_size", settings["image_size"])
-    if of_crops:
+    if for_crops:
         settings["image_size"] = crop_size
     model = residual_cnn(**settings)
     model.load_weights(weights)

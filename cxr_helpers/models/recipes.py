@@ -180,7 +180,7 @@ def pneumonia_probability(
     ndarray of float, shape (n,), range [0, 1]
     """
     images = decoding.resize(images, size)
-    if mirrored or of_crops:
+    if mirrored or of_crops is not None:
         y_prob = predict(model, images, of_crops=of_crops)
     else:
         y_prob = training.predict(model, images)

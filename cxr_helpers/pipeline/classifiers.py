@@ -113,7 +113,7 @@ def load(run: Run) -> dict[str, Classifier]:
         ("03_categorical", "ours_probabilities.npy"),
         "ours",
         architectures.last_block(ours),
-        of_crops=architectures.trained_residual_cnn(*of_ours, of_crops=True),
+        of_crops=architectures.trained_residual_cnn(*of_ours, for_crops=True),
     )
     for network in networks.registered():
         model = network.build(size, n_classes)

@@ -106,6 +106,17 @@ def test_methods_are_ranked_within_their_network():
     assert found.to_dict() == {"small": pytest.approx(-1), "large": pytest.approx(0.5)}
 
 
+def test_means_of_two_scores_are_of_the_images_that_have_both():
+    first, second = [0.5, 0.7, np.nan, 9.0], [0.1, 0.2, 0.3, np.nan]
+    weights = np.array([[1, 1, 1, 1], [2, 0, 1, 1], [0, 2, 1, 1]])
+    found = map_scores.paired_means(first, second, weights=weights)
+    low, high = np.quantile([0.45, 0.4, 0.5], [0.025, 0.975])
+    expected = {"n": 2, "first": 0.6, "second": 0.15, "gap": 0.45, "low": low, "high": high}
+    assert found == pytest.approx(expected)
+    nothing = map_scores.paired_means([np.nan] * 4, second, weights=weights)
+    assert nothing["n"] == 0 and np.isnan([nothing[name] for name in ("first", "gap", "low")]).all()
+
+
 def test_effects_have_a_row_for_each_intervention_in_its_order():
     lines = [
         (what, name, 7, kind, value, value - 0.1, value + 0.1)

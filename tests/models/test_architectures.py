@@ -130,9 +130,9 @@ def test_trained_residual_cnn_restores_options_and_weights(tmp_path):
     model = architectures.residual_cnn(32, widths=(4, 8))
     model.save_weights(tmp_path / "ours.weights.h5")
     (tmp_path / "ours.json").write_text('{"widths": [4, 8], "image_size": 40, "crop_size": 24}')
-    for of_crops, side in ((False, 40), (True, 24)):  # the weights fit any size
+    for for_crops, side in ((False, 40), (True, 24)):  # the weights fit any size
         restored = architectures.trained_residual_cnn(
-            tmp_path / "ours.json", tmp_path / "ours.weights.h5", of_crops=of_crops
+            tmp_path / "ours.json", tmp_path / "ours.weights.h5", for_crops=for_crops
         )
         assert restored.input_shape == (None, side, side, 1)
         for expected, weights in zip(model.get_weights(), restored.get_weights(), strict=True):
