@@ -14,7 +14,7 @@ SMALL = {
     **{"n_phantoms": 100, "image_size": 32, "epochs": 2, "study_images": 16},
     **{"ours_widths": "4,8", "ours_crop_size": 16, "ours_test_size": 24},
     **{"max_images": 60, "images_per_row": 2, "images_per_mean": 2, "patch_share": 0.5},
-    **{"twin_images": 40, "twin_epochs": 1, "gradient_images": 2},
+    **{"twin_images": 40, "twin_epochs": 1, "gradient_images": 2, "occlusion_images": 2},
 }
 
 

@@ -285,7 +285,8 @@ def test_outer_sixth_is_the_region_where_nothing_else_is_known(monkeypatch):
         radiographs=Labelled(synthetic=False),
         test=Labelled(pneumonia=np.array([1, 0, 1])),
         order=np.array([2, 1, 0]),
-        **{"regions": {}, "lung_masks": "", "size": 12, "images_per_mean": 1, "gradient_images": 9},
+        **{"regions": {}, "lung_masks": "", "size": 12},
+        **{"images_per_mean": 1, "occlusion_images": 1, "gradient_images": 9},
     )
     assert names["rows"].tolist() == [2, 0]
     (region,) = names["regions"].values()

@@ -22,6 +22,7 @@ from cxr_helpers.system.errors import DataError
 V7 = "v7"  # the word that asks for a download, see ``downloads.v7_lung_masks``
 # Grey level from which a pixel is lung, see ``_grey``; V7 writes 255, and 127 for "ignore".
 LUNG = 200
+LABELS = 15  # largest value of masks of numbered regions, which would be black as grey levels
 SHAPE = 0.02  # by how much the aspect ratios of mask and image may differ, relatively
 UNREADABLE = (OSError, Image.DecompressionBombError, SyntaxError, ValueError)  # raised by Pillow
 
@@ -177,7 +178,8 @@ def _mask(
 def _grey(path: Path) -> np.ndarray | None:
     """Return a mask as stored, uint8, 255 where it is lung; None if it is in colour.
 
-    Masks of 0 and 1 are stretched to 255, those of 16 bits reduced to 8 where they need to be.
+    In masks of numbers up to ``LABELS`` everything but 0 is lung, as where each lung has its own;
+    those of 16 bits are reduced to 8 where they need to be.
     """
     with Image.open(path, formats=("PNG",)) as image:
         if image.width * image.height > decoding.MAXIMUM_PIXELS:
@@ -193,4 +195,4 @@ def _grey(path: Path) -> np.ndarray | None:
         values = np.asarray(image.convert("L") if image.mode == "1" else image).astype(int)
     if values.max() > 255:
         values = values // 257
-    return np.uint8(values * 255 if values.max() == 1 else values)
+    return np.uint8(255 * (values > 0) if values.max() <= LABELS else values)

@@ -72,6 +72,33 @@ def _verdict(own: np.ndarray, other: np.ndarray, weights: np.ndarray) -> str:
     return VERDICTS[0] if low > 0 else VERDICTS[2] if high < 0 else VERDICTS[1]
 
 
+def means(table: pd.DataFrame, *, weights: np.ndarray) -> pd.DataFrame:
+    """Return the mean of every score of each network and method, with its 95 % interval.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns ``network``, ``method``, ``image`` (position, 0 to n - 1), and scores; NaN, or no
+        line, where a score is not defined on an image.
+    weights : array of int, shape (draws, n)
+        From ``bootstrap.resamples``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``network``, ``method``, ``score``, ``n`` (images), ``value``, ``low``, ``high``. A
+        score that is defined on no image of a method has no line.
+    """
+    lines, keys = [], ["network", "method"]
+    images = range(weights.shape[1])
+    for (network, method), part in table.set_index("image").groupby(keys, sort=False):
+        for score, values in part.drop(columns=keys).reindex(images).items():
+            if n := int(values.notna().sum()):
+                interval = bootstrap.mean(values.to_numpy(), weights=weights)
+                lines.append((network, method, score, n, *interval))
+    return pd.DataFrame(lines, columns=[*keys, "score", "n", "value", "low", "high"])
+
+
 def mean_curves(
     curves: pd.DataFrame, *, shown: Mapping[str, Sequence[str]], weights: np.ndarray
 ) -> pd.DataFrame:

@@ -30,7 +30,7 @@ METHODS = (*COVERS, *GRADIENTS)
 
 
 def methods(
-    explained: Explained, *, patch_share: float, steps: int = 32
+    explained: Explained, *, patch_share: float, coarse: bool = False
 ) -> dict[str, sanity.Method]:
     """Return the explanations by name, those of ``METHODS`` that the network has.
 
@@ -41,16 +41,19 @@ def methods(
     explained : Explained
     patch_share : float
         Side of the occluding patch, share of the image's; it moves by half its side.
-    steps : int
-        Of the integral of integrated gradients.
+    coarse : bool
+        Whether with fewer evaluations, for maps that are only compared with each other: of the kinds
+        of occlusion the first, whose patch is twice as large and moves by its side; and eight steps
+        of the integral of integrated gradients.
     """
-    patch = max(2, round(patch_share * explained.size))
-    occlude = partial(covering.maps, patch=patch, stride=max(1, patch // 2))
-    covers = list(COVERS)[:1] if explained.standardises else COVERS
+    patch = max(2, round(min((1 + coarse) * patch_share, 0.5) * explained.size))
+    occlude = partial(covering.maps, patch=patch, stride=patch if coarse else max(1, patch // 2))
+    covers = list(COVERS)[:1] if coarse or explained.standardises else COVERS
+    integral = {"steps": 8, "tolerance": None} if coarse else {}
     return {
         **{name: partial(occlude, fill=COVERS[name]) for name in covers},
         "absolute gradient": attributions.absolute_gradient,
-        "int. gradients": partial(attributions.integrated_gradients, steps=steps),
+        "int. gradients": partial(attributions.integrated_gradients, **integral),
         "Grad-CAM": attributions.grad_cam,
         "HiResCAM": attributions.hires_cam,
     }
@@ -207,18 +210,6 @@ def scores(
     return tuple(pd.concat(parts, ignore_index=True) for parts in (tables, curves))
 
 
-def _coarse_methods(explained: Explained, patch_share: float) -> dict[str, sanity.Method]:
-    """Return the methods with fewer evaluations: for maps that are only compared with each other.
-
-    Of the kinds of occlusion the first, whose patch is twice as large and moves by its side; the
-    integral has eight steps.
-    """
-    patch = max(2, round(min(2 * patch_share, 0.5) * explained.size))
-    coarse = methods(explained, patch_share=patch_share, steps=8)
-    occlusion = {"occlusion": partial(covering.maps, patch=patch, stride=patch)}
-    return occlusion | {name: coarse[name] for name in GRADIENTS}
-
-
 def dependence(
     model: keras.Model,
     images: np.ndarray,
@@ -255,7 +246,7 @@ def dependence(
     """
     explained, trained = explained_by(model, feature_map), model.get_weights()
     prepared = explained.prepare(images)
-    chosen = _coarse_methods(explained, patch_share)
+    chosen = methods(explained, patch_share=patch_share, coarse=True)
     before = {name: method(explained, prepared) for name, method in chosen.items()}
     strip = {name: {"trained": maps[0]} for name, maps in before.items()}
     lines = []
@@ -297,7 +288,7 @@ def stability(
     explained = explained_by(model, feature_map)
     prepared = explained.prepare(images)
     grey_levels = np.ptp(prepared, axis=(1, 2), keepdims=True) if explained.standardises else 1.0
-    chosen = _coarse_methods(explained, patch_share)
+    chosen = methods(explained, patch_share=patch_share, coarse=True)
     return {
         name: sanity.max_sensitivity(explained, prepared, method, scale=grey_levels, seed=seed)
         for name, method in chosen.items()
@@ -328,7 +319,8 @@ def repeatability(
     lines, of_model = [], []
     for model in models:
         explained = explained_by(model, feature_map)
-        prepared, chosen = explained.prepare(images), _coarse_methods(explained, patch_share)
+        prepared = explained.prepare(images)
+        chosen = methods(explained, patch_share=patch_share, coarse=True)
         of_model.append({name: method(explained, prepared) for name, method in chosen.items()})
     for name in of_model[0]:
         maps = [found[name] for found in of_model]

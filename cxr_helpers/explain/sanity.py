@@ -16,6 +16,10 @@ from cxr_helpers.explain.explained import Explained
 RADIUS = 0.02  # largest change of a grey level, share of the full range
 MARGIN = 0.1  # above the similarity of maps of different images
 
+STEPS = {"all": "similarity, anew", "other image": "similarity, other"}  # see by_image
+SENSITIVITY = "sensitivity"
+SCORES = (*STEPS.values(), SENSITIVITY)
+
 Method = Callable[[Explained, np.ndarray], np.ndarray]
 
 
@@ -71,18 +75,46 @@ def similarity(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
     return found
 
 
-def verdicts(
+def by_image(
     similarity: pd.DataFrame, sensitivity: Mapping[str, Mapping[str, np.ndarray]]
 ) -> pd.DataFrame:
-    """Return whether the maps of each network and method depend on its training, and how firm they are.
+    """Return how much the maps of each image depend on the training, and how firm they are.
 
     Parameters
     ----------
     similarity : pandas.DataFrame
-        Columns ``network``, ``method``, ``step`` (``all`` where every layer lost its training, and
-        ``other image``) and ``similarity``, NaN where it is not defined.
+        Columns ``network``, ``method``, ``draw``, ``step`` (``all`` where every layer lost its
+        training, and ``other image``), ``image`` and ``similarity``, NaN where it is not defined.
     sensitivity : mapping of network to mapping of method to ndarray of float, shape (n,)
         From ``max_sensitivity``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``network``, ``method``, ``image`` and ``SCORES``: the similarities are means over
+        the draws.
+    """
+    lines = [
+        (network, method, image, value)
+        for network, of_method in sensitivity.items()
+        for method, of_images in of_method.items()
+        for image, value in enumerate(of_images)
+    ]
+    keys = ["network", "method", "image"]
+    found = pd.DataFrame(lines, columns=[*keys, SENSITIVITY]).set_index(keys)
+    for step, name in STEPS.items():
+        of_step = similarity[similarity["step"] == step]
+        found[name] = of_step.groupby(keys)["similarity"].mean()
+    return found[list(SCORES)].reset_index()
+
+
+def verdicts(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return whether the maps of each network and method depend on its training.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        From ``by_image``.
 
     Returns
     -------
@@ -91,19 +123,12 @@ def verdicts(
         (``yes`` where the first exceeds the second by at most ``MARGIN``, ``no``, or a dash where
         either is not defined) and ``sens.`` (median).
     """
-    means = similarity.groupby(["network", "method", "step"])["similarity"].mean()
-    lines = []
-    for network, of_method in sensitivity.items():
-        for method, of_images in of_method.items():
-            anew, other = (means[network, method, step] for step in ("all", "other image"))
-            depends = "yes" if anew <= other + MARGIN else "no"
-            if np.isnan([anew, other]).any():
-                depends = "–"
-            known = of_images[np.isfinite(of_images)]
-            median = np.median(known) if len(known) else np.nan
-            lines.append((network, method, anew, other, depends, median))
-    names = ["network", "method", "anew", "other", "depends", "sens."]
-    return pd.DataFrame(lines, columns=names)
+    of_method = scores.groupby(["network", "method"], sort=False)
+    found = of_method[list(STEPS.values())].mean().set_axis(["anew", "other"], axis=1)
+    gap = found["anew"] - found["other"]
+    found["depends"] = np.where(gap.isna(), "–", np.where(gap <= MARGIN, "yes", "no"))
+    found["sens."] = of_method[SENSITIVITY].median()
+    return found.reset_index()
 
 
 def max_sensitivity(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -119,6 +120,54 @@ def heat_and_effect(table: pd.DataFrame) -> Figure:
         first.plot([], [], marker, ms=4, color="black", label=part)
     first.set_ylabel("share of the heat")
     fig.legend(*first.get_legend_handles_labels(), ncols=5, loc="outside lower center")
+    return fig
+
+
+def scorecard(
+    table: pd.DataFrame, chance: Mapping[str, float | None], *, methods: Sequence[str]
+) -> Figure:
+    """Draw every score of every method, with its interval, a panel for each score.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns ``network``, ``method``, ``score``, ``value``, ``low`` and ``high``.
+    chance : mapping of score to float or None
+        The scores that are drawn, where the table has them, in order; with the value of a map that
+        knows nothing, a dotted line, where there is one.
+    methods : sequence of str
+        From top to bottom; those that the table does not have are left out.
+    """
+    scores = [score for score in chance if (table["score"] == score).any()]
+    methods = [method for method in methods if (table["method"] == method).any()]
+    networks = list(dict.fromkeys(table["network"]))
+    columns = 4
+    rows = -(-len(scores) // columns)
+    size = (6.6, 0.4 + rows * (0.4 + 0.1 * len(methods)))
+    fig, axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
+    for ax, score in zip(axes.flat, scores, strict=False):
+        of_score = table[table["score"] == score]
+        for k, network in enumerate(networks):
+            part = of_score[of_score["network"] == network].set_index("method")
+            part = part.loc[[method for method in methods if method in part.index]]
+            places = np.array([methods.index(method) for method in part.index])
+            places = places + 0.22 * (k - (len(networks) - 1) / 2)
+            spread = np.abs(part[["low", "high"]].to_numpy() - part[["value"]].to_numpy()).T
+            style = {"fmt": MARKERS[k % len(MARKERS)], "ms": 2, "lw": 0.8, "color": f"C{k}"}
+            ax.errorbar(part["value"], places, xerr=spread, label=network, **style)
+        if chance[score] is not None:
+            ax.axvline(chance[score], color="black", ls=":", lw=0.8)
+        ax.set_title(score.replace("auprc", "AUPRC"), fontsize=7)
+        ax.tick_params(labelsize=6)
+        ax.grid(axis="y", lw=0.3)
+    for ax in axes.flat[len(scores) :]:
+        ax.set_axis_off()
+    axes[0, 0].set(yticks=range(len(methods)), yticklabels=methods, ylim=(len(methods) - 0.5, -0.5))
+    labelled = [
+        pair for ax in axes.flat for pair in zip(*ax.get_legend_handles_labels(), strict=True)
+    ]
+    entries = {label: handle for handle, label in labelled}
+    fig.legend(entries.values(), entries, ncols=len(entries), loc="outside lower center")
     return fig
 
 

@@ -89,16 +89,18 @@ def test_mask_of_a_rotated_image_is_counted(tmp_path):
     assert found.counts["masks of images with a stored rotation"] == 1
 
 
+@pytest.mark.parametrize("second", [1, 2, 3])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_mask_of_zeros_and_ones_is_read(tmp_path, dtype):
+def test_mask_of_numbered_lungs_is_read(tmp_path, dtype, second):
     pixels = np.zeros((40, 50), dtype)
     pixels[1:-1, 1:25] = 1
-    for name, values in (("ones", pixels), ("full", np.uint8(pixels * 255))):
+    pixels[1:-1, 30:35] = second
+    for name, values in (("numbered", pixels), ("full", np.uint8((pixels > 0) * 255))):
         (tmp_path / name).mkdir()
         Image.fromarray(values).save(tmp_path / name / "a.png")
-    ones, full = (read(tmp_path / name).masks[0] for name in ("ones", "full"))
-    np.testing.assert_array_equal(ones, full)
-    assert ones[8, 4] and not ones[8, 12]
+    numbered, full = (read(tmp_path / name).masks[0] for name in ("numbered", "full"))
+    np.testing.assert_array_equal(numbered, full)
+    assert numbered[8, 4] and numbered[8, 10] and not numbered[8, 13]
 
 
 def test_palette_in_colour_is_counted_and_in_grey_is_read(tmp_path):

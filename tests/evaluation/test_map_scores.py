@@ -160,3 +160,13 @@ def test_gaps_of_an_exchange_by_hand():
     (line,) = table.to_numpy()
     assert [text.split()[0] for text in line] == ["binary", "0.750", "0.250", "0.500"]
     assert line[3] == tables.with_interval(*bootstrap.mean(same - other, weights=weights))
+
+
+def test_means_of_all_scores_have_their_interval_and_number_of_images():
+    scores = table(map=BASE, noise=np.where(np.arange(N) < 10, BASE, np.nan))
+    scores["undefined"] = np.nan
+    found = map_scores.means(scores[scores["image"] != 39], weights=WEIGHTS)
+    assert found["score"].tolist() == ["score", "score"] and found["n"].tolist() == [39, 10]
+    expected = bootstrap.mean(np.where(np.arange(N) < 10, BASE, np.nan), weights=WEIGHTS)
+    np.testing.assert_allclose(found.loc[1, ["value", "low", "high"]].astype(float), expected)
+    assert found["value"][0] == pytest.approx(BASE[:39].mean())

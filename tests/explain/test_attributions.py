@@ -13,15 +13,52 @@ def test_gradient_lights_the_corner_that_the_network_reads():
     assert (heat == 0).all()
 
 
-@pytest.mark.parametrize(("options", "within"), [({}, 0.03), ({"steps": 256}, 0.01)])
 @pytest.mark.parametrize("build", [small.corner, small.published, small.residual])
-def test_integrated_gradients_sum_to_the_difference_of_the_scores(build, options, within):
+def test_integrated_gradients_sum_to_the_difference_of_the_scores(build):
     explained = build()
     prepared = explained.prepare(small.images(size=explained.size))
-    heat = attributions.integrated_gradients(explained, prepared, **options)
+    heat = attributions.integrated_gradients(explained, prepared, steps=256, tolerance=None)
     baseline = np.array(attributions.baseline(prepared))
     expected = explained.score(prepared) - explained.score(baseline)
-    np.testing.assert_allclose(heat.sum(axis=(1, 2)), expected, rtol=within, atol=1e-4)
+    np.testing.assert_allclose(heat.sum(axis=(1, 2)), expected, rtol=0.01, atol=1e-4)
+
+
+@pytest.fixture
+def sure():
+    """A network whose log-odds are many times those of an untrained one."""
+    explained = small.published()
+    last = explained.model.layers[-1]
+    last.set_weights([100 * last.get_weights()[0], last.get_weights()[1]])
+    return explained
+
+
+def test_intervals_are_divided_for_the_images_that_need_it_only(sure):
+    prepared = sure.prepare(small.images(size=sure.size, n=6))
+    plain = attributions.integrated_gradients(sure, prepared, steps=2, tolerance=None)
+    missed = attributions.shortfall(sure, prepared, plain)
+    tolerance = np.median(missed)
+    refined = attributions.integrated_gradients(sure, prepared, steps=2, tolerance=tolerance)
+    np.testing.assert_array_equal(refined[missed <= tolerance], plain[missed <= tolerance])
+    shortfall = attributions.shortfall(sure, prepared, refined)
+    assert (shortfall < missed)[missed > tolerance].all()
+
+
+def test_divided_intervals_have_the_midpoints_of_as_many_equal_ones(sure, monkeypatch):
+    prepared = sure.prepare(small.images(size=sure.size, n=3))
+    monkeypatch.setattr(attributions, "REFINED", 2)
+    divided = attributions.integrated_gradients(sure, prepared, steps=2, tolerance=-1)
+    at_once = attributions.integrated_gradients(sure, prepared, steps=18, tolerance=None)
+    np.testing.assert_allclose(divided, at_once, rtol=1e-3, atol=1e-6)
+
+
+def test_shortfall_is_a_share_of_the_difference_or_of_one():
+    explained = small.corner()
+    prepared = explained.prepare(small.images(size=12))
+    maps = attributions.integrated_gradients(explained, prepared)
+    expected = explained.score(prepared) - explained.score(attributions.baseline(prepared))
+    maps[:, 0, 0] += 0.5
+    found = attributions.shortfall(explained, prepared, maps)
+    np.testing.assert_allclose(found, 0.5 / np.maximum(np.abs(expected), 1), atol=1e-3)
 
 
 @pytest.mark.parametrize("steps", [3, 8, 40])
@@ -30,8 +67,9 @@ def test_integrated_gradients_of_an_image_do_not_depend_on_the_others(steps):
     explained = small.published()
     explained.batch_size = explained.gradient_batch_size = 16
     prepared = explained.prepare(small.images(size=explained.size, n=7))
-    together = attributions.integrated_gradients(explained, prepared, steps=steps)
-    alone = [attributions.integrated_gradients(explained, x[None], steps=steps) for x in prepared]
+    options = {"steps": steps, "tolerance": 1e-4}
+    together = attributions.integrated_gradients(explained, prepared, **options)
+    alone = [attributions.integrated_gradients(explained, x[None], **options) for x in prepared]
     np.testing.assert_allclose(together, np.concatenate(alone), rtol=1e-4, atol=1e-6)
 
 

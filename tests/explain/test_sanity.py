@@ -90,10 +90,23 @@ def test_changes_that_move_the_call_do_not_count():
 def test_maps_depend_on_the_training_that_resemble_others_no_more_than_those_of_other_images(
     anew, depends
 ):
-    steps = [("all", x) for x in anew] + [("other image", x) for x in (0.1, 0.36)] + [("last", 1.0)]
-    table = pd.DataFrame(steps, columns=["step", "similarity"])
+    lines = [("all", draw, image, x) for draw in (0, 1) for image, x in enumerate(anew)]
+    lines += [("other image", 0, image, x) for image, x in enumerate((0.1, 0.36))]
+    lines += [("last", 0, image, 1.0) for image in (0, 1)]
+    table = pd.DataFrame(lines, columns=["step", "draw", "image", "similarity"])
     table = table.assign(network="ours", method="edges")
-    changes = {"ours": {"edges": np.array([0.5, np.nan, 0.7])}}
-    (line,) = sanity.verdicts(table, changes).to_dict("records")
+    changes = {"ours": {"edges": np.array([0.5, 0.7])}}
+    (line,) = sanity.verdicts(sanity.by_image(table, changes)).to_dict("records")
     assert line["depends"] == depends and line["sens."] == pytest.approx(0.6)
     assert line["other"] == pytest.approx(0.23)
+
+
+def test_scores_of_an_image_are_means_over_the_draws_and_missing_where_undefined():
+    lines = [("all", 0, 0.2), ("all", 1, 0.4), ("other image", 0, 0.7), ("block", 0, 0.9)]
+    table = pd.DataFrame(lines, columns=["step", "draw", "similarity"])
+    table = table.assign(network="ours", method="edges", image=0)
+    found = sanity.by_image(table, {"ours": {"edges": np.array([0.5, np.nan])}})
+    assert found["image"].tolist() == [0, 1]
+    first, second = found[list(sanity.SCORES)].to_numpy()
+    np.testing.assert_allclose(first, [0.3, 0.7, 0.5])
+    assert np.isnan(second).all()

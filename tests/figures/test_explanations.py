@@ -74,3 +74,25 @@ def test_every_image_is_a_point_and_a_map_without_heat_counts_as_zero():
     (ax,) = explanations.twin_gains(table).axes
     heights = sorted(y for points in ax.collections for y in np.asarray(points.get_offsets())[:, 1])
     assert heights == [0, 1, 8, 9]
+
+
+def test_scorecard_has_a_panel_for_each_score_and_a_line_where_chance_is_known():
+    lines = [
+        (network, method, score, v, v - 0.1, v + 0.1)
+        for network, v in (("binary", 0.4), ("ours", 0.6))
+        for method in ("Grad-CAM", "centre")
+        for score in ("hit", "sensitivity")
+        if (method, score) != ("centre", "sensitivity")
+    ]
+    table = pd.DataFrame(lines, columns=["network", "method", "score", "value", "low", "high"])
+    chance = {"hit": 0.2, "not measured": 0.0, "sensitivity": None}
+    fig = explanations.scorecard(table, chance, methods=["occlusion", "Grad-CAM", "centre"])
+    fig.canvas.draw()
+    hit, sensitivity, *rest = fig.axes
+    assert [hit.get_title(), sensitivity.get_title()] == ["hit", "sensitivity"]
+    assert not any(ax.axison for ax in rest)
+    assert [tick.get_text() for tick in hit.get_yticklabels()] == ["Grad-CAM", "centre"]
+    assert [c.lines[0].get_xdata().tolist() for c in hit.containers] == [[0.4, 0.4], [0.6, 0.6]]
+    assert [len(c.lines[0].get_xdata()) for c in sensitivity.containers] == [1, 1]
+    vertical = [line for line in hit.lines if list(line.get_xdata()) == [0.2, 0.2]]
+    assert len(vertical) == 1 and len(sensitivity.lines) == len(hit.lines) - 1
