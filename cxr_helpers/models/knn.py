@@ -33,5 +33,6 @@ def classifier(
     known = labels >= 0
     if k < 1 or not known.any():
         raise ValueError(f"k = {k} among {known.sum()} images of known class: expected 1 or more")
-    neighbours = KNeighborsClassifier(min(k, int(known.sum())), **options)
-    return neighbours.fit(points[known], labels[known])
+    if not known.all():  # otherwise a copy, for nothing
+        points, labels = points[known], labels[known]
+    return KNeighborsClassifier(min(k, len(labels)), **options).fit(points, labels)
