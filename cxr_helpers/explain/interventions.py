@@ -13,6 +13,7 @@ import numpy as np
 
 from cxr_helpers.explain import removal
 from cxr_helpers.explain.explained import Explained
+from cxr_helpers.system.blocks import blockwise
 
 
 class Effect(NamedTuple):
@@ -86,6 +87,7 @@ def _effect(first: np.ndarray, second: np.ndarray) -> Effect:
     return Effect(second - first, (first >= 0) != (second >= 0))
 
 
+@blockwise
 def erased(images: np.ndarray, masks: np.ndarray, *, margin: int = 1) -> np.ndarray:
     """Return images in which a region was filled from around it.
 

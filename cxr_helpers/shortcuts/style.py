@@ -21,6 +21,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from scipy import ndimage
 
+from cxr_helpers.system.blocks import blockwise
+
 CENTRE = 0.86  # side of the part that a border swap leaves, as a share of the image's
 FEATHER = 0.04  # width of the seam, as a share of the image's side
 
@@ -31,6 +33,7 @@ def gamma(images: np.ndarray, exponent: float) -> np.ndarray:
     return levels[images]
 
 
+@blockwise
 def contrast(images: np.ndarray, factor: float) -> np.ndarray:
     """Return images whose contrast about each image's mean was multiplied."""
     mean = images.mean(axis=(1, 2), keepdims=True, dtype=np.float32)
@@ -50,11 +53,13 @@ def equalised(images: np.ndarray) -> np.ndarray:
     return np.stack([np.asarray(ImageOps.equalize(Image.fromarray(image))) for image in images])
 
 
+@blockwise
 def blurred(images: np.ndarray, sigma: float) -> np.ndarray:
     """Return images blurred by a Gaussian; ``sigma`` in 1/128 of the side."""
     return _bytes(ndimage.gaussian_filter(images.astype(np.float32), (0, *_sigmas(images, sigma))))
 
 
+@blockwise
 def sharpened(images: np.ndarray, sigma: float, amount: float) -> np.ndarray:
     """Return images after an unsharp mask; ``sigma`` in 1/128 of the side."""
     plain = images.astype(np.float32)
@@ -95,6 +100,7 @@ def padded(images: np.ndarray, share: float) -> np.ndarray:
     return found
 
 
+@blockwise
 def swapped_border(images: np.ndarray, donors: np.ndarray) -> np.ndarray:
     """Return images whose border is that of other images, in the tone of their own.
 
@@ -112,6 +118,7 @@ def swapped_border(images: np.ndarray, donors: np.ndarray) -> np.ndarray:
     return _blended(images, donors, weight, of=border)
 
 
+@blockwise
 def swapped_outside(images: np.ndarray, donors: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Return images of which only a region stays; around it are other images, in the tone of their own.
 
