@@ -368,17 +368,17 @@ def test_effect_of_a_part_is_that_on_the_images_that_all_methods_explain():
         n_curved=2,
         judged=pd.Series([1.0], index=keys),
         location=pd.DataFrame(
-            {"lesion heat": [0.1, 0.2], "marker heat": [0.2, 0.1]},
+            {"lesion gain": [0.1, 0.2], "marker gain": [0.2, 0.1]},
             index=keys.append(pd.MultiIndex.from_tuples([("binary", "noise")])).set_names(
                 ["network", "method"]
             ),
         ),
-        parts={"lesion": np.eye(4), "marker": np.eye(4)},
+        parts={"lesion": np.ones((3, 2, 2)), "marker": np.eye(3)[:, :, None] * [1, 0]},
         controls=["noise"],
         figure=Published(),
     )
     effect = names["true_effects"].set_index("part")["effect"]
-    assert effect.to_dict() == {"lesion": 2.0, "marker": 5.0}
+    assert effect.to_dict() == pytest.approx({"lesion": 2 / 100, "marker": 5 / (100 / 6)})
     assert names["agrees"].tolist() == [True] and names["controls_agree"].tolist() == [False]
 
 

@@ -135,6 +135,18 @@ def test_accuracy_can_be_recomputed_from_the_artifacts(on_phantoms):
     assert table.loc[("binary_cnn", "test", "accuracy"), "value"] == pytest.approx(correct.mean())
 
 
+def test_every_score_of_every_map_has_an_interval(run):
+    card = pd.read_csv(run.stage("07_explainability") / "scorecard.csv")
+    card = card[card["score"] != "ms per image"]
+    assert (card["low"] <= card["value"] + 1e-9).all() and (
+        card["value"] <= card["high"] + 1e-9
+    ).all()
+    assert {"binary", "categorical", "ours"} <= set(card["network"])
+    found = set(card["score"])
+    assert {"SRG, blurred", "SRG, interpolated", "similarity, anew", "sensitivity"} <= found
+    assert {"white noise", "centre", "mean of others"} <= set(card["method"])
+
+
 def test_no_patient_group_is_in_two_splits(run):
     index = pd.read_csv(run.stage("01_data") / "index.csv")
     assert index.groupby("group")["split"].nunique().max() == 1

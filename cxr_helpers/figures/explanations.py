@@ -97,28 +97,30 @@ def effects(table: pd.DataFrame) -> Figure:
 
 
 def heat_and_effect(table: pd.DataFrame) -> Figure:
-    """Draw the share of the heat on parts of the image against what the parts really do.
+    """Draw the heat on parts of the image against what the parts really do, both by their area.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        Columns ``network`` (a panel each), ``method``, ``part``, ``heat`` (share of the heat that is
-        on the part) and ``effect`` (absolute change of the log-odds where the part is not drawn).
+        Columns ``network`` (a panel each), ``method``, ``part``, ``gain`` (share of the heat that is
+        on the part by its share of the image) and ``effect`` (absolute change of the log-odds where
+        the part is not drawn, for each percent of the image that it covers).
     """
     methods, parts = (list(dict.fromkeys(table[column])) for column in ("method", "part"))
     fig, panels = _panels(table, height=2.1)
     for ax, network, of_network in panels:
         for number, method in enumerate(methods):
             points = of_network[of_network["method"] == method].sort_values("effect")
-            ax.plot(points["effect"], points["heat"], color=f"C{number}", lw=0.8, label=method)
+            ax.plot(points["effect"], points["gain"], color=f"C{number}", lw=0.8, label=method)
             for part, marker in zip(parts, MARKERS, strict=False):
                 of_part = points[points["part"] == part]
-                ax.plot(of_part["effect"], of_part["heat"], marker, ms=4, color=f"C{number}")
-        ax.set(title=network, xlabel="effect on the log-odds", ylim=(0, None))
+                ax.plot(of_part["effect"], of_part["gain"], marker, ms=4, color=f"C{number}")
+        ax.axhline(1, color="black", ls=":", lw=0.8)
+        ax.set(title=network, xlabel="effect per percent of the area", ylim=(0, None))
     first = fig.axes[0]
     for part, marker in zip(parts, MARKERS, strict=False):
         first.plot([], [], marker, ms=4, color="black", label=part)
-    first.set_ylabel("share of the heat")
+    first.set_ylabel("gain")
     fig.legend(*first.get_legend_handles_labels(), ncols=5, loc="outside lower center")
     return fig
 

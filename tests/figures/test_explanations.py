@@ -52,11 +52,11 @@ def test_effects_are_drawn_with_their_intervals_and_a_line_at_zero():
     assert 0 in ax.lines[-1].get_xdata()
 
 
-def test_share_of_the_heat_is_drawn_against_the_effect_of_each_part():
+def test_gain_is_drawn_against_the_effect_of_each_part():
     lines = [
         ("ours", m, p, h, e) for m in "xy" for p, h, e in (("lesion", 0.4, 2), ("marker", 0.1, 1))
     ]
-    table = pd.DataFrame(lines, columns=["network", "method", "part", "heat", "effect"])
+    table = pd.DataFrame(lines, columns=["network", "method", "part", "gain", "effect"])
     (ax,) = explanations.heat_and_effect(table).axes
     joined = [line for line in ax.lines if line.get_label() in ("x", "y")]
     assert [line.get_xydata().tolist() for line in joined] == [[[1, 0.1], [2, 0.4]]] * 2

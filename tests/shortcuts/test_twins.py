@@ -1,5 +1,9 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+from scipy import special
 
 from cxr_helpers.explain import localization
 from cxr_helpers.models import training
@@ -45,3 +49,18 @@ def test_same_seed_gives_the_same_images_and_patients_are_named(pair):
     again = twins.train(n_images=60, epochs=1, seed=0)
     assert np.array_equal(again.images, pair.images)
     assert len(pair.groups) == len(pair.y_true) == len(pair.images)
+
+
+def test_default_run_plants_the_shortcut_in_one_of_the_twins():
+    notebook = Path(__file__).parents[2] / "notebooks" / "07_explainability.ipynb"
+    preset = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["cxr"]["presets"]["demo"]
+    pair = twins.train(n_images=preset["twin_images"], epochs=preset["twin_epochs"], seed=0)
+    reliance = []
+    for weights in pair.weights.values():
+        pair.network.set_weights(weights)
+        own, exchanged = (
+            special.logit(training.predict(pair.network, images)[:, 0].astype(float))
+            for images in (pair.images, pair.exchanged)
+        )
+        reliance.append(np.where(pair.y_true == 1, own - exchanged, exchanged - own).mean())
+    assert reliance[0] > 2 * twins.RELIES and abs(reliance[1]) < twins.RELIES / 2
