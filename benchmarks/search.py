@@ -68,6 +68,7 @@ class Line:
     style: float = 0.0  # strength of changes of style in training
     swapped: float = 0.0  # share of training images with the border of one of another class
     conflict_weight: float = 1.0
+    mix_style: float = 0.0  # share of the steps in which statistics of feature maps are mixed
     seed: int = 0
     equalised: bool = False  # contrast-equalised images, in training and prediction
     test_size: int = 112
@@ -78,7 +79,8 @@ class Line:
     def training(self) -> dict:
         """Return the settings of the training: equal for equal weights."""
         settings = asdict(self)
-        return {name: settings[name] for name in settings if name not in PREDICTION}
+        left_out = (*PREDICTION, *([] if self.mix_style else ["mix_style"]))  # keeps earlier names
+        return {name: settings[name] for name in settings if name not in left_out}
 
 
 PREDICTION = ("name", "test_size", "views", "neighbours", "members")  # settings of a line
@@ -92,6 +94,7 @@ OTHER_SEED = tuple(f"{name}, other seed" for name in WHOLE_AND_CROPS)
 STYLE = tuple(f"{name}, style" for name in WHOLE_AND_CROPS)
 STYLE_OTHER_SEED = tuple(f"{name}, style, other seed" for name in WHOLE_AND_CROPS)
 BOTH_SEEDS = WHOLE_AND_CROPS + OTHER_SEED
+MIXED_STYLE = ("crops, mixed style", "ten crops, mixed style")
 WITHOUT_AND_WITH = WHOLE_AND_CROPS + STYLE
 RECIPES = (
     # step by step from the published network to ours, as in chapter 3
@@ -135,6 +138,10 @@ RECIPES = (
     Line("crops, with equalised", members=("crops, 96 at 112", "crops, 96 at 112, equalised")),
     Line("crops, batches of 96", batch_size=96, learning_rate=0.005),
     Line("crops, borders swapped", swapped=0.5),
+    Line("ten crops, borders swapped", swapped=0.5, views="crops"),
+    Line("crops, mixed style", mix_style=0.5),
+    Line("ten crops, mixed style", mix_style=0.5, views="crops"),
+    Line("whole images and ten crops, mixed style", members=MIXED_STYLE),
 )
 
 
@@ -170,6 +177,8 @@ def train(line: Line, radiographs: dataset.Dataset, folder: Path) -> keras.Model
         model, one_hot = architectures.binary_cnn(line.sizes[0]), part.pneumonia[:, None]
     else:
         model = architectures.residual_cnn(None, classes=classes)
+        if line.mix_style:
+            model = mixing_style(model, line.mix_style)
         one_hot = keras.utils.to_categorical(part.category, classes)
     settings = line.training(), recipes.Recipe(), radiographs.facts["fingerprint"]
     stem = hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
@@ -219,6 +228,45 @@ def train(line: Line, radiographs: dataset.Dataset, folder: Path) -> keras.Model
         recipes.fit(model, images, one_hot, recipe, sampling_weights=sampling_weights, **common)
     model.save_weights(weights)
     return model
+
+
+class MixStyle(keras.layers.Layer):
+    """Gives feature maps the mean and standard deviation of a mixture with those of another image.
+
+    Zhou et al. (2021), *Domain Generalization with MixStyle*, ICLR. In training only, in a share of
+    the steps; the shares of the mixture are drawn from a beta distribution of 0.1 and 0.1.
+    """
+
+    def __init__(self, share: float, seed: int = 0, **options) -> None:
+        super().__init__(**options)
+        self.share, self.draws = share, keras.random.SeedGenerator(seed)
+
+    def call(self, features, training=False):
+        """Return features, mixed in training."""
+        if not training:
+            return features
+        values = tf.cast(features, tf.float32)
+        mean, variance = tf.nn.moments(values, (1, 2), keepdims=True)
+        mean, spread = tf.stop_gradient(mean), tf.stop_gradient(tf.sqrt(variance + 1e-6))
+        n = tf.shape(values)[0]
+        others = tf.argsort(keras.random.uniform((n,), seed=self.draws))
+        own = keras.random.beta((n, 1, 1, 1), 0.1, 0.1, seed=self.draws)
+        mixes = keras.random.uniform((), seed=self.draws) < self.share
+        own = tf.where(mixes, own, tf.ones_like(own))
+        new_mean = own * mean + (1 - own) * tf.gather(mean, others)
+        new_spread = own * spread + (1 - own) * tf.gather(spread, others)
+        return tf.cast((values - mean) / spread * new_spread + new_mean, features.dtype)
+
+
+def mixing_style(model: keras.Model, share: float) -> keras.Model:
+    """Return an untrained network with ``MixStyle`` after its stem and its first block."""
+
+    def call(layer, *arguments, **options):
+        found = layer(*arguments, **options)
+        mixed = layer.name in ("stem_relu", "block1")
+        return MixStyle(share, name=f"{layer.name}_mixed")(found) if mixed else found
+
+    return keras.models.clone_model(model, call_function=call)
 
 
 def predict(lines: dict, line: Line, radiographs, folder: Path, images: np.ndarray) -> np.ndarray:
