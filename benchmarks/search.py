@@ -178,7 +178,7 @@ def train(line: Line, radiographs: dataset.Dataset, folder: Path) -> keras.Model
     else:
         model = architectures.residual_cnn(None, classes=classes)
         if line.mix_style:
-            model = mixing_style(model, line.mix_style)
+            model = mixing_style(model, line.mix_style, seed=line.seed)
         one_hot = keras.utils.to_categorical(part.category, classes)
     settings = line.training(), recipes.Recipe(), radiographs.facts["fingerprint"]
     stem = hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
@@ -237,7 +237,7 @@ class MixStyle(keras.layers.Layer):
     the steps; the shares of the mixture are drawn from a beta distribution of 0.1 and 0.1.
     """
 
-    def __init__(self, share: float, seed: int = 0, **options) -> None:
+    def __init__(self, share: float, seed: int, **options) -> None:
         super().__init__(**options)
         self.share, self.draws = share, keras.random.SeedGenerator(seed)
 
@@ -258,13 +258,16 @@ class MixStyle(keras.layers.Layer):
         return tf.cast((values - mean) / spread * new_spread + new_mean, features.dtype)
 
 
-def mixing_style(model: keras.Model, share: float) -> keras.Model:
+def mixing_style(model: keras.Model, share: float, *, seed: int) -> keras.Model:
     """Return an untrained network with ``MixStyle`` after its stem and its first block."""
+    places = ("stem_relu", "block1")
 
     def call(layer, *arguments, **options):
         found = layer(*arguments, **options)
-        mixed = layer.name in ("stem_relu", "block1")
-        return MixStyle(share, name=f"{layer.name}_mixed")(found) if mixed else found
+        if layer.name not in places:
+            return found
+        own_seed = len(places) * seed + places.index(layer.name)
+        return MixStyle(share, own_seed, name=f"{layer.name}_mixed")(found)
 
     return keras.models.clone_model(model, call_function=call)
 

@@ -1,5 +1,6 @@
 """Single cells of the notebooks, run on synthetic data."""
 
+import io
 import json
 from contextlib import nullcontext
 from pathlib import Path
@@ -367,18 +368,23 @@ def test_effect_of_a_part_is_that_on_the_images_that_all_methods_explain():
         rows=np.array([2, 0, 4]),
         n_curved=2,
         judged=pd.Series([1.0], index=keys),
-        location=pd.DataFrame(
-            {"lesion gain": [0.1, 0.2], "marker gain": [0.2, 0.1]},
-            index=keys.append(pd.MultiIndex.from_tuples([("binary", "noise")])).set_names(
-                ["network", "method"]
-            ),
+        scored=pd.DataFrame(
+            [
+                ("binary", "occlusion", 0, 0.2, 0.1),
+                ("binary", "occlusion", 1, 0.4, 0.3),
+                ("binary", "occlusion", 2, 1.0, 0.0),  # not explained by all
+                ("binary", "noise", 0, 0.9, 0.1),
+            ],
+            columns=["network", "method", "image", "lesion heat", "marker heat"],
         ),
-        parts={"lesion": np.ones((3, 2, 2)), "marker": np.eye(3)[:, :, None] * [1, 0]},
+        parts={"lesion": np.ones((3, 2, 2)), "marker": np.full((3, 2, 2), [[1, 0], [0, 0]])},
         controls=["noise"],
         figure=Published(),
     )
     effect = names["true_effects"].set_index("part")["effect"]
-    assert effect.to_dict() == pytest.approx({"lesion": 2 / 100, "marker": 5 / (100 / 6)})
+    assert effect.to_dict() == pytest.approx({"lesion": 2 / 100, "marker": 5 / 25})
+    gain = names["true_effects"].set_index("part")["gain"]
+    assert gain.to_dict() == pytest.approx({"lesion": 0.3, "marker": 0.8})
     assert names["agrees"].tolist() == [True] and names["controls_agree"].tolist() == [False]
 
 
@@ -542,12 +548,16 @@ def neighbours_of(
     small = SimpleNamespace(input_shape=(None, 8, 8, 1))
     networks = dict.fromkeys(("binary", "categorical", "autoencoder"), small)
     networks["ours"] = architectures.residual_cnn(32, widths=[4] * blocks)
+    embedding = {name: rng.normal(size=(len(data.index), 8)) for name in networks}
+    np.savez(saved_embeddings := io.BytesIO(), **embedding)
+    saved_embeddings.seek(0)
     return cells.run(
         "05_knn",
         *("7e3b4f18", "7ce472f8", "05-13", "05-14", "267bca26", "05-20", *more),
         radiographs=data,
         networks=networks,
-        embedding={name: rng.normal(size=(len(data.index), 8)) for name in networks},
+        embedding=embedding,
+        saved_embeddings=saved_embeddings,
         stage=RandomEmbeddings(),
         k=k,
         neighbours=list(neighbours),

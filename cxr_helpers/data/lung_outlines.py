@@ -20,9 +20,11 @@ from cxr_helpers.data import decoding
 from cxr_helpers.system.errors import DataError
 
 V7 = "v7"  # the word that asks for a download, see ``downloads.v7_lung_masks``
-# Grey level from which a pixel is lung, see ``_grey``; V7 writes 255, and 127 for "ignore".
+# Grey level from which a pixel is lung, see ``_mask``; V7 writes 255, and 127 for "ignore".
 LUNG = 200
-LABELS = 15  # largest value of masks of numbered regions, which would be black as grey levels
+# Largest value of a mask of numbered regions, which would be black as grey levels: one or two of them,
+# as where each lung has its number, are lung.
+LABELS = 15
 SHAPE = 0.02  # by how much the aspect ratios of mask and image may differ, relatively
 UNREADABLE = (OSError, Image.DecompressionBombError, SyntaxError, ValueError)  # raised by Pillow
 
@@ -161,6 +163,10 @@ def _mask(
         return None, "masks that cannot be read"
     if grey is None:
         return None, "masks in colour"
+    if grey.max() <= LABELS:
+        if len(np.unique(grey)) > 3:
+            return None, "masks of more than two regions"
+        grey = np.uint8(255 * (grey > 0))
     (height, width), of_image = grey.shape, image["width"] / image["height"]
     if image.get("rotated") in (True, np.True_):
         return None, "masks of images with a stored rotation"
@@ -176,10 +182,9 @@ def _mask(
 
 
 def _grey(path: Path) -> np.ndarray | None:
-    """Return a mask as stored, uint8, 255 where it is lung; None if it is in colour.
+    """Return a mask as stored, uint8; None if it is in colour.
 
-    In masks of numbers up to ``LABELS`` everything but 0 is lung, as where each lung has its own;
-    those of 16 bits are reduced to 8 where they need to be.
+    Masks of 16 bits are reduced to 8 where they need to be.
     """
     with Image.open(path, formats=("PNG",)) as image:
         if image.width * image.height > decoding.MAXIMUM_PIXELS:
@@ -195,4 +200,4 @@ def _grey(path: Path) -> np.ndarray | None:
         values = np.asarray(image.convert("L") if image.mode == "1" else image).astype(int)
     if values.max() > 255:
         values = values // 257
-    return np.uint8(255 * (values > 0) if values.max() <= LABELS else values)
+    return np.uint8(values)

@@ -11,6 +11,8 @@ import pandas as pd
 from cxr_helpers.evaluation import bootstrap, metrics, tables
 
 VERDICTS = ("better", "no", "worse")
+FEWEST = 6  # images from which a mean of ``means`` has an interval
+FALSE_ALARMS = 0.05  # share of images
 
 
 def against_controls(
@@ -86,16 +88,18 @@ def means(table: pd.DataFrame, *, weights: np.ndarray) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns ``network``, ``method``, ``score``, ``n`` (images), ``value``, ``low``, ``high``. A
-        score that is defined on no image of a method has no line.
+        Columns ``network``, ``method``, ``score``, ``n`` (images), ``value``, ``low``, ``high``; the
+        interval is NaN below ``FEWEST`` images. A score that is defined on no image of a method has
+        no line.
     """
     lines, keys = [], ["network", "method"]
     images = range(weights.shape[1])
     for (network, method), part in table.set_index("image").groupby(keys, sort=False):
         for score, values in part.drop(columns=keys).reindex(images).items():
             if n := int(values.notna().sum()):
-                interval = bootstrap.mean(values.to_numpy(), weights=weights)
-                lines.append((network, method, score, n, *interval))
+                mean, *interval = bootstrap.mean(values.to_numpy(), weights=weights)
+                interval = interval if n >= FEWEST else (np.nan, np.nan)
+                lines.append((network, method, score, n, mean, *interval))
     return pd.DataFrame(lines, columns=[*keys, "score", "n", "value", "low", "high"])
 
 
@@ -164,7 +168,11 @@ def exchange_gaps(
 
 
 def detection(
-    relying: np.ndarray, other: np.ndarray, *, weights: np.ndarray, false_alarms: float = 0.05
+    relying: np.ndarray,
+    other: np.ndarray,
+    *,
+    weights: np.ndarray,
+    false_alarms: float = FALSE_ALARMS,
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Return how well a score of one image tells a network with a shortcut from one without.
 
@@ -192,6 +200,15 @@ def detection(
         for metric in (metrics.auroc, detected)
     )
     return first, second
+
+
+def detected_by_chance(n: int, *, false_alarms: float = FALSE_ALARMS) -> float:
+    """Return the mean share that ``detection`` finds where both networks' scores are alike.
+
+    The limit is the highest score that is left when the allowed false alarms of n images are above
+    it: with few images, a score of the other network is above it more often than they are.
+    """
+    return (int(false_alarms * n + 1e-9) + 1) / (n + 1)
 
 
 def _detected(

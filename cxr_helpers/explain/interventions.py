@@ -88,7 +88,7 @@ def _effect(first: np.ndarray, second: np.ndarray) -> Effect:
 
 
 @blockwise
-def erased(images: np.ndarray, masks: np.ndarray, *, margin: int = 1) -> np.ndarray:
+def erased(images: np.ndarray, masks: np.ndarray, /, *, margin: int = 1) -> np.ndarray:
     """Return images in which a region was filled from around it.
 
     Parameters

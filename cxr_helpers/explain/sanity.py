@@ -16,7 +16,10 @@ from cxr_helpers.explain.explained import Explained
 RADIUS = 0.02  # largest change of a grey level, share of the full range
 MARGIN = 0.1  # above the similarity of maps of different images
 
-STEPS = {"all": "similarity, anew", "other image": "similarity, other"}  # see by_image
+STEPS = {
+    "all": "similarity, re-initialised",
+    "other image": "similarity, other images",
+}  # see by_image
 SENSITIVITY = "sensitivity"
 SCORES = (*STEPS.values(), SENSITIVITY)
 
@@ -121,13 +124,13 @@ def verdicts(scores: pd.DataFrame) -> pd.DataFrame:
     pandas.DataFrame
         Columns ``network``, ``method``, ``anew`` and ``other`` (mean similarities), ``depends``
         (``yes`` where the first exceeds the second by at most ``MARGIN``, ``no``, or a dash where
-        either is not defined) and ``sens.`` (median).
+        either is not defined) and ``sens.`` (mean sensitivity).
     """
     of_method = scores.groupby(["network", "method"], sort=False)
     found = of_method[list(STEPS.values())].mean().set_axis(["anew", "other"], axis=1)
     gap = found["anew"] - found["other"]
     found["depends"] = np.where(gap.isna(), "–", np.where(gap <= MARGIN, "yes", "no"))
-    found["sens."] = of_method[SENSITIVITY].median()
+    found["sens."] = of_method[SENSITIVITY].mean()
     return found.reset_index()
 
 

@@ -128,7 +128,7 @@ MAPS: dict[str, tuple[Callable[[Explained, np.ndarray], np.ndarray], str, bool]]
         False,
     ),
     "integrated gradients": (
-        partial(attributions.integrated_gradients, steps=8),
+        partial(attributions.integrated_gradients, steps=8, tolerance=None),
         "share of each pixel in the log-odds of pneumonia, from the mean grey level",
         True,
     ),

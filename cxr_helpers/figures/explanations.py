@@ -116,7 +116,7 @@ def heat_and_effect(table: pd.DataFrame) -> Figure:
                 of_part = points[points["part"] == part]
                 ax.plot(of_part["effect"], of_part["gain"], marker, ms=4, color=f"C{number}")
         ax.axhline(1, color="black", ls=":", lw=0.8)
-        ax.set(title=network, xlabel="effect per percent of the area", ylim=(0, None))
+        ax.set(title=network, xlabel="effect per percent of the image", ylim=(0, None))
     first = fig.axes[0]
     for part, marker in zip(parts, MARKERS, strict=False):
         first.plot([], [], marker, ms=4, color="black", label=part)
@@ -149,11 +149,13 @@ def scorecard(
     fig, axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
     for ax, score in zip(axes.flat, scores, strict=False):
         of_score = table[table["score"] == score]
-        for k, network in enumerate(networks):
-            part = of_score[of_score["network"] == network].set_index("method")
+        present = [network for network in networks if (of_score["network"] == network).any()]
+        for position, network in enumerate(present):
+            k, part = networks.index(network), of_score[of_score["network"] == network]
+            part = part.set_index("method")
             part = part.loc[[method for method in methods if method in part.index]]
             places = np.array([methods.index(method) for method in part.index])
-            places = places + 0.22 * (k - (len(networks) - 1) / 2)
+            places = places + 0.66 * ((position + 0.5) / len(present) - 0.5)
             spread = np.abs(part[["low", "high"]].to_numpy() - part[["value"]].to_numpy()).T
             style = {"fmt": MARKERS[k % len(MARKERS)], "ms": 2, "lw": 0.8, "color": f"C{k}"}
             ax.errorbar(part["value"], places, xerr=spread, label=network, **style)
@@ -169,7 +171,7 @@ def scorecard(
         pair for ax in axes.flat for pair in zip(*ax.get_legend_handles_labels(), strict=True)
     ]
     entries = {label: handle for handle, label in labelled}
-    fig.legend(entries.values(), entries, ncols=len(entries), loc="outside lower center")
+    fig.legend(entries.values(), entries, ncols=4, loc="outside lower center")
     return fig
 
 

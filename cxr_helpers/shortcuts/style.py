@@ -34,7 +34,7 @@ def gamma(images: np.ndarray, exponent: float) -> np.ndarray:
 
 
 @blockwise
-def contrast(images: np.ndarray, factor: float) -> np.ndarray:
+def contrast(images: np.ndarray, /, *, factor: float) -> np.ndarray:
     """Return images whose contrast about each image's mean was multiplied."""
     mean = images.mean(axis=(1, 2), keepdims=True, dtype=np.float32)
     return _bytes(mean + factor * (images - mean))
@@ -54,13 +54,13 @@ def equalised(images: np.ndarray) -> np.ndarray:
 
 
 @blockwise
-def blurred(images: np.ndarray, sigma: float) -> np.ndarray:
+def blurred(images: np.ndarray, /, *, sigma: float) -> np.ndarray:
     """Return images blurred by a Gaussian; ``sigma`` in 1/128 of the side."""
     return _bytes(ndimage.gaussian_filter(images.astype(np.float32), (0, *_sigmas(images, sigma))))
 
 
 @blockwise
-def sharpened(images: np.ndarray, sigma: float, amount: float) -> np.ndarray:
+def sharpened(images: np.ndarray, /, *, sigma: float, amount: float) -> np.ndarray:
     """Return images after an unsharp mask; ``sigma`` in 1/128 of the side."""
     plain = images.astype(np.float32)
     soft = ndimage.gaussian_filter(plain, (0, *_sigmas(images, sigma)))
@@ -101,7 +101,7 @@ def padded(images: np.ndarray, share: float) -> np.ndarray:
 
 
 @blockwise
-def swapped_border(images: np.ndarray, donors: np.ndarray) -> np.ndarray:
+def swapped_border(images: np.ndarray, donors: np.ndarray, /) -> np.ndarray:
     """Return images whose border is that of other images, in the tone of their own.
 
     Parameters
@@ -119,7 +119,7 @@ def swapped_border(images: np.ndarray, donors: np.ndarray) -> np.ndarray:
 
 
 @blockwise
-def swapped_outside(images: np.ndarray, donors: np.ndarray, masks: np.ndarray) -> np.ndarray:
+def swapped_outside(images: np.ndarray, donors: np.ndarray, masks: np.ndarray, /) -> np.ndarray:
     """Return images of which only a region stays; around it are other images, in the tone of their own.
 
     Parameters

@@ -170,3 +170,18 @@ def test_means_of_all_scores_have_their_interval_and_number_of_images():
     expected = bootstrap.mean(np.where(np.arange(N) < 10, BASE, np.nan), weights=WEIGHTS)
     np.testing.assert_allclose(found.loc[1, ["value", "low", "high"]].astype(float), expected)
     assert found["value"][0] == pytest.approx(BASE[:39].mean())
+
+
+def test_mean_of_few_images_has_no_interval():
+    few = np.where(np.arange(N) < map_scores.FEWEST - 1, BASE, np.nan)
+    found = map_scores.means(table(few=few), weights=WEIGHTS).iloc[0]
+    assert found["value"] == pytest.approx(np.nanmean(few))
+    assert np.isnan(found["low"]) and np.isnan(found["high"])
+
+
+@pytest.mark.parametrize("n", [6, 8, 24, 40])
+def test_detection_by_chance_is_that_of_scores_that_are_alike(n):
+    rng = np.random.default_rng(0)
+    once = np.ones((1, n), dtype=int)
+    found = [map_scores.detection(*rng.random((2, n)), weights=once)[1][0] for _ in range(2000)]
+    assert np.mean(found) == pytest.approx(map_scores.detected_by_chance(n), abs=0.01)

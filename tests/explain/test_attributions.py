@@ -32,6 +32,14 @@ def sure():
     return explained
 
 
+def test_integrated_gradients_miss_the_difference_by_no_more_than_the_tolerance(sure):
+    prepared = sure.prepare(small.images(size=sure.size, n=6))
+    plain = attributions.integrated_gradients(sure, prepared, tolerance=None)
+    assert attributions.shortfall(sure, prepared, plain).max() > 0.01  # else this shows nothing
+    refined = attributions.integrated_gradients(sure, prepared)
+    assert attributions.shortfall(sure, prepared, refined).max() <= 0.01
+
+
 def test_intervals_are_divided_for_the_images_that_need_it_only(sure):
     prepared = sure.prepare(small.images(size=sure.size, n=6))
     plain = attributions.integrated_gradients(sure, prepared, steps=2, tolerance=None)
