@@ -239,7 +239,11 @@ class MixStyle(keras.layers.Layer):
 
     def __init__(self, share: float, seed: int, **options) -> None:
         super().__init__(**options)
-        self.share, self.draws = share, keras.random.SeedGenerator(seed)
+        self.share, self.seed, self.draws = share, seed, keras.random.SeedGenerator(seed)
+
+    def get_config(self) -> dict:
+        """Return the settings: stored trainings are found by them."""
+        return super().get_config() | {"share": self.share, "seed": self.seed}
 
     def call(self, features, training=False):
         """Return features, mixed in training."""
