@@ -80,12 +80,7 @@ def effects(table: pd.DataFrame) -> Figure:
     """
     rows, networks = (list(dict.fromkeys(table[c])) for c in ("intervention", "network"))
     fig, ax = plt.subplots(figsize=(6.6, 0.8 + 0.24 * len(rows)))
-    for k, network in enumerate(networks):
-        part = table[table["network"] == network].set_index("intervention").loc[rows]
-        places = np.arange(len(rows)) + 0.22 * (k - (len(networks) - 1) / 2)
-        spread = np.abs(part[["low", "high"]].to_numpy() - part[["value"]].to_numpy()).T
-        style = {"fmt": MARKERS[k % len(MARKERS)], "ms": 4, "lw": 1.3, "color": f"C{k}"}
-        ax.errorbar(part["value"], places, xerr=spread, label=network, **style)
+    _points(ax, table.set_index("intervention"), rows=rows, networks=networks, ms=4, lw=1.3)
     ax.axvline(0, color="black", ls=":", lw=1)
     labels = [textwrap.fill(row, 40) for row in rows]
     ax.set(
@@ -148,20 +143,11 @@ def scorecard(
     size = (6.6, 0.4 + rows * (0.4 + 0.1 * len(methods)))
     fig, axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
     for ax, score in zip(axes.flat, scores, strict=False):
-        of_score = table[table["score"] == score]
-        present = [network for network in networks if (of_score["network"] == network).any()]
-        for position, network in enumerate(present):
-            k, part = networks.index(network), of_score[of_score["network"] == network]
-            part = part.set_index("method")
-            part = part.loc[[method for method in methods if method in part.index]]
-            places = np.array([methods.index(method) for method in part.index])
-            places = places + 0.66 * ((position + 0.5) / len(present) - 0.5)
-            spread = np.abs(part[["low", "high"]].to_numpy() - part[["value"]].to_numpy()).T
-            style = {"fmt": MARKERS[k % len(MARKERS)], "ms": 2, "lw": 0.8, "color": f"C{k}"}
-            ax.errorbar(part["value"], places, xerr=spread, label=network, **style)
+        of_score = table[table["score"] == score].set_index("method")
+        _points(ax, of_score, rows=methods, networks=networks, ms=2, lw=0.8)
         if chance[score] is not None:
             ax.axvline(chance[score], color="black", ls=":", lw=0.8)
-        ax.set_title(score.replace("auprc", "AUPRC"), fontsize=7)
+        ax.set_title(textwrap.fill(score.replace("auprc", "AUPRC"), 26), fontsize=7)
         ax.tick_params(labelsize=6)
         ax.grid(axis="y", lw=0.3)
     for ax in axes.flat[len(scores) :]:
@@ -195,6 +181,33 @@ def twin_gains(table: pd.DataFrame) -> Figure:
     ax.set_xticks(ax.get_xticks(), labels)
     ax.legend(title=None, ncols=2, loc="best")
     return fig
+
+
+def _points(
+    ax: Axes, table: pd.DataFrame, *, rows: Sequence[str], networks: Sequence[str], **style: float
+) -> None:
+    """Draw values with their intervals from top to bottom, those of several networks in one row.
+
+    Parameters
+    ----------
+    ax : Axes
+    table : pandas.DataFrame
+        Indexed by the names of ``rows``, of which some may be missing; columns ``network``,
+        ``value``, ``low`` and ``high``.
+    rows, networks : sequence of str
+        All of the figure: a network has the same colour and marker in each of its panels.
+    **style
+        Of ``Axes.errorbar``.
+    """
+    present = [network for network in networks if (table["network"] == network).any()]
+    for position, network in enumerate(present):
+        k, part = networks.index(network), table[table["network"] == network]
+        part = part.loc[[row for row in rows if row in part.index]]
+        places = np.array([rows.index(row) for row in part.index])
+        places = places + 0.66 * ((position + 0.5) / len(present) - 0.5)
+        spread = np.abs(part[["low", "high"]].to_numpy() - part[["value"]].to_numpy()).T
+        options = {"fmt": MARKERS[k % len(MARKERS)], "color": f"C{k}", "label": network}
+        ax.errorbar(part["value"], places, xerr=spread, **options, **style)
 
 
 def _panels(
