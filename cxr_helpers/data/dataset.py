@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -53,15 +54,18 @@ class _Images:
     _rows: pd.DataFrame
     classes: tuple[str, ...] = field(default=CLASSES, kw_only=True)
     _detail: np.ndarray | None = field(default=None, kw_only=True)
+    _taken: np.ndarray | None = field(default=None, kw_only=True)  # rows of _detail; None for all
     _evaluation: Evaluation = field(default_factory=Evaluation, kw_only=True)
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    @property
+    @cached_property
     def detail(self) -> np.ndarray:
         """The images at the largest size there is: ndarray of uint8, shape (n, larger, larger)."""
-        return self.images if self._detail is None else self._detail
+        if self._detail is None:
+            return self.images
+        return self._detail if self._taken is None else self._detail[self._taken]
 
     def at(self, size: int) -> np.ndarray:
         """Return the images at another size: ndarray of uint8, shape (n, size, size)."""
@@ -106,12 +110,13 @@ class Part(_Images):
         mask = np.asarray(mask, dtype=bool)
         if mask.all():
             return self
-        rows = self._rows[mask].reset_index(drop=True)
+        taken = np.flatnonzero(mask) if self._taken is None else self._taken[mask]
         return Part(
             self.images[mask],
-            rows,
+            self._rows[mask].reset_index(drop=True),
             classes=self.classes,
-            _detail=None if self._detail is None else self._detail[mask],
+            _detail=self._detail,  # copied where it is read: most readers need the images only
+            _taken=taken,
             _evaluation=self._evaluation,
         )
 

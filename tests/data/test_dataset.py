@@ -168,6 +168,8 @@ def test_detail_follows_the_order_of_the_images_through_splits_and_masks(stage):
     for part in (saved, saved["validation"], saved["train"].where(np.arange(30) % 2 == 0)):
         assert np.array_equal(part.detail[:, ::2, ::2], part.images)
         assert part.at(8) is part.images and part.at(12).shape == (len(part), 12, 12)
+    twice = saved["train"].where(np.arange(30) % 2 == 0).where(np.arange(15) % 3 == 0)
+    assert len(twice) == 5 and np.array_equal(twice.detail[:, ::2, ::2], twice.images)
     assert saved.facts["detail_size"] == 16
 
 
