@@ -198,7 +198,8 @@ def _lookup(run: Run, *, scores: pd.DataFrame, data: Mapping, index: pd.DataFram
     with its interval as text, ``test.<row>.n_of.<metric>`` the number of images it is over.
     """
     test = {}
-    gaps = tables.validation_gaps(scores)
+    published = {row.id: row.published for row in run.graph.rows if row.published is not None}
+    gaps = tables.validation_gaps(scores[scores["row"].isin(published)])
     for row, lines in scores[scores["split"] == "test"].groupby("row"):
         values = dict(zip(lines["metric"], lines["value"], strict=True))
         text = {
@@ -219,7 +220,7 @@ def _lookup(run: Run, *, scores: pd.DataFrame, data: Mapping, index: pd.DataFram
             classes=row.classes,
         )
         for row in run.graph.rows
-        if row.published is not None and row.id in test
+        if row.id in published and row.id in test
     ]
     majority = {
         classes: test[row].accuracy
@@ -239,7 +240,7 @@ def _lookup(run: Run, *, scores: pd.DataFrame, data: Mapping, index: pd.DataFram
         "dataset": data["name"],
         "n_images": f"{len(index):,}",
         "test": test,
-        "published": {row.id: row.published for row in run.graph.rows if row.published is not None},
+        "published": published,
         "compared": compared,
         "within_five_points": [
             row for row in compared if abs(row.accuracy - row.published) <= 0.05
@@ -276,10 +277,8 @@ def _map_similarity(table: pd.DataFrame, *, synthetic: bool) -> list[Table]:
         return []
     shown = table[["network", "method", "n"]].assign(
         trainings=tables.intervals(table.rename(columns={"similarity": "value"})),
-        images=table["other"].map(lambda value: f"{value:.2f}" if value == value else "–"),
-        gap=tables.intervals(
-            table[["gap", "gap_low", "gap_high"]].set_axis(["value", "low", "high"], axis=1)
-        ),
+        images=table["other"].map(tables.with_interval),
+        gap=table["gap"].map(tables.with_interval),
     )
     names = {"trainings": "between trainings", "images": "between images", "gap": "difference"}
     caption = (
@@ -322,7 +321,7 @@ SECTIONS = {
     "published": "Rows of the course report",
     "ours": "Our networks",
     "baseline": "Baselines",
-    "anomaly": "One-class detection, from normal images alone",
+    "anomaly": "Anomaly detection, fitted on normal images",
 }
 
 

@@ -15,6 +15,7 @@ SELECTION = {"group": "validation", "contiguous": "contiguous"}
 # Patient groups of normal and of pneumonia. A part of train may be held out again
 # (``Dataset.development``), and the detectors need three normal images of the rest.
 MINIMUM_GROUPS = {"train": 4, "validation": 1, "contiguous": 1}
+FEWEST_TEST = 2  # test images of each class
 
 
 def clusters(groups: np.ndarray, pairs: pd.DataFrame) -> np.ndarray:
@@ -88,6 +89,28 @@ def validation_splits(
             groups[rows], classes[rows], least=MINIMUM_GROUPS[name], where=f"{name} after splitting"
         )
     return split
+
+
+def check_test(classes: pd.Series | np.ndarray) -> None:
+    """Refuse test images that cannot be explained: chapter 7 needs ``FEWEST_TEST`` of each class.
+
+    Parameters
+    ----------
+    classes : array of str, shape (n,)
+        Class of each test image.
+
+    Raises
+    ------
+    DataError
+        If there are fewer normal images, or fewer with pneumonia.
+    """
+    classes = np.asarray(classes)
+    normal = int((classes == "normal").sum())
+    if min(normal, len(classes) - normal) < FEWEST_TEST:
+        raise DataError(
+            f"test has {normal} normal images and {len(classes) - normal} with pneumonia, and chapter 7 "
+            f"needs {FEWEST_TEST} of each: add images, or run the chapters before it with --only"
+        )
 
 
 def _check(groups: np.ndarray, classes: np.ndarray, *, least: int, where: str) -> int:

@@ -31,8 +31,9 @@ def threshold(
 
     Returns
     -------
-    float
-        On the scale of ``y_score``. A threshold that gives all images the same class lies outside
+    numpy.float64
+        On the scale of ``y_score``; not a Python float, which NumPy would round to the type of
+        float32 scores before it compares. A threshold that gives all images the same class lies outside
         the scores by their range, or by 1 if that is more.
 
     Raises
@@ -62,10 +63,10 @@ def threshold(
     false_negative, true_negative = (np.r_[0, np.cumsum(count)] for count in (positive, negative))
     true_positive = positive.sum() - false_negative
     if aim == "sensitivity":
-        return float(candidates[true_positive / positive.sum() >= at_least][-1])
+        return candidates[true_positive / positive.sum() >= at_least][-1]
     correct = true_positive + true_negative
     width = np.r_[0, np.diff(level), 0]
-    return float(candidates[np.lexsort((-candidates, width, correct))[-1]])
+    return candidates[np.lexsort((-candidates, width, correct))[-1]]
 
 
 def thresholds(
@@ -84,7 +85,7 @@ def thresholds(
 
     Returns
     -------
-    dict of name to float
+    dict of name to numpy.float64
         ``0.5``, ``most accurate`` and ``sensitivity <at_least>``; 0 where all images are
         predicted positive, the next number after 1 where none is.
     """
@@ -93,7 +94,7 @@ def thresholds(
         chosen["most accurate"] = threshold(y_true, y_prob)
         name = f"sensitivity {at_least:g}"
         chosen[name] = threshold(y_true, y_prob, aim="sensitivity", at_least=at_least)
-    return {name: float(np.clip(value, 0, np.nextafter(1, 2))) for name, value in chosen.items()}
+    return {name: np.clip(value, 0, np.nextafter(1, 2)) for name, value in chosen.items()}
 
 
 def temperature(logits: np.ndarray, y_true: np.ndarray) -> float:

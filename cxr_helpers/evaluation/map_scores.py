@@ -11,7 +11,7 @@ import pandas as pd
 from cxr_helpers.evaluation import bootstrap, metrics, tables
 
 VERDICTS = ("better", "no", "worse")
-FEWEST = 6  # images from which a mean of ``means`` has an interval
+FEWEST = 6  # images from which a mean has an interval, and a difference a verdict
 FALSE_ALARMS = 0.05  # share of images
 
 
@@ -47,7 +47,7 @@ def against_controls(
         Columns ``network``, ``method``, ``value``, ``low``, ``high``, ``control`` (the best one of
         this network) and ``verdict``: ``better`` or ``worse`` only where the 95 % interval of the
         difference from it excludes 0. One row for each method, and, without a verdict, for each
-        bound and the best control.
+        bound and the best control. Below ``FEWEST`` images the interval is NaN, and the verdict a dash.
     """
     lines = []
     for network, part in table.groupby("network", sort=False):
@@ -60,18 +60,24 @@ def against_controls(
             own, other = own.to_numpy(), values.loc[best].to_numpy()
             judged = method != best and method not in bounds
             verdict = _verdict(own, other, weights) if judged else ""
-            lines.append((network, method, *bootstrap.mean(own, weights=weights), best, verdict))
+            lines.append((network, method, *_mean(own, weights), best, verdict))
     names = ["network", "method", "value", "low", "high", "control", "verdict"]
     return pd.DataFrame(lines, columns=names)
 
 
 def _verdict(own: np.ndarray, other: np.ndarray, weights: np.ndarray) -> str:
-    """Return one of ``VERDICTS``; a dash where the metric is defined on no image."""
+    """Return one of ``VERDICTS``; a dash where both are defined on fewer than ``FEWEST`` images."""
     gap = own - other  # NaN where either is not defined: compared on the same images
-    _, low, high = bootstrap.mean(gap, weights=weights)
+    _, low, high = _mean(gap, weights)
     if np.isnan(low):
         return "–"
     return VERDICTS[0] if low > 0 else VERDICTS[2] if high < 0 else VERDICTS[1]
+
+
+def _mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, float, float]:
+    """Return the mean of the finite values and its 95 % interval, NaN below ``FEWEST`` of them."""
+    mean, *interval = bootstrap.mean(values, weights=weights)
+    return mean, *(interval if np.isfinite(values).sum() >= FEWEST else (np.nan, np.nan))
 
 
 def means(table: pd.DataFrame, *, weights: np.ndarray) -> pd.DataFrame:
@@ -97,9 +103,7 @@ def means(table: pd.DataFrame, *, weights: np.ndarray) -> pd.DataFrame:
     for (network, method), part in table.set_index("image").groupby(keys, sort=False):
         for score, values in part.drop(columns=keys).reindex(images).items():
             if n := int(values.notna().sum()):
-                mean, *interval = bootstrap.mean(values.to_numpy(), weights=weights)
-                interval = interval if n >= FEWEST else (np.nan, np.nan)
-                lines.append((network, method, score, n, mean, *interval))
+                lines.append((network, method, score, n, *_mean(values.to_numpy(), weights)))
     return pd.DataFrame(lines, columns=[*keys, "score", "n", "value", "low", "high"])
 
 
@@ -157,11 +161,11 @@ def exchange_gaps(
     -------
     pandas.DataFrame
         Columns ``network``, ``<what> of the same class``, ``of the other class`` and ``gap`` (same minus
-        other, paired), as text with 95 % intervals.
+        other, paired), as text with 95 % intervals, which are left out below ``FEWEST`` images.
     """
     lines = []
     for network, (same, other) in right.items():
-        values = [bootstrap.mean(v, weights=weights) for v in (same, other, same - other)]
+        values = [_mean(v, weights) for v in (same, other, same - other)]
         lines.append((network, *[tables.with_interval(*value) for value in values]))
     names = ["network", f"{what} of the same class", "of the other class", "gap"]
     return pd.DataFrame(lines, columns=names)
@@ -271,11 +275,11 @@ def paired_means(
     -------
     dict
         ``n`` (images that are left), ``first`` and ``second`` (means), ``gap`` (first minus second),
-        ``low`` and ``high`` (95 %).
+        ``low`` and ``high`` (95 %; NaN below ``FEWEST`` images).
     """
     first, second = (np.asarray(values, dtype=float) for values in (first, second))
     both = np.isfinite(first) & np.isfinite(second)
-    gap = bootstrap.mean(np.where(both, first - second, np.nan), weights=weights)
+    gap = _mean(np.where(both, first - second, np.nan), weights)
     means = [values[both].mean() if both.any() else np.nan for values in (first, second)]
     return {"n": int(both.sum())} | dict(
         zip(("first", "second", "gap", "low", "high"), map(float, (*means, *gap)), strict=True)

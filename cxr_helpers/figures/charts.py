@@ -132,7 +132,7 @@ def roc_and_precision_recall(y_true: np.ndarray, scores: Mapping[str, np.ndarray
     axes[0].set(xlabel="1 − specificity", ylabel="sensitivity")
     axes[1].set(xlabel="recall (sensitivity)", ylabel="precision")
     for ax in axes:
-        ax.legend(loc="lower right")
+        ax.legend(loc="lower right", fontsize=7, handlelength=1)
     return fig
 
 
@@ -242,7 +242,7 @@ def error_histogram(
             label=f"{name} (n = {len(values)})",
         )
     ax.axvline(threshold, color="black", ls="--", lw=1.2, label=f"threshold {threshold:.2g}")
-    ax.set(xlabel="reconstruction error (mean squared grey level)", ylabel="density")
+    ax.set(xlabel="reconstruction error (mean squared error, white = 1)", ylabel="density")
     ax.ticklabel_format(axis="x", style="sci", scilimits=(-3, -3))
     ax.legend()
     return fig

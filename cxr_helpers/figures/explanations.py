@@ -111,7 +111,8 @@ def heat_and_effect(table: pd.DataFrame) -> Figure:
                 of_part = points[points["part"] == part]
                 ax.plot(of_part["effect"], of_part["gain"], marker, ms=4, color=f"C{number}")
         ax.axhline(1, color="black", ls=":", lw=0.8)
-        ax.set(title=network, xlabel="effect per percent of the image", ylim=(0, None))
+        ax.set(title=network, ylim=(0, None))
+    fig.supxlabel("absolute change of the log-odds per percent of the image", fontsize=8)
     first = fig.axes[0]
     for part, marker in zip(parts, MARKERS, strict=False):
         first.plot([], [], marker, ms=4, color="black", label=part)

@@ -110,7 +110,7 @@ def check_disk(folder: Path, needed: int, *, advice: str) -> None:
 
 
 def check_images(located: str, parameters: Mapping[str, object]) -> None:
-    """Refuse too few images for the splits that ``01_data`` makes.
+    """Refuse too few images for the splits that ``01_data`` makes, or too few to test on.
 
     The splits are made only where there are few images: importing scikit-learn takes a second.
 
@@ -129,6 +129,7 @@ def check_images(located: str, parameters: Mapping[str, object]) -> None:
     if located == ingestion.PHANTOM and parameters["n_phantoms"] >= FEW_PHANTOMS:
         return
     index = ingestion.preview(located, n_phantoms=parameters["n_phantoms"], seed=parameters["seed"])
+    splits.check_test(index.loc[index["split"] == "test", "class_name"])
     train = index[index["split"] == "train"]
     groups = train.groupby(train["class_name"] == "normal")["group"].nunique()
     if len(groups) == 2 and groups.min() >= FEW_GROUPS:

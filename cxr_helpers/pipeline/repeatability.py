@@ -15,8 +15,7 @@ from cxr_helpers.pipeline.store import Store
 from cxr_helpers.system import files
 
 FILE = "map_similarity.csv"
-COLUMNS = ["network", "method", "n", "similarity", "low", "high", "other"]
-COLUMNS += ["gap", "gap_low", "gap_high"]
+COLUMNS = ["network", "method", "n", "similarity", "low", "high", "other", "gap"]
 IMAGES = 24  # with pneumonia
 PATCH = 0.125  # of occlusion, share of the image's side
 
@@ -35,11 +34,11 @@ def write(run: Run, *, seeds: Sequence[int], store: Store) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns ``network``, ``method``, ``n`` (test images with pneumonia, drawn as in chapter 7),
+        Columns ``network``, ``method``, ``n`` (test images with pneumonia, drawn at random),
         ``similarity`` of the maps of two trainings (absolute Spearman correlation, mean over pairs
         and images) with its 95 % interval ``low`` and ``high``, ``other``, that of the maps of two
-        images, and their difference ``gap`` with its interval, paired by image. No rows where a
-        training's networks are not there.
+        images, and their difference ``gap``, paired by image; without intervals, as each image is in
+        two of the pairs of images. No rows where a training's networks are not there.
     """
     runs = [run, *(run.seed(seed) for seed in seeds)]
     found = _similarity(runs, store) if all(map(classifiers.are_there, runs)) else []
@@ -72,6 +71,6 @@ def _similarity(runs: Sequence[Run], store: Store) -> list[tuple]:
         for method, of_method in table.groupby("method", sort=False):
             interval = bootstrap.mean(of_method["similarity"], weights=weights)
             n = int(of_method["similarity"].notna().sum())  # constant maps have no similarity
-            gap = bootstrap.mean(of_method["similarity"] - of_method["other"], weights=weights)
-            lines.append((name, method, n, *interval, of_method["other"].mean(), *gap))
+            gap = (of_method["similarity"] - of_method["other"]).mean()
+            lines.append((name, method, n, *interval, of_method["other"].mean(), gap))
     return lines

@@ -111,7 +111,7 @@ def cross_fit(
     epochs, seed : int
         Training epochs of each network; seed of folds, initial order and augmentation.
     folds : int
-        Number of folds, at most the number of groups of the class with the fewest.
+        Number of folds, at least 2, at most the number of groups of the class with the fewest.
     log : callable, optional
         Receives a line of text after each fold.
     checkpoint : callable, optional
@@ -127,12 +127,12 @@ def cross_fit(
     category, groups = np.asarray(category), np.asarray(groups)
     known = category >= 0
     sizes = [len(np.unique(groups[category == c])) for c in np.unique(category[known])]
-    folds = min([folds, *sizes])
+    folds = max(2, min([folds, *sizes]))
     blacked_out = black_out(decoding.shrink(images, SIZE), centre_share)
     probabilities = np.zeros((len(images), classes), np.float32)
     networks = []
     strata = np.where(known, category, classes - 1)  # an unknown class is a kind of pneumonia
-    splits = stratified_folds(strata, groups, folds=max(2, folds), seed=seed)
+    splits = stratified_folds(strata, groups, folds=folds, seed=seed)
     steps = -(-known.sum() * (folds - 1) // folds // 32)
     trained = network(classes)
     trained.compile(

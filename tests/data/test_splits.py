@@ -61,6 +61,15 @@ def test_too_few_groups_are_refused_by_class(kind):
         splits.validation_mask(groups, classes, fraction=0.1, seed=0)
 
 
+@pytest.mark.parametrize(("normal", "pneumonia"), [(0, 9), (1, 9), (9, 1)])
+def test_test_images_of_one_class_are_refused(normal, pneumonia):
+    classes = np.repeat(["normal", "viral"], [normal, pneumonia])
+    message = f"test has {normal} normal images and {pneumonia} with pneumonia"
+    with pytest.raises(DataError, match=message):
+        splits.check_test(classes)
+    splits.check_test(np.repeat(["normal", "viral", "bacterial"], [2, 1, 1]))
+
+
 def test_few_groups_still_give_normal_and_pneumonia_on_both_sides():
     """Three normal, nine bacterial and three viral patients."""
     classes = np.repeat(["normal", "bacterial", "viral"], [3, 9, 3])

@@ -160,6 +160,20 @@ def test_calibrated_probabilities_have_a_smaller_error_than_sharpened_ones():
     assert calibration.calibration_error(y_true, sharp) > 0.08
 
 
+def test_float32_probabilities_lie_on_the_side_of_the_threshold_that_was_promised():
+    """NumPy rounds a Python float to float32 before it compares."""
+    levels = [np.float32(1)]
+    while len(levels) < 6:
+        levels.append(np.nextafter(levels[-1], np.float32(0)))
+    y_prob = np.array(levels[::-1])
+    for n_negative in range(1, 6):
+        y_true = (np.arange(6) >= n_negative).astype(int)
+        found = calibration.thresholds(y_true, y_prob)["most accurate"]
+        assert ((y_prob >= found) == y_true).all()
+    none_positive = calibration.thresholds(np.array([0, 0, 1]), np.float32([1, 1, 0.5]))
+    assert not (np.float32([1]) >= none_positive["most accurate"]).any()
+
+
 def test_thresholds_are_chosen_only_where_both_classes_occur():
     y_true, y_score = np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.3, 0.9])
     found = calibration.thresholds(y_true, y_score, at_least=0.5)

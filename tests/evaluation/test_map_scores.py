@@ -62,6 +62,14 @@ def test_images_without_a_value_are_left_out_and_none_at_all_gives_no_verdict():
     assert np.allclose(found.loc["some", "value"], np.nanmean(gaps))
 
 
+def test_few_images_give_neither_an_interval_nor_a_verdict():
+    """Two of two images at chance would otherwise be called better in every fourth table."""
+    few = np.where(np.arange(N) < map_scores.FEWEST - 1, BASE + 0.1, np.nan)
+    found = verdicts(few=few, noise=BASE)
+    assert found.loc["few", "verdict"] == "–" and found.loc["few", ["low", "high"]].isna().all()
+    assert found.loc["few", "value"] == pytest.approx(np.nanmean(few))
+
+
 def test_shortcut_is_detected_where_one_network_scores_higher():
     other = np.linspace(0, 1, N)
     (auroc, low, _), (detected, *_) = map_scores.detection(other + 2, other, weights=WEIGHTS)
@@ -106,9 +114,10 @@ def test_methods_are_ranked_within_their_network():
     assert found.to_dict() == {"small": pytest.approx(-1), "large": pytest.approx(0.5)}
 
 
-def test_means_of_two_scores_are_of_the_images_that_have_both():
+def test_means_of_two_scores_are_of_the_images_that_have_both(monkeypatch):
     first, second = [0.5, 0.7, np.nan, 9.0], [0.1, 0.2, 0.3, np.nan]
     weights = np.array([[1, 1, 1, 1], [2, 0, 1, 1], [0, 2, 1, 1]])
+    monkeypatch.setattr(map_scores, "FEWEST", 2)
     found = map_scores.paired_means(first, second, weights=weights)
     low, high = np.quantile([0.45, 0.4, 0.5], [0.025, 0.975])
     expected = {"n": 2, "first": 0.6, "second": 0.15, "gap": 0.45, "low": low, "high": high}
@@ -153,8 +162,8 @@ def test_curves_are_means_over_images_with_intervals():
 
 
 def test_gaps_of_an_exchange_by_hand():
-    same, other = np.array([1.0, 1, 1, 0]), np.array([0.0, 1, 0, 0])
-    weights = bootstrap.resamples(np.arange(4), np.ones(4), seed=0)
+    same, other = np.array([1.0, 1, 1, 0] * 2), np.array([0.0, 1, 0, 0] * 2)
+    weights = bootstrap.resamples(np.arange(8), np.ones(8), seed=0)
     table = map_scores.exchange_gaps({"binary": [same, other]}, what="border", weights=weights)
     assert list(table) == ["network", "border of the same class", "of the other class", "gap"]
     (line,) = table.to_numpy()

@@ -14,6 +14,8 @@ from test_notebook_cells import Published, radiographs
 from cxr_helpers.evaluation import scorecard
 from cxr_helpers.models import pretrained, recipes
 
+PUBLISHED = object()  # what the published network predicted, which later cells read
+
 
 def rows_of(data, monkeypatch, folder, *, name, weights="", earlier=None):
     """Run the cells that build, train and score the network; return their names and sentences."""
@@ -35,6 +37,7 @@ def rows_of(data, monkeypatch, folder, *, name, weights="", earlier=None):
         card=scorecard.Scorecard(data),
         table=published,
         unseen_splits=["test"],
+        y_pred=PUBLISHED,
         recipe=recipes.Recipe(
             epochs=9, batch_size=9, learning_rate=1.0, crop_sizes=(32,), crop_area=0.5
         ),
@@ -61,6 +64,7 @@ def test_a_file_of_weights_gives_two_rows(monkeypatch, tmp_path, weights):
     names, published = rows_of(data, monkeypatch, tmp_path, **options)
     rows = set(names["results"]["row"])
     assert rows == {"pretrained_binary", "pretrained_categorical"}
+    assert names["y_pred"] is PUBLISHED
     assert "1 epochs" in published.captions["tab-pretrained"]
     transfer = names["transfer"]
     before = pretrained.build("mobilenet_v2", classes=3, weights=str(weights)).get_weights()

@@ -69,6 +69,26 @@ def test_number_of_folds_ignores_images_of_unknown_class(monkeypatch):
     assert sum(map(len, training_sets)) == 3 * 24  # each image of known class in three of four
 
 
+def test_one_patient_of_a_class_leaves_two_folds_and_the_learning_rate_as_it_is(monkeypatch):
+    seen, lines = [], []
+    monkeypatch.setattr(
+        border.training, "fit", lambda model, *_, **__: seen.append(model.optimizer)
+    )
+    monkeypatch.setattr(
+        border.training,
+        "predict",
+        lambda model, images: np.full((len(images), 2), 0.5, np.float32),
+    )
+    category = np.repeat([0, 1], [30, 90])
+    groups = np.where(category == 0, 0, np.arange(120))
+    images = np.zeros((120, 64, 64), np.uint8)
+    options = {"classes": 2, "centre_share": 0.68, "epochs": 4, "seed": 0, "log": lines.append}
+    border.cross_fit(images, category, groups, **options)
+    assert [line[-3:] for line in lines] == ["1/2", "2/2"]
+    schedule = seen[0]._learning_rate
+    assert float(schedule(4)) > 0.001  # of eight steps, two of them warm-up
+
+
 def test_predict_of_no_images_is_empty():
     networks = [border.network(2)]
     assert border.predict(networks, np.zeros((0, 64, 64), np.uint8), centre_share=0.68).shape == (
