@@ -16,7 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from cxr_helpers.data import class_names, dataset
-from cxr_helpers.evaluation import bootstrap, scorecard
+from cxr_helpers.evaluation import bootstrap, map_scores, scorecard
 from cxr_helpers.figures.captions import Captions
 from cxr_helpers.models import architectures, sampling
 from cxr_helpers.shortcuts import twins
@@ -254,10 +254,10 @@ def test_gradcam_is_cached_by_image_and_explains_the_predicted_class(monkeypatch
 @pytest.mark.parametrize("many", [False, True])
 def test_of_many_images_some_test_images_are_explained(monkeypatch, many):
     monkeypatch.setattr(sampling, "MANY", 20 if many else 30)
-    monkeypatch.setattr(sampling, "EXPLAINED", 4)
+    monkeypatch.setattr(sampling, "EXPLAINED", 8)
     data = radiographs(train=12, test=18)
     names = cells.run("07_explainability", "07-07", radiographs=data, images_per_mean=2)
-    n = 4 if many else 18
+    n = 8 if many else 18
     assert len(names["test"]) == len(names["order"]) == len(names["test_rows"]) == n
     assert np.array_equal(data.images[names["in_test"]], names["test"].images)
     assert np.array_equal(data["test"].images[names["test_rows"]], names["test"].images)
@@ -265,7 +265,7 @@ def test_of_many_images_some_test_images_are_explained(monkeypatch, many):
     caption = Captions(texts, names | {"patch": 2, "cover": "black"}, synthetic=True).render(
         "fig-occlusion", "caption"
     )
-    assert ("takes 4 of the 18 test images" in caption) == many
+    assert ("takes 8 of the 18 test images" in caption) == many
 
 
 class Labelled(SimpleNamespace):
@@ -437,14 +437,17 @@ def test_method_without_any_heat_has_no_verdict():
 def test_letter_is_reported_beside_its_placebo(monkeypatch):
     published = Published()
     monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
+    monkeypatch.setattr(map_scores, "FEWEST", 2)
     effects = pd.DataFrame(
         [
-            ("letter erased", -0.5, -0.7, -0.3),
-            ("as much erased elsewhere", 0.02, -0.1, 0.1),
-            ("letter minus elsewhere", -0.52, -0.8, -0.2),
+            ("letter erased", "change", -0.5, -0.7, -0.3),
+            ("letter erased", "flipped", 0.1, 0.0, 0.2),
+            ("as much erased elsewhere", "change", 0.02, -0.1, 0.1),
+            ("as much erased elsewhere", "flipped", 0.05, 0.0, 0.1),
+            ("letter minus elsewhere", "change", -0.52, -0.8, -0.2),
         ],
-        columns=["intervention", "value", "low", "high"],
-    ).assign(network="binary", measure="change", n=40)
+        columns=["intervention", "measure", "value", "low", "high"],
+    ).assign(network="binary", n=40)
     marked = np.zeros((2, 8, 8), dtype=bool)
     marked[:, :2, :2] = True
     heat, exact = np.zeros((2, 8, 8)), np.zeros((2, 8, 8))
@@ -469,7 +472,7 @@ def test_letter_is_reported_beside_its_placebo(monkeypatch):
     )
     assert names["letter"] == {
         "binary": {"n": 40, "value": -0.52, "low": -0.8, "high": -0.2}
-        | {"erased": -0.5, "elsewhere": 0.02}
+        | {"erased": -0.5, "elsewhere": 0.02, "flipped": 0.1, "flipped_elsewhere": 0.05}
     }
     found = names["cam_of_letter"]["binary"]
     low, high = np.quantile([0.125, 0.25, 0.25], [0.025, 0.975])

@@ -102,7 +102,7 @@ def heat_and_effect(table: pd.DataFrame) -> Figure:
         the part is not drawn, for each percent of the image that it covers).
     """
     methods, parts = (list(dict.fromkeys(table[column])) for column in ("method", "part"))
-    fig, panels = _panels(table, height=2.1)
+    fig, panels = _panels(table, height=2.4)
     for ax, network, of_network in panels:
         for number, method in enumerate(methods):
             points = of_network[of_network["method"] == method].sort_values("effect")
@@ -112,7 +112,7 @@ def heat_and_effect(table: pd.DataFrame) -> Figure:
                 ax.plot(of_part["effect"], of_part["gain"], marker, ms=4, color=f"C{number}")
         ax.axhline(1, color="black", ls=":", lw=0.8)
         ax.set(title=network, ylim=(0, None))
-    fig.supxlabel("absolute change of the log-odds per percent of the image", fontsize=8)
+        ax.set_xlabel("absolute change of the\nlog-odds per % of the image", fontsize=8)
     first = fig.axes[0]
     for part, marker in zip(parts, MARKERS, strict=False):
         first.plot([], [], marker, ms=4, color="black", label=part)
