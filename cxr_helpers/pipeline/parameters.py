@@ -80,8 +80,6 @@ class Parameter:
     def check(self, value: object) -> object:
         """Return ``value`` if the parameter allows it, else raise ``ValueError``."""
         items = value if self._item_type and isinstance(value, list) else [value]
-        if len(set(map(repr, items))) < len(items):
-            raise ValueError(f"{self.name} = {value!r} names a value twice")
         for item in items:
             self._check_item(item, self._item_type or self.type)
         if self._item_type and not (isinstance(value, list) and value):
