@@ -16,7 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from cxr_helpers.data import class_names, dataset
-from cxr_helpers.evaluation import bootstrap, map_scores, scorecard
+from cxr_helpers.evaluation import bootstrap, scorecard
 from cxr_helpers.figures.captions import Captions
 from cxr_helpers.models import architectures, sampling
 from cxr_helpers.shortcuts import twins
@@ -119,6 +119,22 @@ def test_autoencoder_rule_is_reversed_by_many_patients_not_by_many_images(n_pati
     )
     assert names["held_out_auroc"] == pytest.approx(1 / 3)
     assert (names["direction"] == -1) == is_reversed
+
+
+@pytest.mark.parametrize(("n_patients", "is_reversed"), [(5, False), (6, True)])
+def test_autoencoder_rule_is_not_reversed_by_a_handful_of_patients(n_patients, is_reversed):
+    """Resamples of few patients whose errors do not overlap all have an AUROC of 0."""
+    n = 2 * n_patients
+    names = ["normal"] * n_patients + ["viral"] * n_patients
+    index = pd.DataFrame({"split": "train", "class_name": names, "group": np.arange(n)})
+    found = cells.run(
+        "04_autoencoder",
+        "04-15",
+        stage=SimpleNamespace(cached=lambda *_: np.arange(n)[::-1].astype(float)),
+        held_out=dataset.Part(np.zeros((n, 8, 8), np.uint8), index),
+        **{"model": None, "held_out_name": "images", "seed": 0},
+    )
+    assert found["held_out_auroc"] == 0 and (found["direction"] == -1) == is_reversed
 
 
 def test_near_duplicates_of_different_patients_stay_in_one_split():
@@ -437,7 +453,7 @@ def test_method_without_any_heat_has_no_verdict():
 def test_letter_is_reported_beside_its_placebo(monkeypatch):
     published = Published()
     monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
-    monkeypatch.setattr(map_scores, "FEWEST", 2)
+    monkeypatch.setattr(bootstrap, "FEWEST", 2)
     effects = pd.DataFrame(
         [
             ("letter erased", "change", -0.5, -0.7, -0.3),

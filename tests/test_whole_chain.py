@@ -18,7 +18,7 @@ from PIL import Image
 from pypdf import PdfReader
 
 import run_all
-from cxr_helpers.evaluation import map_scores
+from cxr_helpers.evaluation import bootstrap
 from cxr_helpers.explain import sanity
 from cxr_helpers.phantoms import rendering
 from cxr_helpers.pipeline import execution, graph
@@ -146,7 +146,7 @@ def test_scorecard_has_every_score_of_every_map_and_control(run):
     assert len(means) > 100
     found = card.loc[means.index, "value"]
     np.testing.assert_allclose(found, means, rtol=1e-6, atol=1e-9)
-    few = card["n"] < map_scores.FEWEST
+    few = card["n"] < bootstrap.FEWEST
     assert card.loc[few, ["low", "high"]].isna().all(axis=None)
     scores = set(card.index.get_level_values("score"))
     assert {*sanity.SCORES, "ms per image"} <= scores

@@ -23,6 +23,8 @@ Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 AT_ONCE = 2**24
 BLOCK = 2**22
 
+FEWEST = 6  # images from which an interval decides something: resamples of fewer hardly differ
+
 
 def resamples(
     groups: np.ndarray, classes: np.ndarray, *, draws: int = 2000, seed: int

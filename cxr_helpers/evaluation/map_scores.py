@@ -11,7 +11,6 @@ import pandas as pd
 from cxr_helpers.evaluation import bootstrap, metrics, tables
 
 VERDICTS = ("better", "no", "worse")
-FEWEST = 6  # images from which a mean has an interval, and a difference a verdict
 FALSE_ALARMS = 0.05  # share of images
 
 
@@ -47,7 +46,7 @@ def against_controls(
         Columns ``network``, ``method``, ``value``, ``low``, ``high``, ``control`` (the best one of
         this network) and ``verdict``: ``better`` or ``worse`` only where the 95 % interval of the
         difference from it excludes 0. One row for each method, and, without a verdict, for each
-        bound and the best control. Below ``FEWEST`` images the interval is NaN, and the verdict a dash.
+        bound and the best control. Below ``bootstrap.FEWEST`` images the interval is NaN, and the verdict a dash.
     """
     lines = []
     for network, part in table.groupby("network", sort=False):
@@ -66,7 +65,7 @@ def against_controls(
 
 
 def _verdict(own: np.ndarray, other: np.ndarray, weights: np.ndarray) -> str:
-    """Return one of ``VERDICTS``; a dash where both are defined on fewer than ``FEWEST`` images."""
+    """Return one of ``VERDICTS``; a dash where both are defined on fewer than ``bootstrap.FEWEST`` images."""
     gap = own - other  # NaN where either is not defined: compared on the same images
     _, low, high = _mean(gap, weights)
     if np.isnan(low):
@@ -75,9 +74,9 @@ def _verdict(own: np.ndarray, other: np.ndarray, weights: np.ndarray) -> str:
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, float, float]:
-    """Return the mean of the finite values and its 95 % interval, NaN below ``FEWEST`` of them."""
+    """Return the mean of the finite values and its 95 % interval, NaN below ``bootstrap.FEWEST`` of them."""
     mean, *interval = bootstrap.mean(values, weights=weights)
-    return mean, *(interval if np.isfinite(values).sum() >= FEWEST else (np.nan, np.nan))
+    return mean, *(interval if np.isfinite(values).sum() >= bootstrap.FEWEST else (np.nan, np.nan))
 
 
 def means(table: pd.DataFrame, *, weights: np.ndarray) -> pd.DataFrame:
@@ -95,7 +94,7 @@ def means(table: pd.DataFrame, *, weights: np.ndarray) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Columns ``network``, ``method``, ``score``, ``n`` (images), ``value``, ``low``, ``high``; the
-        interval is NaN below ``FEWEST`` images. A score that is defined on no image of a method has
+        interval is NaN below ``bootstrap.FEWEST`` images. A score that is defined on no image of a method has
         no line.
     """
     lines, keys = [], ["network", "method"]
@@ -161,7 +160,7 @@ def exchange_gaps(
     -------
     pandas.DataFrame
         Columns ``network``, ``<what> of the same class``, ``of the other class`` and ``gap`` (same minus
-        other, paired), as text with 95 % intervals, which are left out below ``FEWEST`` images.
+        other, paired), as text with 95 % intervals, which are left out below ``bootstrap.FEWEST`` images.
     """
     lines = []
     for network, (same, other) in right.items():
@@ -275,7 +274,7 @@ def paired_means(
     -------
     dict
         ``n`` (images that are left), ``first`` and ``second`` (means), ``gap`` (first minus second),
-        ``low`` and ``high`` (95 %; NaN below ``FEWEST`` images).
+        ``low`` and ``high`` (95 %; NaN below ``bootstrap.FEWEST`` images).
     """
     first, second = (np.asarray(values, dtype=float) for values in (first, second))
     both = np.isfinite(first) & np.isfinite(second)

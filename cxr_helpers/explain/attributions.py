@@ -98,9 +98,7 @@ def grad_cam(explained: Explained, prepared: np.ndarray) -> np.ndarray:
 
     Selvaraju et al. (2017), see ``gradcam``.
     """
-    features, gradients = explained.features(prepared)
-    weights = gradients.mean(axis=(1, 2), keepdims=True)
-    return _on_image(explained, np.maximum((weights * features).sum(axis=-1), 0))
+    return _weighted(explained, prepared, by_position=False)
 
 
 def hires_cam(explained: Explained, prepared: np.ndarray) -> np.ndarray:
@@ -111,10 +109,10 @@ def hires_cam(explained: Explained, prepared: np.ndarray) -> np.ndarray:
     2020, *Use HiResCAM instead of Grad-CAM for faithful explanations*, arXiv:2011.08891). Where
     only global average pooling and one dense layer follow, both are equal.
     """
-    features, gradients = explained.features(prepared)
-    return _on_image(explained, np.maximum((gradients * features).sum(axis=-1), 0))
+    return _weighted(explained, prepared, by_position=True)
 
 
-def _on_image(explained: Explained, maps: np.ndarray) -> np.ndarray:
+def _weighted(explained: Explained, prepared: np.ndarray, *, by_position: bool) -> np.ndarray:
+    maps = gradcam.weighted(*explained.features(prepared), by_position=by_position)
     centres = gradcam.cell_centres(explained.model, explained.feature_map)
     return gradcam.upsampled(maps, centres, explained.size)

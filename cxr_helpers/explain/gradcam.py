@@ -65,12 +65,28 @@ def gradcam(
         tape.watch(batch)
         features, outputs = explained([batch], training=False)
         score = _class_score(outputs, class_index)
-    gradients = tf.cast(tape.gradient(score, features), tf.float32)
-    weights = gradients if by_position else tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
-    maps = tf.nn.relu(tf.reduce_sum(weights * tf.cast(features, tf.float32), axis=-1)).numpy()
+    both = (tf.cast(x, tf.float32).numpy() for x in (features, tape.gradient(score, features)))
+    maps = weighted(*both, by_position=by_position)
     if not upsample:
         return maps
     return upsampled(maps, cell_centres(model, layer), images.shape[1])
+
+
+def weighted(features: np.ndarray, gradients: np.ndarray, *, by_position: bool) -> np.ndarray:
+    """Return the positive part of feature maps weighted by the gradient of a score.
+
+    Parameters
+    ----------
+    features, gradients : ndarray of float32, shape (n, h, w, channels)
+    by_position : bool
+        Whether each position keeps its own gradient (HiResCAM), or has the mean over all (Grad-CAM).
+
+    Returns
+    -------
+    ndarray of float32, shape (n, h, w)
+    """
+    weights = gradients if by_position else gradients.mean(axis=(1, 2), keepdims=True)
+    return np.maximum((weights * features).sum(axis=-1), 0)
 
 
 def upsampled(maps: np.ndarray, centres: tuple[np.ndarray, np.ndarray], size: int) -> np.ndarray:

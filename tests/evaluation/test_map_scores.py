@@ -64,7 +64,7 @@ def test_images_without_a_value_are_left_out_and_none_at_all_gives_no_verdict():
 
 def test_few_images_give_neither_an_interval_nor_a_verdict():
     """Two of two images at chance would otherwise be called better in every fourth table."""
-    few = np.where(np.arange(N) < map_scores.FEWEST - 1, BASE + 0.1, np.nan)
+    few = np.where(np.arange(N) < bootstrap.FEWEST - 1, BASE + 0.1, np.nan)
     found = verdicts(few=few, noise=BASE)
     assert found.loc["few", "verdict"] == "–" and found.loc["few", ["low", "high"]].isna().all()
     assert found.loc["few", "value"] == pytest.approx(np.nanmean(few))
@@ -117,7 +117,7 @@ def test_methods_are_ranked_within_their_network():
 def test_means_of_two_scores_are_of_the_images_that_have_both(monkeypatch):
     first, second = [0.5, 0.7, np.nan, 9.0], [0.1, 0.2, 0.3, np.nan]
     weights = np.array([[1, 1, 1, 1], [2, 0, 1, 1], [0, 2, 1, 1]])
-    monkeypatch.setattr(map_scores, "FEWEST", 2)
+    monkeypatch.setattr(bootstrap, "FEWEST", 2)
     found = map_scores.paired_means(first, second, weights=weights)
     low, high = np.quantile([0.45, 0.4, 0.5], [0.025, 0.975])
     expected = {"n": 2, "first": 0.6, "second": 0.15, "gap": 0.45, "low": low, "high": high}
@@ -182,7 +182,7 @@ def test_means_of_all_scores_have_their_interval_and_number_of_images():
 
 
 def test_mean_of_few_images_has_no_interval():
-    few = np.where(np.arange(N) < map_scores.FEWEST - 1, BASE, np.nan)
+    few = np.where(np.arange(N) < bootstrap.FEWEST - 1, BASE, np.nan)
     found = map_scores.means(table(few=few), weights=WEIGHTS).iloc[0]
     assert found["value"] == pytest.approx(np.nanmean(few))
     assert np.isnan(found["low"]) and np.isnan(found["high"])
