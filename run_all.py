@@ -14,7 +14,8 @@ Results are written to report/build/<run>/. A stage is not run again while its c
 inputs and library versions are unchanged; an interrupted training resumes after its last complete
 epoch.
 
-Exit codes: 0 done, 1 a bug (with its traceback), 2 usage, 3 data, 4 a notebook failed, 5 the folder
+Exit codes: 0 done, 1 a bug (with its traceback), 2 usage, 3 data, 4 a notebook failed, the report
+could not be made from it, or several runs failed for different reasons, 5 the folder
 of the run is in use, 6 environment (packages, permissions, disk), 129, 130 and 143 stopped by
 SIGHUP, SIGINT, SIGTERM.
 """

@@ -9,8 +9,7 @@ A reference run on phantoms is made once, without a kill. Each round then starts
 with SIGKILL at moments drawn uniformly from the duration of the reference. After each kill the same
 command is started again, until it ends by itself. Every artifact that a stage declares must be
 equal, by SHA-256, among them all weights, learning curves and scores, and so must the table of
-results. Stages that do not train are left out by default: they have no checkpoint and simply run
-again.
+results. Stages after 04 are left out by default.
 """
 
 from __future__ import annotations

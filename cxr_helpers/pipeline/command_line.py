@@ -69,7 +69,7 @@ def parse(
     add(
         "--nondeterministic",
         action="store_true",
-        help="let the last digits differ from run to run, which is faster on a GPU; it is recorded",
+        help="let the last digits differ from run to run, which may be faster on a GPU; it is recorded",
     )
     text(
         "--predict", nargs="+", metavar=("RUN", "IMAGES"),
