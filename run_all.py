@@ -307,13 +307,16 @@ def predict(options, stages_of) -> int:
     run = command_line.finished_run(
         named, BUILD, stages_of, option="--predict", stages=classifiers.STAGES
     )
+    path = Path("predicted.csv")
+    with files.temporary_folder(path.parent):
+        pass  # raises where it cannot be written to, before the networks are loaded
     for line in preflight.check_device():
         terminal.write_line(f"note: {line}")
     terminal.write_line(f"{len(images)} images, networks of {run.name}. Not for clinical use.")
     table = prediction.predict(
         run, images, store=Store(BUILD / stages.STORE), log=terminal.write_line
     )
-    path = files.write_text(Path("predicted.csv"), table.to_csv(index=False, lineterminator="\n"))
+    files.write_text(path, table.to_csv(index=False, lineterminator="\n"))
     terminal.write_line(f"predictions: {path}")
     return 0
 

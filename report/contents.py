@@ -295,14 +295,14 @@ def _prose(name: str, lookup: Mapping) -> str:
     environment = captions.environment(loader=jinja2.FileSystemLoader(HERE))
     try:
         return environment.get_template(name).render(lookup)
-    except (jinja2.UndefinedError, jinja2.TemplateSyntaxError) as error:
-        raise ReportError(f"report/{name}, line {_line(error, name)}: {error.message}") from error
     except UnicodeDecodeError as error:
         raise ReportError(f"report/{name} is not UTF-8: save it as UTF-8") from error
+    except (jinja2.TemplateError, ValueError, TypeError, ArithmeticError) as error:
+        raise ReportError(f"report/{name}, line {_line(error, name)}: {error}") from error
 
 
-def _line(error: jinja2.TemplateError, name: str) -> int:
-    """Return the line of a template at which Jinja stopped."""
+def _line(error: Exception, name: str) -> int:
+    """Return the line of a template at which Jinja, or a filter, stopped."""
     if isinstance(error, jinja2.TemplateSyntaxError):
         return error.lineno
     stack = traceback.extract_tb(error.__traceback__)

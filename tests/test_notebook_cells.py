@@ -98,6 +98,24 @@ def test_threshold_and_temperature_are_fitted_on_validation(monkeypatch):
     assert "chosen on 30 validation images" in published.captions["tab-binary-thresholds"]
 
 
+def test_run_of_the_optimizer_study_that_diverges_ranks_nothing():
+    def train(name, *_, **__):
+        if "sgd" in name:
+            raise FloatingPointError("the loss of epoch 1 is nan")
+        return pd.DataFrame({"val_auroc": [0.6, 0.7]})
+
+    images = np.zeros((4, 40, 40), np.uint8)
+    found = cells.run(
+        "02_binary",
+        "02-19",
+        stage=SimpleNamespace(train=train, save=lambda *_, **__: None),
+        **dict.fromkeys(("small", "small_held_out"), images),
+        **dict.fromkeys(("labels", "held_out_labels"), np.array([[0], [1], [0], [1]])),
+        **{"study_rates": [0.1, 0.2, 0.1], "study_epochs": 2, "seed": 0},
+    )
+    assert found["study"]["val_auroc"].tolist() == [0.7, 0.7, 0.5, 0.5]
+
+
 @pytest.mark.parametrize(("n_patients", "is_reversed"), [(60, True), (3, False)])
 def test_autoencoder_rule_is_reversed_by_many_patients_not_by_many_images(n_patients, is_reversed):
     """An AUROC of one third on 120 images is significant from 60 patients per class, not three."""
@@ -139,23 +157,24 @@ def test_autoencoder_rule_is_not_reversed_by_a_handful_of_patients(n_patients, i
 
 def test_near_duplicates_of_different_patients_stay_in_one_split():
     """Images 0 and 300, 1 and 301 and so on are near-duplicates of different patients."""
-    n = np.arange(600)
-    index = pd.DataFrame({"split": "train", "class_name": np.where(n % 2, "viral", "normal")})
+    n = np.arange(604)
+    split = np.where(n < 600, "train", "test")
+    index = pd.DataFrame({"split": split, "class_name": np.where(n % 2, "viral", "normal")})
     index["group"] = index["class_name"] + " " + n.astype(str)
     source = SimpleNamespace(index=index)
-    pairs = pd.DataFrame({"first": n[:300], "second": n[300:]})
+    pairs = pd.DataFrame({"first": n[:300], "second": n[300:600]})
     parameters = {"validation_fraction": 0.2, "contiguous_fraction": 0.2, "choose_by": "group"}
     names = cells.run(
         "01_data",
         "01-15",
         source=source,
         pairs=pairs,
-        leaking=np.zeros(600, dtype=bool),
+        leaking=np.zeros(604, dtype=bool),
         stage=SimpleNamespace(earlier=None),
         seed=0,
         **parameters,
     )
-    split = names["index"]["split"].to_numpy()
+    split = names["index"]["split"].to_numpy()[:600]
     assert (split[:300] == split[300:]).all() and set(split) == {
         "train",
         "validation",
@@ -188,7 +207,7 @@ def test_conflicting_images_are_counted_only_where_the_border_is_informative(
         "01_data",
         *("b389fed8", "75872b9f"),
         radiographs=data,
-        size_prob={"pneumonia": None},
+        size_prob={"pneumonia": None, "category": None},
         border_prob=data._rows[["border_normal", "border_bacterial", "border_viral"]].to_numpy(),
         centre_share=0.68,
         seed=0,
@@ -854,7 +873,10 @@ BANDS = [("energy", 4.0), ("lost", 3.0)]
         ({"detail_difference": -2, "error_difference": 4}, "no smaller"),
     ],
 )
-def test_verdict_on_error_and_detail_follows_the_planted_differences(monkeypatch, planted, verdict):
+@pytest.mark.parametrize("fewest", [5, 60])
+def test_verdict_on_error_and_detail_follows_the_planted_differences(
+    monkeypatch, planted, verdict, fewest
+):
     published = Published()
     monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
     y_true = np.repeat([0, 1], 60)
@@ -865,10 +887,11 @@ def test_verdict_on_error_and_detail_follows_the_planted_differences(monkeypatch
         stage=SimpleNamespace(cached=lambda *_: error_and_detail(**planted)),
         held_out=dataset.Part(np.zeros((120, 1, 1), np.uint8), index),
         weights=bootstrap.resamples(np.arange(120), y_true, draws=400, seed=0),
-        **{"model": None, "held_out_name": "images", "table": published},
+        **{"model": None, "held_out_name": "images", "table": published, "fewest": fewest},
     )
-    assert verdict in published.sentences[-1] and "75%" in published.sentences[-1]
-    detail_differs = planted["detail_difference"] != 0
+    concluded = verdict if fewest > 5 else "of 5 patients of the rarer class, nothing is concluded"
+    assert concluded in published.sentences[-1] and "75%" in published.sentences[-1]
+    detail_differs = planted["detail_difference"] != 0 and fewest > 5
     assert ("outer sixth, too" in published.sentences[-1]) == detail_differs
     assert [line[0] for line in names["lines"]] == ["whole", "middle", "outer"]
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -173,17 +175,23 @@ def _drawn(
         return (draw if cached is None else partial(cached, draw))(size=size, **options), ""
     modules = sorted(Path(rendering.__file__).parent.glob("*.py"))
     code = [digests.sha256_of_file(module) for module in modules]
-    key = digests.sha256_of_json([dict(options), size, np.__version__, code])[:32]
+    libraries = [metadata.version(name) for name in ("numpy", "scipy", "pillow")]
+    key = digests.sha256_of_json([dict(options), size, libraries, code])[:32]
     entry = cache_dir / key
-    if not entry.is_dir():
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        with files.temporary_folder(cache_dir) as work:
-            _draw_into(work, size, **options)
-            portable.publish_folder(work, entry)
-    drawn = {"index": pd.read_csv(entry / "index.csv")}
-    for name in DRAWN:
-        drawn[name] = portable.load_array(entry / f"{name}.npy")
-    return drawn, key
+    with contextlib.suppress(OSError, ValueError, EOFError):  # missing or damaged
+        return _read_drawn(entry), key
+    shutil.rmtree(entry, ignore_errors=True)
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with files.temporary_folder(cache_dir) as work:
+        _draw_into(work, size, **options)
+        portable.publish_folder(work, entry)
+    return _read_drawn(entry), key
+
+
+def _read_drawn(entry: Path) -> dict[str, np.ndarray | pd.DataFrame]:
+    """Return phantoms from their cache entry."""
+    arrays = {name: portable.load_array(entry / f"{name}.npy") for name in DRAWN}
+    return {"index": pd.read_csv(entry / "index.csv")} | arrays
 
 
 def _draw_into(folder: Path, size: int, *, n: int, seed: int, **options: float) -> None:

@@ -72,7 +72,7 @@ def find(data: str, *, cache_dir: str | Path) -> Source:
         return _mendeley(Path(cache_dir))
     if not data.strip():
         raise DataError("--data is empty: expected a folder, a file, phantom, kaggle or mendeley")
-    path = Path(data).resolve()
+    path = Path(os.path.realpath(data))
     if os.path.isfile(path) and layouts.recognise(path) is None:
         return _archive(path, cache_dir)
     if not (os.path.isfile(path) or os.path.isdir(path)):
@@ -123,7 +123,7 @@ def fetch(data: str, *, cache_dir: str | Path) -> Source:
         return source
     if data == KAGGLE:
         return replace(source, located=str(downloads.kaggle()))
-    path = Path(data).resolve()
+    path = Path(os.path.realpath(data))
     if data == MENDELEY:
         path = downloads.mendeley(cache_dir=cache_dir)
     return replace(source, located=str(archives.unpack(path, cache_dir=cache_dir)))

@@ -92,7 +92,7 @@ def validation_splits(
 
 
 def check_test(classes: pd.Series | np.ndarray) -> None:
-    """Refuse test images that cannot be explained: chapter 7 needs ``FEWEST_TEST`` of each class.
+    """Refuse test images on which a classifier cannot be scored.
 
     Parameters
     ----------
@@ -102,14 +102,14 @@ def check_test(classes: pd.Series | np.ndarray) -> None:
     Raises
     ------
     DataError
-        If there are fewer normal images, or fewer with pneumonia.
+        If fewer than ``FEWEST_TEST`` are normal, or have pneumonia.
     """
     classes = np.asarray(classes)
     normal = int((classes == "normal").sum())
     if min(normal, len(classes) - normal) < FEWEST_TEST:
         raise DataError(
-            f"test has {normal} normal images and {len(classes) - normal} with pneumonia, and chapter 7 "
-            f"needs {FEWEST_TEST} of each: add images, or run the chapters before it with --only"
+            f"test has {normal} normal images and {len(classes) - normal} with pneumonia that no "
+            f"network was trained on: add images, at least {FEWEST_TEST} of each are needed"
         )
 
 
@@ -242,7 +242,8 @@ def contiguous_mask(
     if not 0 <= fraction <= 0.5:
         raise ValueError(f"contiguous fraction {fraction} is out of range: expected 0 to 0.5")
     draw = np.random.default_rng(seed)
-    parsed = [re.fullmatch(r"(.*?)(\d+)", group) for group in groups]
+    # a group without patient number is named after its file, as in ``class_names``
+    parsed = [None if "/" in group else re.fullmatch(r"(.*?)(\d+)", group) for group in groups]
     series = np.array([match[1] if match else "" for match in parsed])
     number = np.array([int(match[2]) if match else -1 for match in parsed])
     mask = np.zeros(len(series), dtype=bool)

@@ -186,7 +186,7 @@ class Panel:
                 ("rows", (0.0, 0.0)),
                 ("columns", (0.0, 0.0)),
                 ("lesion", AS_DRAWN),
-                ("severity", float(facts.get("severity", 0.0))),
+                ("severity", float(facts.get("severity", 0.0) or 0.0)),  # empty of real images
                 ("marker", 0.5),
             ):
                 self.controls[name].value = value

@@ -116,6 +116,8 @@ def load(run: Run) -> dict[str, Classifier]:
         of_crops=architectures.trained_residual_cnn(*of_ours, for_crops=True),
     )
     for network in networks.registered():
+        if not (folder / f"{network.id}.weights.h5").is_file():
+            continue  # added since the run was made
         model = network.build(size, n_classes)
         model.load_weights(folder / f"{network.id}.weights.h5")
         saved = "03_categorical", f"{network.id}_probabilities.npy"

@@ -127,8 +127,12 @@ def on_workers(command: Command) -> Done:
         for plan in every:
             if failure := plan.failure(outcomes):
                 failures.append(failure)
-            elif command.finish(plan, *plan.log(outcomes)):
-                complete.append(plan)
+                continue
+            try:
+                if command.finish(plan, *plan.log(outcomes)):
+                    complete.append(plan)
+            except (Refused, DataError) as error:
+                failures.append(_failure(command, plan.variant, error))
     return complete, failures
 
 

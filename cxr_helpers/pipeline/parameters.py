@@ -20,6 +20,8 @@ from pathlib import Path
 
 from cxr_helpers.system.errors import did_you_mean
 
+EMPTY = "empty"  # how an empty choice is written
+
 TYPES = {"int": int, "float": float, "bool": bool, "str": str}
 # Names and choices of earlier versions, which are refused with the present one.
 RENAMED = {
@@ -75,6 +77,8 @@ class Parameter:
         """
         if item_type := self._item_type:
             return self.check([_convert(part, item_type, self.name) for part in text.split(",")])
+        if text.strip() == EMPTY and "" in self.choices:
+            return ""
         return self.check(_convert(text, self.type, self.name))
 
     def check(self, value: object) -> object:
@@ -98,7 +102,7 @@ class Parameter:
 
     @property
     def _choices_as_text(self) -> list[str]:
-        return [choice or "empty" for choice in self.choices]
+        return [choice or EMPTY for choice in self.choices]
 
     @property
     def _item_type(self) -> str | None:

@@ -82,7 +82,7 @@ def predict(
                 pixels.append(decoding.decode(path, detail_size, framing=facts["framing"])[0])
             except OSError as error:
                 faults[path] = f"not read: {error}"
-        lines += [(str(path), "", np.nan, np.nan, "", reason) for path, reason in faults.items()]
+        lines += [(_text(path), "", np.nan, np.nan, "", reason) for path, reason in faults.items()]
         readable = [path for path in chunk if path not in faults]
         if readable:
             detail = np.stack(pixels)
@@ -93,9 +93,14 @@ def predict(
                 for (name, threshold), (path, p, score) in product(thresholds, of_chunk):
                     call = "pneumonia" if p >= threshold else "normal"
                     warning = "unlike the training images" if score > limit else ""
-                    lines.append((str(path), name, float(p), threshold, call, warning))
+                    lines.append((_text(path), name, float(p), threshold, call, warning))
         if log is not None:
             log(f"{min(start + CHUNK, len(images))} of {len(images)} images")
     table = pd.DataFrame(lines, columns=COLUMNS)
-    order = {str(path): number for number, path in enumerate(images)}
+    order = {_text(path): number for number, path in enumerate(images)}
     return table.sort_values("file", key=lambda file: file.map(order), kind="stable")
+
+
+def _text(path: Path) -> str:
+    """Return a path as text that can be written: a name may be no UTF-8."""
+    return str(path).encode(errors="replace").decode()

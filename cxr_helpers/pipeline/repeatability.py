@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,18 +11,17 @@ import pandas as pd
 from cxr_helpers.data import dataset
 from cxr_helpers.evaluation import bootstrap
 from cxr_helpers.pipeline import classifiers
-from cxr_helpers.pipeline.runs import Run
+from cxr_helpers.pipeline.runs import MAP_SIMILARITY, Run
 from cxr_helpers.pipeline.store import Store
-from cxr_helpers.system import files
+from cxr_helpers.system import accelerators, files
 
-FILE = "map_similarity.csv"
 COLUMNS = ["network", "method", "n", "similarity", "low", "high", "other", "gap"]
 IMAGES = 24  # with pneumonia
 PATCH = 0.125  # of occlusion, share of the image's side
 
 
 def write(run: Run, *, seeds: Sequence[int], store: Store) -> pd.DataFrame:
-    """Write ``FILE`` into a run's folder; return its content.
+    """Write ``MAP_SIMILARITY`` into a run's folder; return its content.
 
     Parameters
     ----------
@@ -36,25 +36,26 @@ def write(run: Run, *, seeds: Sequence[int], store: Store) -> pd.DataFrame:
     pandas.DataFrame
         Columns ``network``, ``method``, ``n`` (test images with pneumonia, drawn at random),
         ``similarity`` of the maps of two trainings (absolute Spearman correlation, mean over pairs
-        and images) with its 95 % interval ``low`` and ``high``, ``other``, that of the maps of two
+        and images) with its 95 % interval ``low`` and ``high`` (NaN below ``bootstrap.FEWEST`` images), ``other``, that of the maps of two
         images, and their difference ``gap``, paired by image; without intervals, as each image is in
         two of the pairs of images. No rows where a training's networks are not there.
     """
     runs = [run, *(run.seed(seed) for seed in seeds)]
     found = _similarity(runs, store) if all(map(classifiers.are_there, runs)) else []
     table = pd.DataFrame(found, columns=COLUMNS)
-    files.write_text(run.folder / FILE, table.to_csv(index=False, lineterminator="\n"))
+    files.write_text(run.folder / MAP_SIMILARITY, table.to_csv(index=False, lineterminator="\n"))
     return table
 
 
 def read(run: Run) -> pd.DataFrame:
     """Return what ``write`` wrote; without rows where it wrote nothing."""
-    path = run.folder / FILE
+    path = run.folder / MAP_SIMILARITY
     return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=COLUMNS)
 
 
 def _similarity(runs: Sequence[Run], store: Store) -> list[tuple]:
-    from cxr_helpers.explain import measures  # imports TensorFlow
+    os.environ.update(accelerators.variables())  # read when TensorFlow is imported
+    from cxr_helpers.explain import measures
 
     data = dataset.read(runs[0].stage("01_data"))
     with data.evaluation():
@@ -71,6 +72,8 @@ def _similarity(runs: Sequence[Run], store: Store) -> list[tuple]:
         for method, of_method in table.groupby("method", sort=False):
             interval = bootstrap.mean(of_method["similarity"], weights=weights)
             n = int(of_method["similarity"].notna().sum())  # constant maps have no similarity
+            if n < bootstrap.FEWEST:
+                interval = interval[0], np.nan, np.nan
             gap = (of_method["similarity"] - of_method["other"]).mean()
             lines.append((name, method, n, *interval, of_method["other"].mean(), gap))
     return lines

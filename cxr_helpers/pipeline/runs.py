@@ -30,6 +30,7 @@ WAIT = 120.0  # seconds for such a process that is about to end
 LOCKS = {LOCK, OWNER, WRITING, WRITER}
 FORMAT = 4  # of the artifacts; to be raised when those of earlier versions cannot be read
 REPORT_FILES = ("report.html", "report.pdf", "results.csv", "results.json")
+MAP_SIMILARITY = "map_similarity.csv"  # of the trainings with several seeds
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ class Run:
 
     def retire_report(self) -> None:
         """Move the report to ``previous``, so that it is not mistaken for that of the new run."""
-        for name in REPORT_FILES:
+        for name in (*REPORT_FILES, MAP_SIMILARITY):
             if (self.folder / name).exists():
                 (self.folder / "previous").mkdir(exist_ok=True)
                 shutil.move(self.folder / name, self.folder / "previous" / name)

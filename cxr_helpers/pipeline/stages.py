@@ -19,6 +19,7 @@ from cxr_helpers.pipeline import standalone
 from cxr_helpers.pipeline.runs import DECLARED, FORMAT, KEPT, SCRATCH, Run
 from cxr_helpers.pipeline.store import Store
 from cxr_helpers.system import accelerators, digests, environment, files
+from cxr_helpers.system.errors import DataError
 
 if TYPE_CHECKING:
     import keras
@@ -250,7 +251,15 @@ class Stage:
         return sorted(fnmatch.filter(declared.get("outputs", {}), pattern))
 
     def copy_earlier(self, name: str) -> Path:
-        """Copy an artifact of the earlier run, byte for byte; return the path of the copy."""
+        """Copy an artifact of the earlier run, byte for byte; return the path of the copy.
+
+        Raises
+        ------
+        DataError
+            If it has none, as where a network was added since that run was made.
+        """
+        if not (self.earlier / name).is_file():
+            raise DataError(f"{self.earlier.parent.parent} has no {name}: make that run again")
         return self.save(name, lambda path: shutil.copyfile(self.earlier / name, path))
 
     def finish(

@@ -129,6 +129,21 @@ def test_many_phantoms_are_drawn_into_files_once(tmp_path, monkeypatch):
     assert len(list((tmp_path / ingestion.DECODED).iterdir())) == 1
 
 
+@pytest.mark.parametrize("damage", ["images.npy", "index.csv"])
+def test_phantoms_are_drawn_again_where_their_files_are_damaged(tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(ingestion, "IN_MEMORY", 5)
+    phantoms = {"n": 8, "seed": 1}
+    options = {"size": 32, "framing": "squeeze", "cache_dir": tmp_path, "phantom_options": phantoms}
+    first = ingestion.read("phantom", **options)
+    path, pixels = tmp_path / ingestion.DECODED / first.decoded / damage, np.array(first.images)
+    if damage == "index.csv":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:500])
+    again = ingestion.read("phantom", **options)
+    assert np.array_equal(again.images, pixels) and again.decoded == first.decoded
+
+
 def test_other_phantoms_are_other_files(tmp_path, monkeypatch):
     monkeypatch.setattr(ingestion, "IN_MEMORY", 5)
     options = {"framing": "squeeze", "cache_dir": tmp_path}

@@ -84,9 +84,11 @@ def test_mask_that_does_not_fit_is_counted(tmp_path, options, reason):
 def test_mask_of_a_rotated_image_is_counted(tmp_path):
     write(tmp_path, "a.png", (50, 40))
     write(tmp_path, "b.png", (60, 40))
-    found = read(tmp_path, INDEX.assign(rotated=[True, np.nan, False]))  # nan: of a phantom
-    assert found.found.tolist() == [False, True, False]
-    assert found.counts["masks of images with a stored rotation"] == 1
+    # nan: of a phantom; text where an index with empty fields was read
+    for rotated in ([True, np.nan, False], ["True", "", "False"]):
+        found = read(tmp_path, INDEX.assign(rotated=rotated))
+        assert found.found.tolist() == [False, True, False]
+        assert found.counts["masks of images with a stored rotation"] == 1
 
 
 @pytest.mark.parametrize("second", [1, 2])

@@ -1,3 +1,4 @@
+import os
 import shutil
 import socket
 from pathlib import Path
@@ -88,3 +89,11 @@ def test_folder_has_the_name_of_its_root(tmp_path):
 def test_misspelt_source_is_refused_with_a_suggestion(tmp_path):
     with pytest.raises(DataError, match="did you mean 'mendeley'"):
         sources.find("mendelay", cache_dir=tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="symbolic links")
+def test_loop_of_links_is_refused_in_one_line(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(DataError, match="does not exist"):
+        sources.find(str(tmp_path / "a"), cache_dir=tmp_path)

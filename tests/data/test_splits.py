@@ -126,6 +126,15 @@ def test_block_keeps_groups_together():
     assert set(groups[mask]).isdisjoint(groups[~mask])
 
 
+def test_images_without_patient_number_are_in_no_block():
+    """Their group is named after the file, or the row of an array, which may end in a number too."""
+    groups = np.array(
+        [f"normal train/{i:05d}" for i in range(40)] + [f"viral {i}" for i in range(9)]
+    )
+    mask = splits.contiguous_mask(groups, fraction=0.2, seed=0)
+    assert mask.sum() == 2 and not mask[:40].any()
+
+
 def test_blocks_are_ordered_by_number_not_by_text():
     groups = np.array([f"viral {i}" for i in (9, 10, 11, 100, 101)])
     mask = splits.contiguous_mask(groups, fraction=0.4, seed=0)

@@ -8,10 +8,10 @@ import pytest
 
 from cxr_helpers.pipeline import execution
 from cxr_helpers.pipeline.grid import Variant
-from cxr_helpers.system.errors import DataError
+from cxr_helpers.system.errors import DataError, Refused
 
 
-def command(*sources, usable=()):
+def command(*sources, usable=(), without_report=()):
     """Return a command with a run for each source, and the list of those that were finished."""
     settings = dict.fromkeys(("threads", "workers", "cluster", "tls", "plain_tcp"))
     options = Namespace(**settings, dry_run=True)
@@ -23,6 +23,7 @@ def command(*sources, usable=()):
             raise DataError("no images")
         yield Namespace(
             name=variant.options.data,
+            variant=variant,
             options=options,
             **dict.fromkeys(("fingerprint", "seconds", "run", "values", "chosen")),
             other_seeds=[],
@@ -32,6 +33,8 @@ def command(*sources, usable=()):
         )
 
     def finish(plan, log, stale):
+        if plan.name in without_report:
+            raise Refused(4, "no report")
         finished.append(plan.name)
         return True
 
@@ -63,6 +66,13 @@ def test_unusable_images_of_one_run_do_not_end_the_others(execute, capsys):
     assert [failure.code for failure in failures] == [3, 3]
     assert [str(failure) for failure in failures] == [f"{d} epochs=3: no images" for d in "ac"]
     assert "failed: c epochs=3: no images" in capsys.readouterr().err
+
+
+def test_report_that_fails_does_not_end_the_others(execute):
+    whole, finished = command("a", "b", "c", usable="abc", without_report="a")
+    complete, failures = execute(whole)
+    assert finished == [plan.name for plan in complete] == ["b", "c"]
+    assert [str(failure) for failure in failures] == ["a epochs=3: no report"]
 
 
 def test_runs_that_are_all_unusable_are_failures(execute):

@@ -13,6 +13,7 @@ OWN = {
         Parameter("flip", "bool", True),
         Parameter("kind", "str", "adam", choices=("adam", "sgd")),
         Parameter("where", "str", "a#b"),
+        Parameter("maybe", "str", "", choices=("", "adam")),
         Parameter("contiguous_fraction", "float", 0.1, low=0, high=0.5),
         Parameter("choose_by", "str", "group", choices=("group", "contiguous")),
     )
@@ -31,6 +32,7 @@ SCHEMA = {"01_data": OWN, "02_binary": OWN}
         ("flip=false", False),
         ("kind=sgd", "sgd"),
         ("where=x=y", "x=y"),
+        ("maybe=empty", ""),
         ("size=64", 64),
     ],
 )

@@ -9,6 +9,7 @@ from cxr_helpers.pipeline import runs, stages
 from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.pipeline.stages import MissingArtifact, Stage
 from cxr_helpers.system import files
+from cxr_helpers.system.errors import DataError
 
 
 def finished(run_dir, name="01_data", **facts):
@@ -117,6 +118,14 @@ def test_artifact_of_an_earlier_run_is_copied_unchanged(tmp_path):
     stage.finish()
     outputs = [Run(tmp_path / name).declared("01_data")["outputs"] for name in ("old", "new")]
     assert outputs[0] == outputs[1]
+
+
+def test_artifact_that_an_earlier_run_does_not_have_is_named(tmp_path):
+    """As that of a network that was added since."""
+    Stage("01_data", run_dir=tmp_path / "old").finish()
+    stage = Stage("01_data", run_dir=tmp_path / "new", weights_from=tmp_path / "old")
+    with pytest.raises(DataError, match=r"old has no new\.weights\.h5: make that run again"):
+        stage.copy_earlier("new.weights.h5")
 
 
 def test_left_over_artifacts_of_an_earlier_run_are_not_named(tmp_path):

@@ -284,6 +284,14 @@ def test_faulty_section_is_named(notes, name, text, message):
         contents._notes(notes, {}, chapters=["01_data", "02_binary"])
 
 
+@pytest.mark.parametrize("text", ["{{ n | thousands }}", "{{ n.x.y }}", "{{ 1 / 0 }}", "{% if %}"])
+def test_mistake_in_a_note_is_named_with_its_line(tmp_path, monkeypatch, text):
+    (tmp_path / "note.md").write_text(f"## Remark\n\n{text}\n")
+    monkeypatch.setattr(contents, "HERE", tmp_path)
+    with pytest.raises(ReportError, match=r"report/note\.md, line 3: "):
+        contents._prose("note.md", {"n": "1,500"})
+
+
 def prose_of_the_report():
     """Return the sources of all sentences: Markdown cells, captions and prose."""
     notebooks = sorted((ROOT / "notebooks").glob("0*.ipynb"))
