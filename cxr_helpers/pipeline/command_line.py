@@ -21,6 +21,9 @@ RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 MAX_WORKERS = 1024
 MAX_LENGTH = 300  # characters of a line of the title page
 TITLE_PAGE = ("title", "author", "course")
+ALONE = ("list", "clean", "predict", "explore")  # none of them makes a run
+BESIDE_THEM = ("debug", "nondeterministic", "dry_run")  # what they heed, or what is refused below
+WRITTEN = {"sources": "data", "settings": "set", "first": "from"}  # names of options that differ
 
 
 def parse(
@@ -101,6 +104,7 @@ def parse(
     add("--debug", action="store_true", help="show tracebacks")
     _add_workers(parser)
     options = parser.parse_args(arguments)
+    _check_alone(parser, options)
     options.sources = options.sources or [PHANTOM]
     options.data = options.sources[0]
     if options.only and options.first:
@@ -131,15 +135,23 @@ def parse(
     for target in map(_target_of, options.grid):  # a value for one stage may follow a general one
         if target in named or ("." not in target and target in map(_name_of, options.settings)):
             parser.error(f"--set {target}= cannot be combined with --grid {target}=")
-    alone = [name for name in ("list", "clean", "predict", "explore") if getattr(options, name)]
-    if len(alone) > 1:
-        parser.error(f"--{alone[0]} and --{alone[1]} cannot be combined")
+    _check_workers(parser, options)
+    return options
+
+
+def _check_alone(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse what has no effect beside an option of ``ALONE``."""
+    alone = [name for name in ALONE if getattr(options, name)]
+    if not alone:
+        return
+    for name, value in vars(options).items():
+        if name not in (alone[0], *BESIDE_THEM) and value != parser.get_default(name):
+            option = WRITTEN.get(name, name).replace("_", "-")
+            parser.error(f"--{alone[0]} and --{option} cannot be combined")
     if options.dry_run and (options.predict or options.explore):
         parser.error(f"--dry-run cannot be combined with --{alone[0]}")
     if options.predict and len(options.predict) < 2:
         parser.error("--predict RUN IMAGES: name at least one image or folder after the run")
-    _check_workers(parser, options)
-    return options
 
 
 def _add_workers(parser: argparse.ArgumentParser) -> None:
