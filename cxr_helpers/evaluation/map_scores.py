@@ -46,7 +46,8 @@ def against_controls(
         Columns ``network``, ``method``, ``value``, ``low``, ``high``, ``control`` (the best one of
         this network) and ``verdict``: ``better`` or ``worse`` only where the 95 % interval of the
         difference from it excludes 0. One row for each method, and, without a verdict, for each
-        bound and the best control. Below ``bootstrap.FEWEST`` images the interval is NaN, and the verdict a dash.
+        bound and the best control. Below ``bootstrap.FEWEST`` images the interval is NaN, and the
+        verdict a dash.
     """
     lines = []
     for network, part in table.groupby("network", sort=False):

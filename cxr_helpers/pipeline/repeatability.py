@@ -36,9 +36,10 @@ def write(run: Run, *, seeds: Sequence[int], store: Store) -> pd.DataFrame:
     pandas.DataFrame
         Columns ``network``, ``method``, ``n`` (test images with pneumonia, drawn at random),
         ``similarity`` of the maps of two trainings (absolute Spearman correlation, mean over pairs
-        and images) with its 95 % interval ``low`` and ``high`` (NaN below ``bootstrap.FEWEST`` images), ``other``, that of the maps of two
-        images, and their difference ``gap``, paired by image; without intervals, as each image is in
-        two of the pairs of images. No rows where a training's networks are not there.
+        and images) with its 95 % interval ``low`` and ``high`` (NaN below ``bootstrap.FEWEST``
+        images), ``other``, that of the maps of two images, and their difference ``gap``, paired by
+        image; without intervals, as each image is in two of the pairs of images. No rows where a
+        training's networks are not there.
     """
     runs = [run, *(run.seed(seed) for seed in seeds)]
     found = _similarity(runs, store) if all(map(classifiers.are_there, runs)) else []

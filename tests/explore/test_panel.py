@@ -51,6 +51,14 @@ def test_says_what_it_is_for(shown):
     assert "Not for clinical use" in notice and "synthetic phantoms" in notice
 
 
+def test_image_without_severity_is_shown(session, monkeypatch):
+    """Of real images that the networks of a run of phantoms score, the field is empty."""
+    monkeypatch.setattr(session, "index", session.index.assign(severity=""))
+    shown = panel.Panel(session)
+    shown.controls["number"].value = 1
+    assert shown.controls["severity"].value == 0.0
+
+
 def test_each_image_has_its_own_answers_and_label(shown, session):
     first, label = probabilities(shown), shown.outputs["what"].value
     assert len(first) == 4  # ours has two thresholds
