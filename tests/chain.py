@@ -24,7 +24,7 @@ def run_into(build, *arguments, settings=SMALL):
     options = ["--preset", "quick"]
     for name, value in settings.items():
         options += ["--set", f"{name}={value}"]
-    if "--weights-from" in arguments:  # with the parameters of that run
+    if {"--weights-from", "--predict", "--explore"} & set(arguments):  # with those of that run
         options = []
     try:
         return run_all.main([*options, *arguments])
