@@ -93,6 +93,12 @@ def test_uninformative_border_is_explained_and_has_no_worst_group(prose_of):
     assert "Worst group" not in [column["label"] for column in table.columns]
 
 
+def test_ranking_without_the_lungs_is_discussed_where_their_outlines_are_known(prose_of):
+    _, discussion = prose_of(made_up_scores(), without_lungs={"binary": [0.93, 0.88, 0.97]})
+    assert "the AUROC is 0.930 (0.880 to 0.970; binary). Where the interval" in discussion
+    assert "inside of the lungs" not in prose_of(made_up_scores())[1]
+
+
 def test_worst_group_accuracy_has_interval_and_number_of_images(prose_of):
     scores = with_worst_group(made_up_scores())
     abstract, discussion = prose_of(scores, oversampled_train_images=3)
