@@ -13,6 +13,7 @@ from cxr_helpers.data import folders
 from cxr_helpers.data.class_names import UNKNOWN
 from cxr_helpers.data.scans import MINIMUM_PER_CLASS, Scan
 from cxr_helpers.system.errors import DataError
+from cxr_helpers.system.files import as_utf8
 
 SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
 WITHOUT_TEST = "a train folder alone is enough: part of it is then used as the test split"
@@ -46,7 +47,7 @@ def scan(root: Path, class_folders: Mapping[str, Mapping[str, list[str]]]) -> Sc
                 for entry in folders.entries(root / path):
                     file = f"{path}/{entry.name}"
                     if reason := unfit(entry):
-                        ignored.append((file.encode(errors="replace").decode(), reason))
+                        ignored.append((as_utf8(file), reason))
                     else:
                         files.append(
                             (file, split, *identify(entry.name, folders.CLASSES[name], split))

@@ -23,7 +23,7 @@ Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 AT_ONCE = 2**24
 BLOCK = 2**22
 
-FEWEST = 6  # images from which an interval decides something: resamples of fewer hardly differ
+FEWEST = 6  # images, or patients, from which an interval decides: resamples of fewer hardly differ
 
 
 def resamples(
@@ -137,7 +137,7 @@ def estimate(
     return value, *percentile(values)
 
 
-def mean(values: np.ndarray, *, weights: np.ndarray) -> tuple[float, float, float]:
+def mean(values: np.ndarray, *, weights: np.ndarray, fewest: int = 1) -> tuple[float, float, float]:
     """Return the mean of a number that each image has, and its 95 % interval.
 
     Parameters
@@ -146,9 +146,13 @@ def mean(values: np.ndarray, *, weights: np.ndarray) -> tuple[float, float, floa
         NaN leaves an image out.
     weights : array of int, shape (draws, n)
         From ``resamples``.
+    fewest : int
+        The interval is NaN where fewer images have the number, see ``FEWEST``.
     """
     values = np.asarray(values, dtype=float)
-    return estimate(metrics.mean, values, values, weights=weights)
+    value, *interval = estimate(metrics.mean, values, values, weights=weights)
+    enough = np.isfinite(values).sum() >= fewest
+    return value, *(interval if enough else (np.nan, np.nan))
 
 
 def difference(

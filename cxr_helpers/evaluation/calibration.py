@@ -33,8 +33,8 @@ def threshold(
     -------
     numpy.float64
         On the scale of ``y_score``; not a Python float, which NumPy would round to the type of
-        float32 scores before it compares. A threshold that gives all images the same class lies outside
-        the scores by their range, or by 1 if that is more.
+        float32 scores before it compares. A threshold that gives all images the same class lies
+        outside the scores by their range, or by 1 if that is more.
 
     Raises
     ------

@@ -66,7 +66,7 @@ def against_controls(
 
 
 def _verdict(own: np.ndarray, other: np.ndarray, weights: np.ndarray) -> str:
-    """Return one of ``VERDICTS``; a dash where both are defined on fewer than ``bootstrap.FEWEST`` images."""
+    """Return one of ``VERDICTS``; a dash where too few images have both, see ``_mean``."""
     gap = own - other  # NaN where either is not defined: compared on the same images
     _, low, high = _mean(gap, weights)
     if np.isnan(low):
@@ -75,9 +75,8 @@ def _verdict(own: np.ndarray, other: np.ndarray, weights: np.ndarray) -> str:
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, float, float]:
-    """Return the mean of the finite values and its 95 % interval, NaN below ``bootstrap.FEWEST`` of them."""
-    mean, *interval = bootstrap.mean(values, weights=weights)
-    return mean, *(interval if np.isfinite(values).sum() >= bootstrap.FEWEST else (np.nan, np.nan))
+    """Return the mean and its 95 % interval, NaN below ``bootstrap.FEWEST`` finite values."""
+    return bootstrap.mean(values, weights=weights, fewest=bootstrap.FEWEST)
 
 
 def means(table: pd.DataFrame, *, weights: np.ndarray) -> pd.DataFrame:
@@ -95,8 +94,8 @@ def means(table: pd.DataFrame, *, weights: np.ndarray) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Columns ``network``, ``method``, ``score``, ``n`` (images), ``value``, ``low``, ``high``; the
-        interval is NaN below ``bootstrap.FEWEST`` images. A score that is defined on no image of a method has
-        no line.
+        interval is NaN below ``bootstrap.FEWEST`` images. A score that is defined on no image of a
+        method has no line.
     """
     lines, keys = [], ["network", "method"]
     images = range(weights.shape[1])
@@ -161,7 +160,8 @@ def exchange_gaps(
     -------
     pandas.DataFrame
         Columns ``network``, ``<what> of the same class``, ``of the other class`` and ``gap`` (same minus
-        other, paired), as text with 95 % intervals, which are left out below ``bootstrap.FEWEST`` images.
+        other, paired), as text with 95 % intervals, which are left out below ``bootstrap.FEWEST``
+        images.
     """
     lines = []
     for network, (same, other) in right.items():

@@ -16,6 +16,7 @@ from cxr_helpers.pipeline import classifiers
 from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.pipeline.store import Store
 from cxr_helpers.system.errors import DataError
+from cxr_helpers.system.files import as_utf8
 
 COLUMNS = ("file", "network", "probability", "threshold", "call", "warning")
 CHUNK = 256  # images in memory at once
@@ -82,7 +83,9 @@ def predict(
                 pixels.append(decoding.decode(path, detail_size, framing=facts["framing"])[0])
             except OSError as error:
                 faults[path] = f"not read: {error}"
-        lines += [(_text(path), "", np.nan, np.nan, "", reason) for path, reason in faults.items()]
+        lines += [
+            (as_utf8(str(path)), "", np.nan, np.nan, "", reason) for path, reason in faults.items()
+        ]
         readable = [path for path in chunk if path not in faults]
         if readable:
             detail = np.stack(pixels)
@@ -93,14 +96,9 @@ def predict(
                 for (name, threshold), (path, p, score) in product(thresholds, of_chunk):
                     call = "pneumonia" if p >= threshold else "normal"
                     warning = "unlike the training images" if score > limit else ""
-                    lines.append((_text(path), name, float(p), threshold, call, warning))
+                    lines.append((as_utf8(str(path)), name, float(p), threshold, call, warning))
         if log is not None:
             log(f"{min(start + CHUNK, len(images))} of {len(images)} images")
     table = pd.DataFrame(lines, columns=COLUMNS)
-    order = {_text(path): number for number, path in enumerate(images)}
+    order = {as_utf8(str(path)): number for number, path in enumerate(images)}
     return table.sort_values("file", key=lambda file: file.map(order), kind="stable")
-
-
-def _text(path: Path) -> str:
-    """Return a path as text that can be written: a name may be no UTF-8."""
-    return str(path).encode(errors="replace").decode()

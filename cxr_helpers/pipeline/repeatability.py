@@ -71,10 +71,9 @@ def _similarity(runs: Sequence[Run], store: Store) -> list[tuple]:
         options = {"feature_map": first.feature_map, "patch_share": PATCH}
         table = store.call(measures.repeatability, models, images, **options)
         for method, of_method in table.groupby("method", sort=False):
-            interval = bootstrap.mean(of_method["similarity"], weights=weights)
-            n = int(of_method["similarity"].notna().sum())  # constant maps have no similarity
-            if n < bootstrap.FEWEST:
-                interval = interval[0], np.nan, np.nan
-            gap = (of_method["similarity"] - of_method["other"]).mean()
+            similarity = of_method["similarity"]
+            interval = bootstrap.mean(similarity, weights=weights, fewest=bootstrap.FEWEST)
+            n = int(similarity.notna().sum())  # constant maps have no similarity
+            gap = (similarity - of_method["other"]).mean()
             lines.append((name, method, n, *interval, of_method["other"].mean(), gap))
     return lines

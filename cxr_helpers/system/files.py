@@ -75,6 +75,11 @@ def write_text(path: Path, content: str) -> Path:
     return write_bytes(path, content.encode("utf-8"))
 
 
+def as_utf8(name: str) -> str:
+    """Return a file's name with a question mark for each byte that is no UTF-8: it can be written."""
+    return name.encode(errors="replace").decode()
+
+
 def write_json(path: Path, content: object) -> Path:
     """Write JSON atomically; return its path. NaN raises ``ValueError``."""
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)

@@ -180,3 +180,11 @@ def test_mean_of_values_leaves_the_unknown_out():
     values = np.where(np.arange(50) % 5, np.linspace(0, 1, 50), np.nan)
     value, low, high = bootstrap.mean(values, weights=weights)
     assert value == pytest.approx(np.nanmean(values)) and low < value < high
+
+
+def test_mean_of_too_few_values_has_no_interval():
+    values = np.array([1.0, 2.0, 3.0, np.nan])
+    weights = bootstrap.resamples(np.arange(4), np.ones(4), seed=0)
+    value, *interval = bootstrap.mean(values, weights=weights, fewest=4)
+    assert value == 2 and np.isnan(interval).all()
+    assert not np.isnan(bootstrap.mean(values, weights=weights, fewest=3)).any()

@@ -1,8 +1,6 @@
 """What is predicted is tested on whole runs, in test_whole_chain.py."""
 
-import os
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -44,9 +42,3 @@ def test_networks_are_loaded_for_deterministic_operations(tmp_path, monkeypatch)
     monkeypatch.setattr(classifiers.accelerators, "prepare", prepare)
     with pytest.raises(Prepared):
         classifiers.load(Run(tmp_path))
-
-
-def test_name_that_is_no_utf_8_can_be_written():
-    path = Path(os.fsdecode(b"images/b\xfc.png"))
-    assert prediction._text(path).encode() == b"images/b?.png"
-    assert prediction._text(Path("b\u00fc.png")) == "b\u00fc.png"

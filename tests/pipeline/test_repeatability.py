@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from cxr_helpers.data import dataset
-from cxr_helpers.models import architectures
+from cxr_helpers.models import architectures, networks
 from cxr_helpers.pipeline import classifiers, repeatability
-from cxr_helpers.pipeline.runs import Run
+from cxr_helpers.pipeline.runs import MAP_SIMILARITY, Run
 from cxr_helpers.pipeline.store import Store
 
 
@@ -57,6 +57,20 @@ def test_difference_from_other_images_is_paired(run):
     found = repeatability.write(run, seeds=[1], store=SimpleNamespace(call=call))
     assert found["gap"].to_numpy() == pytest.approx(0.5)
     assert (found["low"] < found["high"]).all()
+
+
+def test_table_of_earlier_trainings_goes_with_their_report(run):
+    (run.folder / MAP_SIMILARITY).write_text("network,method")
+    run.retire_report()
+    assert repeatability.read(run).empty
+    assert (run.folder / "previous" / MAP_SIMILARITY).is_file()
+
+
+def test_network_that_was_added_since_is_not_loaded(run, monkeypatch):
+    known = list(classifiers.load(run))
+    added = SimpleNamespace(id="added", label="added", build=None, feature_map="")
+    monkeypatch.setattr(networks, "registered", lambda: [added])
+    assert list(classifiers.load(run)) == known
 
 
 def test_without_the_networks_of_a_seed_there_are_no_rows(run, tmp_path):

@@ -156,3 +156,8 @@ def test_leftovers_of_another_machine_stay_for_a_day(tmp_path, hours, stays):
     os.utime(left, (time.time() - hours * 3600,) * 2)
     assert files.remove_leftovers(tmp_path) == ([] if stays else [left])
     assert left.exists() is stays
+
+
+def test_name_that_is_no_utf_8_can_be_written():
+    assert files.as_utf8(os.fsdecode(b"images/b\xfc.png")) == "images/b?.png"
+    assert files.as_utf8("b\u00fc.png") == "b\u00fc.png"

@@ -19,6 +19,7 @@ from cxr_helpers.data import folders, image_files
 from cxr_helpers.data.class_names import UNKNOWN
 from cxr_helpers.data.scans import Match, Scan
 from cxr_helpers.system.errors import DataError
+from cxr_helpers.system.files import as_utf8
 
 EXPECTED = (
     "the PNG files of NIH ChestX-ray14, or its images_001 to images_012, and Data_Entry_2017.csv"
@@ -168,7 +169,7 @@ def _files_below(root: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
                 found[entry.name] = f"{place}/{entry.name}" if place else entry.name
             elif place and not entry.is_dir():
                 file = f"{place}/{entry.name}"
-                ignored.append((file.encode(errors="replace").decode(), reason))
+                ignored.append((as_utf8(file), reason))
     return found, ignored
 
 
