@@ -51,6 +51,7 @@ from cxr_helpers.shortcuts import style
 
 REFERENCE = "crops, 96 at 112"
 IMITATED = ("equalised histogram", "blurred", "sharpened", "noise", style.SWAPPED)  # by options
+BATCH = 96  # images whose statistics are computed at once
 DECISIONS = Path(__file__).resolve().parent.parent / "docs" / "decisions"
 
 
@@ -77,6 +78,8 @@ class Line:
     test_size: int = 112
     views: str = "mirror"  # averaged: one, mirror, or crops (five of the training's size, mirrored)
     neighbours: int = 0  # that vote in the embedding, or 0 for the network's own probabilities
+    statistics: str = ""  # of the batch normalisation: of training; or those of the views of
+    # the training images (train) or of the images that are predicted (own)
     members: tuple[str, ...] = ()  # or the mean of other lines' predictions
 
     def training(self) -> dict:
@@ -86,7 +89,7 @@ class Line:
         return {name: settings[name] for name in settings if name not in left_out}
 
 
-PREDICTION = ("name", "test_size", "views", "neighbours", "members")  # settings of a line
+PREDICTION = ("name", "test_size", "views", "neighbours", "statistics", "members")  # of a line
 AS_PUBLISHED = {"optimizer": "adam", "augmentation": "published", "epochs": 12}
 AS_PUBLISHED |= {"batch_size": 32, "learning_rate": 0.001}
 AT_128, AT_96 = {"sizes": (128,), "test_size": 128}, {"sizes": (96,), "test_size": 96}
@@ -100,6 +103,10 @@ BOTH_SEEDS = WHOLE_AND_CROPS + OTHER_SEED
 MIXED_STYLE = ("crops, mixed style", "ten crops, mixed style")
 MIXED_STYLE_OTHER_SEED = tuple(f"{name}, other seed" for name in MIXED_STYLE)
 EQUALISED = tuple(f"{name}, equalised" for name in WHOLE_AND_CROPS)
+OWN = tuple(f"{name}, own statistics" for name in ("crops, 96 at 112", "ten crops"))
+OWN_OTHER_SEED = tuple(f"{name}, other seed" for name in OWN)
+OF_VIEWS = tuple(f"{name}, statistics of views" for name in ("crops, 96 at 112", "ten crops"))
+OF_VIEWS_OTHER_SEED = tuple(f"{name}, other seed" for name in OF_VIEWS)
 WITHOUT_AND_WITH = WHOLE_AND_CROPS + STYLE
 RECIPES = (
     # step by step from the published network to ours, as in chapter 3
@@ -151,6 +158,20 @@ RECIPES = (
     Line("ten crops, mixed style, other seed", mix_style=0.5, views="crops", seed=1),
     Line("whole images and ten crops, mixed style, other seed", members=MIXED_STYLE_OTHER_SEED),
     Line("kNN, ten crops, k = 201, mixed style", neighbours=201, views="crops", mix_style=0.5),
+    Line("crops, 96 at 112, own statistics", statistics="own"),
+    Line("crops, 96 at 112, own statistics, other seed", statistics="own", seed=1),
+    Line("ten crops, own statistics", statistics="own", views="crops"),
+    Line("ten crops, own statistics, other seed", statistics="own", views="crops", seed=1),
+    Line("whole images and ten crops, own statistics", members=OWN),
+    Line("whole images and ten crops, own statistics, other seed", members=OWN_OTHER_SEED),
+    Line("crops, 96 at 112, statistics of views", statistics="train"),
+    Line("crops, 96 at 112, statistics of views, other seed", statistics="train", seed=1),
+    Line("ten crops, statistics of views", statistics="train", views="crops"),
+    Line("ten crops, statistics of views, other seed", statistics="train", views="crops", seed=1),
+    Line("whole images and ten crops, statistics of views", members=OF_VIEWS),
+    Line(
+        "whole images and ten crops, statistics of views, other seed", members=OF_VIEWS_OTHER_SEED
+    ),
     Line("ten crops of 112, equalised", views="crops", equalised=True),
     Line("whole images and ten crops, with equalised", members=WHOLE_AND_CROPS + EQUALISED),
 )
@@ -287,12 +308,36 @@ def mixing_style(model: keras.Model, share: float, *, seed: int) -> keras.Model:
     return keras.models.clone_model(model, call_function=call)
 
 
+def renormalised(model: keras.Model, views: list[np.ndarray], *, seed: int) -> keras.Model:
+    """Return a network whose batch normalisation has the statistics of some images' views.
+
+    Those of the training images at the size of prediction correct what crops change (Touvron et al.
+    2019, *Fixing the train-test resolution discrepancy*, NeurIPS); those of the images that are
+    predicted need no label, but all of them at once (Schneider et al. 2020, *Improving robustness
+    against common corruptions by covariate shift adaptation*, NeurIPS).
+    """
+    changed = keras.models.clone_model(model)
+    changed.set_weights(model.get_weights())
+    norms = [x for x in changed.layers if isinstance(x, keras.layers.BatchNormalization)]
+    images, done = np.concatenate(views), 0
+    order = np.random.default_rng(seed).permutation(len(images))
+    for batch, _ in training.batches(images, batch_size=BATCH, order=order):
+        for norm in norms:  # the mean over all batches
+            norm.momentum = done / (done + 1)
+        changed(batch, training=True)
+        done += 1
+    return changed
+
+
 def predict(lines: dict, line: Line, radiographs, folder: Path, images: np.ndarray) -> np.ndarray:
     """Return a line's probabilities for images at the largest size, (n, 3) or (n, 1)."""
     if line.members:
         each = (predict(lines, lines[m], radiographs, folder, images) for m in line.members)
         return np.mean(list(each), axis=0)
     model = train(line, radiographs, folder)
+    if line.statistics:
+        source = images if line.statistics == "own" else np.asarray(radiographs["train"].detail)
+        model = renormalised(model, views(line, source), seed=line.seed)
     if not line.neighbours:
         key = replace(line, name=""), hashlib.sha256(images).digest()
         if key not in _PREDICTED:

@@ -1,7 +1,7 @@
 """Single cells of the notebooks, run on synthetic data."""
 
-import io
 import json
+import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -389,7 +389,6 @@ def test_effect_of_a_part_is_that_on_the_images_that_all_methods_explain():
         ("binary", "marker not drawn"): [-5.0, 5.0, -5.0, 5.0, 99.0],
     }
     changes = {key: SimpleNamespace(change=np.array(value)) for key, value in changes.items()}
-    keys = pd.MultiIndex.from_tuples([("binary", "occlusion")])
     names = cells.run(
         "07_explainability",
         "07-heat-effect",
@@ -402,7 +401,6 @@ def test_effect_of_a_part_is_that_on_the_images_that_all_methods_explain():
         changes=changes,
         rows=np.array([2, 0, 4]),
         n_curved=2,
-        judged=pd.Series([1.0], index=keys),
         scored=pd.DataFrame(
             [
                 ("binary", "occlusion", 0, 0.2, 0.1),
@@ -416,9 +414,10 @@ def test_effect_of_a_part_is_that_on_the_images_that_all_methods_explain():
         controls=["noise"],
         figure=Published(),
     )
-    effect = names["true_effects"].set_index("part")["effect"]
+    of_occlusion = names["of_methods"].set_index("part")
+    effect = of_occlusion["effect"]
     assert effect.to_dict() == pytest.approx({"lesion": 2 / 100, "marker": 5 / 25})
-    gain = names["true_effects"].set_index("part")["gain"]
+    gain = of_occlusion["gain"]
     assert gain.to_dict() == pytest.approx({"lesion": 0.3, "marker": 0.8})
     assert names["agrees"].tolist() == [True] and names["controls_agree"].tolist() == [False]
 
@@ -587,23 +586,22 @@ def neighbours_of(
     networks = dict.fromkeys(("binary", "categorical", "autoencoder"), small)
     networks["ours"] = architectures.residual_cnn(32, widths=[4] * blocks)
     embedding = {name: rng.normal(size=(len(data.index), 8)) for name in networks}
-    np.savez(saved_embeddings := io.BytesIO(), **embedding)
-    saved_embeddings.seek(0)
-    return cells.run(
-        "05_knn",
-        *("7e3b4f18", "7ce472f8", "05-13", "05-14", "267bca26", "05-20", *more),
-        radiographs=data,
-        networks=networks,
-        embedding=embedding,
-        saved_embeddings=saved_embeddings,
-        stage=RandomEmbeddings(),
-        k=k,
-        neighbours=list(neighbours),
-        k_ours=9,
-        seed=0,
-        unseen_splits={"ours": list(unseen)},
-        **planted,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder) / "embeddings.npz", **embedding)
+        return cells.run(
+            "05_knn",
+            *("7e3b4f18", "7ce472f8", "05-13", "05-14", "267bca26", "05-20", *more),
+            radiographs=data,
+            networks=networks,
+            embedding=embedding,
+            stage=RandomEmbeddings(folder=Path(folder)),
+            k=k,
+            neighbours=list(neighbours),
+            k_ours=9,
+            seed=0,
+            unseen_splits={"ours": list(unseen)},
+            **planted,
+        )
 
 
 class Tables(Published):
@@ -657,7 +655,7 @@ def test_votes_in_our_embedding_are_those_of_its_training_images_and_corrected(u
     """For the share of pneumonia; by default our network was trained on the validation images too."""
     data = radiographs(train=60, validation=40, test=40)
     names = neighbours_of(data, unseen=unseen)
-    vote, not_train = names["vote"], data.index["split"].isin(unseen).to_numpy()
+    vote, not_train = names["classifier"], data.index["split"].isin(unseen).to_numpy()
     votes = vote.predict_proba(names["embedding"]["ours"][not_train])[:, 1]
     assert vote.n_samples_fit_ == (60 if "validation" in unseen else 100)
     share = (data["train"] if "validation" in unseen else data.trainable).pneumonia.mean()
@@ -672,7 +670,7 @@ def test_k_is_chosen_by_the_same_vote_that_is_scored():
     names = neighbours_of(data)
     train, validation = data["train"], data["validation"]
     study = names["study"].query(f"model == 'ours' and layer == '{architectures.EMBEDDING}'")
-    scored = names["vote"]
+    scored = names["classifier"]
     points, queries = (np.random.default_rng(n).normal(size=(n, 8)) for n in (60, 40))
     for line in study.itertuples():
         vote = KNeighborsClassifier(line.k, metric=scored.metric, weights=scored.weights)

@@ -149,7 +149,7 @@ def exchange_gaps(
     Parameters
     ----------
     right : mapping of network to two ndarrays of float, shape (n,)
-        Whether each call is right (0 or 1), with the part from an image of the same class and from one
+        Whether each prediction is right (0 or 1), with the part from an image of the same class and from one
         of the other class.
     what : str
         The part, for the heading.
@@ -169,6 +169,91 @@ def exchange_gaps(
         lines.append((network, *[tables.with_interval(*value) for value in values]))
     names = ["network", f"{what} of the same class", "of the other class", "gap"]
     return pd.DataFrame(lines, columns=names)
+
+
+def heat_and_effect(
+    scores: pd.DataFrame,
+    effect_of: Mapping[tuple[str, str], float],
+    areas: Mapping[str, float],
+) -> pd.DataFrame:
+    """Return the heat on parts of the image beside what the parts do, both by their area.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        Columns ``network``, ``method`` and, for each part, ``<part> heat``; one row for each map.
+    effect_of : mapping of network and part to float
+        Absolute mean change of the log-odds where the part is taken away.
+    areas : mapping of part to float
+        Mean share of the image that it covers.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``network``, ``method``, ``part``, ``gain`` (mean share of the heat by that of the
+        image) and ``effect`` (for each percent of the image); without maps that have no heat.
+    """
+    of_method = scores.groupby(["network", "method"], sort=False).mean(numeric_only=True)
+    lines = [
+        (network, method, part, heat[f"{part} heat"] / area, effect / (100 * area))
+        for (network, method), heat in of_method.iterrows()
+        for part, area in areas.items()
+        if (effect := effect_of.get((network, part))) is not None
+    ]
+    table = pd.DataFrame(lines, columns=["network", "method", "part", "gain", "effect"])
+    return table.dropna(ignore_index=True)
+
+
+def heat_follows_effect(table: pd.DataFrame) -> pd.Series:
+    """Return, by network and method, whether of two parts the one that does more has more heat.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From ``heat_and_effect``, of two parts.
+
+    Returns
+    -------
+    pandas.Series of bool
+    """
+    found = {}
+    for key, parts in table.groupby(["network", "method"], sort=False):
+        found[key] = (
+            parts["gain"].is_monotonic_increasing == parts["effect"].is_monotonic_increasing
+        )
+    return pd.Series(found, dtype=bool).rename_axis(["network", "method"])
+
+
+def against_placebo(
+    effects: pd.DataFrame, what: str, placebo: str, *, difference: str
+) -> pd.DataFrame:
+    """Return what an intervention does beside its placebo, by network.
+
+    Parameters
+    ----------
+    effects : pandas.DataFrame
+        Columns as for ``effects_by_network``.
+    what, placebo, difference : str
+        Names of the intervention, of its placebo, and of their paired difference.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index ``network``; columns ``n``, ``value``, ``low`` and ``high`` of the difference, ``erased``
+        and ``elsewhere`` (mean changes of the log-odds), ``flipped`` and ``flipped_elsewhere`` (shares
+        of predictions that change).
+    """
+
+    def rows(name: str, measure: str) -> pd.DataFrame:
+        chosen = effects["intervention"].eq(name) & effects["measure"].eq(measure)
+        return effects[chosen].set_index("network")
+
+    return rows(difference, "change")[["n", "value", "low", "high"]].assign(
+        erased=rows(what, "change")["value"],
+        elsewhere=rows(placebo, "change")["value"],
+        flipped=rows(what, "flipped")["value"],
+        flipped_elsewhere=rows(placebo, "flipped")["value"],
+    )
 
 
 def detection(
@@ -299,7 +384,7 @@ def effects_by_network(effects: pd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         ``intervention``, ``n``, and as text with intervals the change for each network, then the
-        share of flipped calls as ``<network>, flipped``, NaN where there is none. Rows and networks
+        share of changed predictions as ``<network>, flipped``, NaN where there is none. Rows and networks
         in their order.
     """
     rows, networks = (effects[name].unique() for name in ("intervention", "network"))

@@ -1,7 +1,7 @@
 """What the score does when a thing in the image is really changed: the strongest explanation there is.
 
 A pair of images differs in one thing. Its effect is the mean change of the log-odds and the share of
-calls that flip, with intervals over patients.
+predictions that change, with intervals over patients.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Effect(NamedTuple):
     change : ndarray of float, shape (n,)
         Log-odds after minus before.
     flipped : ndarray of bool, shape (n,)
-        Whether the call at the threshold 0.5 is another one.
+        Whether the prediction at the threshold 0.5 is another one.
     """
 
     change: np.ndarray
@@ -67,7 +67,7 @@ def effects(
 
 
 def right(explained: Explained, images: np.ndarray, y_true: np.ndarray) -> np.ndarray:
-    """Return whether each call at the threshold 0.5 is right: ndarray of float, shape (n,), 0 or 1.
+    """Return whether each prediction at the threshold 0.5 is right: ndarray of float, shape (n,), 0 or 1.
 
     Parameters
     ----------

@@ -146,7 +146,7 @@ def max_sensitivity(
     """Return how far a map moves when its image changes a little, at most.
 
     The largest ‖map(x + d) - map(x)‖ / ‖map(x)‖ over uniform changes d of at most ``RADIUS`` of the
-    range of grey levels that leave the call as it is (Yeh et al. 2019, *On the (In)fidelity and
+    range of grey levels that leave the prediction as it is (Yeh et al. 2019, *On the (In)fidelity and
     Sensitivity of Explanations*, NeurIPS). A constant map has 0: never a measure on its own.
 
     Parameters
@@ -162,7 +162,7 @@ def max_sensitivity(
     Returns
     -------
     ndarray of float, shape (n,)
-        NaN where the map is 0, or every change moves the call.
+        NaN where the map is 0, or every change alters the prediction.
     """
     n, rng = len(prepared), np.random.default_rng(seed)
     maps, called = method(explained, prepared), explained.score(prepared) >= 0

@@ -226,8 +226,8 @@ class Stage:
         """Print a line of progress, which the runner repeats on the terminal."""
         print(f"{PROGRESS}{line}", flush=True)
 
-    def save(self, name: str, write: Callable, *args, **kwargs) -> Path:
-        """Write an artifact atomically with ``write(path, *args, **kwargs)``; return its path.
+    def save(self, name: str, write: Callable, *args, **kwargs) -> None:
+        """Write an artifact atomically with ``write(path, *args, **kwargs)``.
 
         Parameters
         ----------
@@ -240,7 +240,6 @@ class Stage:
         with files.replacing(path) as partial:
             write(partial, *args, **kwargs)
         self._outputs[name] = digests.sha256_of_file(path)
-        return path
 
     def earlier_names(self, pattern: str) -> list[str]:
         """Return the names of the declared artifacts of the earlier run that match a pattern.
@@ -260,7 +259,8 @@ class Stage:
         """
         if not (self.earlier / name).is_file():
             raise DataError(f"{self.earlier.parent.parent} has no {name}: make that run again")
-        return self.save(name, lambda path: shutil.copyfile(self.earlier / name, path))
+        self.save(name, lambda path: shutil.copyfile(self.earlier / name, path))
+        return self.folder / name
 
     def finish(
         self,

@@ -194,3 +194,56 @@ def test_detection_by_chance_is_that_of_scores_that_are_alike(n):
     once = np.ones((1, n), dtype=int)
     found = [map_scores.detection(*rng.random((2, n)), weights=once)[1][0] for _ in range(2000)]
     assert np.mean(found) == pytest.approx(map_scores.detected_by_chance(n), abs=0.01)
+
+
+def test_heat_and_effect_by_area_by_hand():
+    scores = pd.DataFrame(
+        [
+            ("binary", "occlusion", 0.2, 0.1),
+            ("binary", "occlusion", 0.4, 0.3),
+            ("binary", "noise", 0.9, 0.1),
+            ("ours", "empty", np.nan, np.nan),
+        ],
+        columns=["network", "method", "lesion heat", "marker heat"],
+    )
+    effect_of = {("binary", "lesion"): 2.0, ("binary", "marker"): 5.0, ("ours", "lesion"): 1.0}
+    areas = {"lesion": 0.1, "marker": 0.25}
+    table = map_scores.heat_and_effect(scores, effect_of, areas)
+    lines = [
+        ("binary", "occlusion", "lesion", 3.0, 0.2),
+        ("binary", "occlusion", "marker", 0.8, 0.2),
+        ("binary", "noise", "lesion", 9.0, 0.2),
+        ("binary", "noise", "marker", 0.4, 0.2),
+    ]
+    pd.testing.assert_frame_equal(table, pd.DataFrame(lines, columns=table.columns))
+
+
+def test_heat_follows_the_effect_where_the_part_that_does_more_is_hotter():
+    names = ["network", "method", "part", "gain", "effect"]
+    lines = [
+        ("a", "right", "lesion", 3.0, 0.9),
+        ("a", "right", "marker", 1.0, 0.1),
+        ("a", "wrong", "lesion", 1.0, 0.9),
+        ("a", "wrong", "marker", 3.0, 0.1),
+    ]
+    found = map_scores.heat_follows_effect(pd.DataFrame(lines, columns=names))
+    assert found.to_dict() == {("a", "right"): True, ("a", "wrong"): False}
+
+
+def test_intervention_is_given_beside_its_placebo():
+    names = ["intervention", "measure", "network", "n", "value", "low", "high"]
+    lines = [
+        ("erased", "change", "a", 9, -0.5, -0.7, -0.3),
+        ("erased", "flipped", "a", 9, 0.2, 0.1, 0.3),
+        ("elsewhere", "change", "a", 9, 0.1, 0.0, 0.2),
+        ("elsewhere", "flipped", "a", 9, 0.0, 0.0, 0.0),
+        ("gap", "change", "a", 9, -0.6, -0.8, -0.4),
+        ("gap", "flipped", "a", 9, 0.2, 0.1, 0.3),
+        ("another", "change", "a", 9, 5.0, 5.0, 5.0),
+    ]
+    effects = pd.DataFrame(lines, columns=names)
+    found = map_scores.against_placebo(effects, "erased", "elsewhere", difference="gap")
+    assert found.to_dict("index") == {
+        "a": {"n": 9, "value": -0.6, "low": -0.8, "high": -0.4}
+        | {"erased": -0.5, "elsewhere": 0.1, "flipped": 0.2, "flipped_elsewhere": 0.0}
+    }

@@ -110,11 +110,11 @@ def test_progress_lines_are_marked(tmp_path, capsys):
 
 def test_artifact_of_an_earlier_run_is_copied_unchanged(tmp_path):
     earlier = Stage("01_data", run_dir=tmp_path / "old")
-    wrote = earlier.save("x.bin", lambda path: path.write_bytes(b"\x00\x01"))
+    earlier.save("x.bin", lambda path: path.write_bytes(b"\x00\x01"))
     earlier.finish()
     stage = Stage("01_data", run_dir=tmp_path / "new", weights_from=tmp_path / "old")
     path = stage.copy_earlier("x.bin")
-    assert path == stage.folder / "x.bin" and path.read_bytes() == wrote.read_bytes()
+    assert path == stage.folder / "x.bin" and path.read_bytes() == b"\x00\x01"
     stage.finish()
     outputs = [Run(tmp_path / name).declared("01_data")["outputs"] for name in ("old", "new")]
     assert outputs[0] == outputs[1]
