@@ -96,9 +96,10 @@ def main(arguments: list[str] | None = None) -> int:
         return command_line.fail(error.code, str(error), debug=options.debug)
     except Stopped as stop:
         without = " without --force" * options.force
-        return command_line.fail(
-            stop.code, f"stopped by {stop}; the same command{without} continues from here"
-        )
+        rest = f"the same command{without} continues from here"
+        if options.predict:
+            rest = "no prediction was written"
+        return command_line.fail(stop.code, f"stopped by {stop}; {rest}")
     except Exception as error:
         fault = errors.classify(error)
         bug = fault.code == errors.BUG
@@ -316,8 +317,14 @@ def predict(options, stages_of) -> int:
     table = prediction.predict(
         run, images, store=Store(BUILD / stages.STORE), log=terminal.write_line
     )
+    unread = int((table["network"] == "").sum())
+    if unread == len(images):
+        raise Refused(3, f"none of {len(images)} images could be read: {table['warning'].iloc[0]}")
+    replaced = " (replaced)" if path.exists() else ""
     files.write_text(path, table.to_csv(index=False, lineterminator="\n"))
-    terminal.write_line(f"predictions: {path}")
+    if unread:
+        terminal.write_line(f"note: {unread} of {len(images)} images were not read, see `warning`")
+    terminal.write_line(f"predictions: {path}{replaced}")
     return 0
 
 

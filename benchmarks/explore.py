@@ -55,7 +55,8 @@ def main() -> None:
         for shown in (NO_MAP, *MAPS):
             panel.controls["map"].value = shown
             for control, values in moves.items():
-                took = sorted(moved(panel.controls[control], value) for value in values)[:-1]
+                took = [moved(panel.controls[control], value) for value in values]
+                took = sorted(took[1:])  # the first one also traces functions
                 median = f"{1000 * statistics.median(took):8.0f}{1000 * took[-1]:9.0f}"
                 print(f"{network:26}{shown:22}{control:18}{median}")
 

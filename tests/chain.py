@@ -32,6 +32,12 @@ def run_into(build, *arguments, settings=SMALL):
         run_all.BUILD = before
 
 
+def rounding(run: Run) -> float:
+    """Return by how much a run's probabilities may differ from those computed in float32."""
+    precision = run.manifest("03_categorical")["recipe"]["parameters"]["precision"]
+    return 1e-5 if precision == "float32" else 0.01
+
+
 def shared_run(basetemp: Path) -> Run:
     """Return a run on phantoms; the processes of one test session share it.
 

@@ -22,7 +22,8 @@ from cxr_helpers.system import environment, files, portable
 from cxr_helpers.system.errors import DataError
 
 PIXELS = "pixels.npy"  # of an entry of the cache
-DECODER = 1  # to be raised when the same file would give other pixels
+DECODER = 2  # to be raised when the same file would give other pixels
+BITS = (8, 10, 12, 14, 16)  # of grey levels
 FRAMINGS = ("squeeze", "pad")
 MAXIMUM_PIXELS = 100_000_000
 MAXIMUM_UNREADABLE = 0.01  # share of the images, or the next number where that is larger
@@ -98,14 +99,24 @@ def _opened(source: Path | BinaryIO | np.ndarray) -> Image.Image:
 
 def _to_grey(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
-        wide = np.asarray(image, dtype=np.float64)
-        span = wide.max() - wide.min()
-        return Image.fromarray(np.uint8((wide - wide.min()) * (255.0 / span if span else 0.0)))
+        return Image.fromarray(_to_8_bits(np.asarray(image, dtype=np.float64)))
     if image.mode in {"P", "PA", "LA", "RGBA"}:
         image = image.convert("RGBA")
         black = Image.new("RGBA", image.size, "black")
         image = Image.alpha_composite(black, image)
     return image.convert("L")
+
+
+def _to_8_bits(wide: np.ndarray) -> np.ndarray:
+    """Return grey levels of more than 8 bits as 8-bit ones.
+
+    The full range is that of the fewest bits, of those that detectors have, that hold the highest
+    level; levels that are no such integers are stretched to their own range.
+    """
+    low, high = 0.0, next((2.0**n - 1 for n in BITS if wide.max() < 2**n), np.inf)
+    if wide.min() < 0 or not np.isfinite(high) or not np.array_equal(wide, np.round(wide)):
+        low, high = wide.min(), wide.max()
+    return np.uint8((wide - low) * (255.0 / (high - low) if high > low else 0.0))
 
 
 def digest_each(scan: Scan) -> pd.Series:

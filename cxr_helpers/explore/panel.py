@@ -19,6 +19,7 @@ from cxr_helpers.pipeline import standalone
 from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.pipeline.stages import STORE
 from cxr_helpers.pipeline.store import Store
+from cxr_helpers.system.errors import Refused
 
 SIDE, SMALL = 360, 112  # pixels of the image and of a neighbour
 NEIGHBOURS = 5
@@ -30,18 +31,19 @@ NOTICE = ENVIRONMENT.from_string(
 )
 ANSWERS = ENVIRONMENT.from_string("""
 <table class="cxr-answers"><caption>Probability of pneumonia</caption>
-<tr><th>network</th><th>probability</th><th>threshold</th><th>call</th></tr>
-{% for name, probability, threshold in rows %}
-<tr><td>{{ name }}</td><td><meter min="0" max="1" value="{{ '%.4f' % probability }}"></meter>
+<tr><th>network</th><th>probability</th><th>threshold</th><th>prediction</th></tr>
+{% for name, probability, threshold, seen in rows %}
+<tr><td>{{ name }}{% if seen %} (trained on this image){% endif %}</td><td><meter min="0" max="1" value="{{ '%.4f' % probability }}"></meter>
 {{ "%.3f" % probability }}</td><td>{{ "%.3f" % threshold }}</td>
 <td>{{ "pneumonia" if probability >= threshold else "normal" }}</td></tr>
 {% endfor %}
 </table>
-Distance from normal images: {{ "%.2f" % anomaly }}{% if anomaly > limit %}, <b>unlike the training
-images</b>{% else %} (unlike the training images from {{ "%.2f" % limit }}){% endif %}
+Anomaly score: {{ "%.2f" % anomaly }} ({{ "%.2f" % limit }} is exceeded by 1% of the training images with
+pneumonia){% if differences %}<br><b>Unlike the training images in {{ differences }}: do not trust these
+probabilities.</b>{% endif %}
 """)
 CONFUSION = ENVIRONMENT.from_string("""
-<table class="cxr-confusion"><caption>{{ n }} test images, {{ name }}, pneumonia from
+<table class="cxr-confusion"><caption>{{ n }} test images, {{ name }}, threshold
 {{ "%.2f" % threshold }}</caption>
 <tr><td></td><th>predicted normal</th><th>predicted pneumonia</th></tr>
 {% for label, row in (("normal", counts[0]), ("pneumonia", counts[1])) %}
@@ -63,11 +65,17 @@ def show(run_dir: str | Path) -> widgets.Widget:
     Raises
     ------
     Refused
-        If the quick run cannot be made.
+        If the run is in progress, a stage is older than one that it reads, or the quick run cannot
+        be made.
     """
     run = Run(Path(run_dir).resolve())
+    if run.owner is not None:
+        raise Refused(5, f"{run.name} is in progress ({run.owner}): wait until it is finished")
     if missing := [stage for stage in STAGES if not run.is_usable(stage)]:
         run = standalone.quick_run(run, STAGES, missing=missing)
+    for stage in STAGES:
+        if newer := run.newer_input(stage):
+            raise Refused(2, f"{stage} of {run.name} is older than its {newer}: run it again first")
     return Panel(Session(run, store=Store(run.folder.parent / STORE))).widget
 
 
@@ -113,6 +121,7 @@ class Panel:
         }
         self.outputs = {
             "what": widgets.HTML(),
+            "fault": widgets.HTML(),
             "image": widgets.Image(format="png", width=SIDE, height=SIDE),
             "map_label": widgets.HTML(),
             "answers": widgets.HTML(),
@@ -146,7 +155,7 @@ class Panel:
             self.controls[name].observe(self._reaction(reaction), "value")
         for name in ("lesion", "severity", "lesion_contrast", "marker"):
             self.controls[name].observe(self._redraw, "value")
-        self.controls["reset"].on_click(lambda _: self._select_image())
+        self.controls["reset"].on_click(lambda _: self._undo())
 
     def _reaction(self, function):
         """Return what a widget calls: the function, unless the panel itself sets the widget."""
@@ -178,6 +187,11 @@ class Panel:
         self._forget_changes()
         self._show_all()
 
+    def _undo(self) -> None:
+        """Show the image, selected or uploaded, without its changes."""
+        self._forget_changes()
+        self._show_all()
+
     def _forget_changes(self) -> None:
         facts = self.session.index.iloc[self._row]
         with self._set_quietly():
@@ -187,7 +201,7 @@ class Panel:
                 ("columns", (0.0, 0.0)),
                 ("lesion", AS_DRAWN),
                 ("severity", float(facts.get("severity", 0.0) or 0.0)),  # empty of real images
-                ("marker", 0.5),
+                ("marker", self.session.marker_height(self._row)),
             ):
                 self.controls[name].value = value
             if self.session.drawn:
@@ -199,10 +213,12 @@ class Panel:
         content = uploaded(self.controls["upload"].value)
         if content is None:
             return
+        with self._set_quietly():  # so that the same file can be uploaded again
+            self.controls["upload"].value = type(self.controls["upload"].value)()
         try:
             image = self.session.decode(content)
-        except OSError as error:
-            self.outputs["what"].value = _escaped(f"The file was not read: {error}")
+        except OSError:
+            self.outputs["fault"].value = "The file is not a readable JPEG or PNG."
             return
         self._forget_changes()
         self._upload = image
@@ -216,6 +232,8 @@ class Panel:
         self._changes[name] = change["new"]
         if self.controls["lesion"].value == AS_DRAWN:
             self._changes.pop("lesion", None)
+        else:  # as severe as the slider says, and not as another lesion would be drawn
+            self._changes["severity"] = self.controls["severity"].value
         self._show_all()
 
     def _show_all(self) -> None:
@@ -230,20 +248,30 @@ class Panel:
             if self._changes:
                 base = self.session.redraw(row, **self._changes)
         self.outputs["what"].value = _escaped(what)
+        self.outputs["fault"].value = ""
         self._image = changed(base, **values)
         self._show_network()
 
     def _show_network(self) -> None:
         """Show what depends on the image or the network."""
         rows, chosen = [], self.controls["network"].value
+        row = self._row if self._upload is None else None
+        seen = [] if row is None else self.session.trained_on(row)
+        own = np.flatnonzero(self.session.train_rows == row)
         for name, network in self.session.networks.items():
             probability, vector = network.answer(self._image)
             thresholds = network.classifier.thresholds.items()
-            rows += [(row, probability, threshold) for row, threshold in thresholds]
+            rows += [(label, probability, value, name in seen) for label, value in thresholds]
             if name == chosen:
-                nearest = network.neighbours(vector, NEIGHBOURS)
-        anomaly, limit = self.session.anomaly(self._image), self.session.anomaly_limit
-        self.outputs["answers"].value = ANSWERS.render(rows=rows, anomaly=anomaly, limit=limit)
+                itself = own[0] if len(own) else None
+                nearest = network.neighbours(vector, NEIGHBOURS, without=itself)
+        anomaly, differences = self.session.unlike(self._image)
+        self.outputs["answers"].value = ANSWERS.render(
+            rows=rows,
+            anomaly=anomaly,
+            limit=self.session.likeness.anomaly_limit,
+            differences=differences,
+        )
         self._show_neighbours(nearest)
         self._show_map()
         self._show_confusion()
@@ -297,7 +325,10 @@ class Panel:
         near = [widgets.VBox([picture, label]) for picture, label in pairs]
         columns = [
             widgets.VBox([of[name] for name in (*names, "reset")]),
-            widgets.VBox([of["network"], of["map"], out["what"], out["image"], out["map_label"]]),
+            widgets.VBox(
+                [of[name] for name in ("network", "map")]
+                + [out[name] for name in ("what", "fault", "image", "map_label")]
+            ),
             widgets.VBox(
                 [out["answers"], of["threshold"], out["confusion"]],
                 layout=widgets.Layout(width="430px"),

@@ -14,8 +14,8 @@ from cxr_helpers.data import dataset, decoding
 from cxr_helpers.evaluation import bootstrap, metrics
 from cxr_helpers.explain import attributions, covering
 from cxr_helpers.explain.explained import Explained, explained_by
-from cxr_helpers.models import architectures, embeddings
-from cxr_helpers.phantoms import rendering
+from cxr_helpers.models import architectures, embeddings, recipes
+from cxr_helpers.phantoms import acquisition, rendering
 from cxr_helpers.pipeline import classifiers
 from cxr_helpers.pipeline.classifiers import Classifier
 from cxr_helpers.pipeline.runs import Run
@@ -94,20 +94,25 @@ class Network:
             over_crops = embeddings.over_crops(of_crops, own[None], layers=layers)
             vectors = over_crops[layers[0]][0]
             y_prob = (y_prob + over_crops[layers[1]][0]) / 2
-        return float(_pneumonia(y_prob[None])[0]), vectors
+        return float(recipes.pneumonia(y_prob[None])[0]), vectors
 
-    def neighbours(self, vector: np.ndarray, n: int) -> np.ndarray:
+    def neighbours(self, vector: np.ndarray, n: int, *, without: int | None = None) -> np.ndarray:
         """Return the positions of the nearest training images, ndarray of int, shape (n,).
 
-        By Euclidean distance, in our network's embedding by cosine distance, as in chapter 5.
+        By Euclidean distance, in our network's embedding by cosine distance, as in chapter 5;
+        ``without`` one of them, the image itself.
         """
         query = _unit(vector[None])[0] if self.classifier.of_crops is not None else vector
         distance = np.linalg.norm(self._train - query, axis=1)
+        if without is not None:
+            distance[without] = np.inf
         return np.argsort(distance, kind="stable")[:n]
 
     def heat(self, image: np.ndarray, method: str) -> Heat:
         """Return a map of an image of any size by one of ``MAPS``."""
         explain, label, signed = MAPS[method]
+        if self.classifier.of_crops is not None:
+            label += "; of the whole image alone, without mirror image and crops"
         explained = explained_by(self.classifier.model, self.classifier.feature_map)
         return Heat(explain(explained, explained.prepare(image[None]))[0], label, signed)
 
@@ -152,6 +157,8 @@ class Session:
         All images of the run in index order, at the largest size there is.
     index : pandas.DataFrame
         One row per image, with labels: whoever plays with test images has seen them.
+    likeness : classifiers.Likeness
+        Compares images with the run's training images.
     """
 
     def __init__(self, run: Run, *, store: Store) -> None:
@@ -166,8 +173,9 @@ class Session:
             self.networks = {
                 name: Network(classifier, saved[classifier.embedding][self.train_rows])
                 for name, classifier in found.items()
+                if classifier.embedding
             }
-        self._anomaly_score, self.anomaly_limit = classifiers.one_class(run, store)
+        self.likeness = classifiers.likeness(run, store)
 
     @property
     def synthetic(self) -> bool:
@@ -208,16 +216,31 @@ class Session:
         options |= {name: changes.pop(name) for name in ("lesion_contrast",) if name in changes}
         return rendering.redraw(self.index.iloc[[row]], changes=changes, **options)[0]
 
-    def anomaly(self, image: np.ndarray) -> float:
-        """Return an image's distance from normal images, as the one-class detector measures it."""
-        size = self.radiographs.facts["image_size"]
-        return float(self._anomaly_score(decoding.resize(image[None], size))[0])
+    def marker_height(self, row: int) -> float:
+        """Return how high the marker of a phantom lies, 0 to 1; 0.5 where that is not known."""
+        if not self.drawn:
+            return 0.5
+        box = self.index.iloc[row][["marker_y0", "marker_y1"]].astype(float)
+        return acquisition.height(*(box / self.radiographs.facts["image_size"]))
+
+    def unlike(self, image: np.ndarray) -> tuple[float, str]:
+        """Return an image's anomaly score, and in which respects it is unlike the training images."""
+        own = decoding.resize(image[None], self.radiographs.facts["image_size"])
+        return float(self.likeness.anomaly_score(own)[0]), self.likeness.differences(own)[0]
+
+    def trained_on(self, row: int) -> list[str]:
+        """Return the names of the networks that an image of the run was used to train."""
+        split = self.index["split"].iloc[row]
+        if split in ("train", "test"):
+            return list(self.networks) if split == "train" else []
+        recipe = self.run.manifest("03_categorical")["recipe"]
+        return ["ours"] if recipe["parameters"]["ours_all_images"] else []
 
     def confusion(self, name: str, threshold: float) -> Confusion:
         """Return how a network classifies the test images at a threshold."""
         y_true, weights = self._test
         stage, file = self.networks[name].classifier.probabilities
-        y_prob = _pneumonia(np.load(self.run.stage(stage) / file)[self.rows("test")])
+        y_prob = recipes.pneumonia(np.load(self.run.stage(stage) / file)[self.rows("test")])
         y_pred = (y_prob >= threshold).astype(int)
         counts = np.zeros((2, 2), dtype=int)
         np.add.at(counts, (y_true, y_pred), 1)
@@ -263,13 +286,6 @@ def changed(
     kept = slice(width, side - width)
     inner[kept, kept] = result[kept, kept]
     return inner
-
-
-def _pneumonia(y_prob: np.ndarray) -> np.ndarray:
-    """Return the probability of pneumonia from probabilities of one or several classes."""
-    if y_prob.ndim == 1:
-        return y_prob
-    return y_prob[:, 0] if y_prob.shape[1] == 1 else 1 - y_prob[:, 0]
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -153,7 +153,7 @@ def predict(
     return (whole + embeddings.over_crops(of_crops, images, layers=[last])[last]) / 2
 
 
-def pneumonia_probability(
+def probabilities(
     model: keras.Model,
     images: np.ndarray,
     *,
@@ -161,7 +161,7 @@ def pneumonia_probability(
     mirrored: bool = False,
     of_crops: keras.Model | None = None,
 ) -> np.ndarray:
-    """Return a classifier's probability of pneumonia for images of any size.
+    """Return a classifier's probabilities for images of any size.
 
     Parameters
     ----------
@@ -177,11 +177,27 @@ def pneumonia_probability(
 
     Returns
     -------
-    ndarray of float, shape (n,), range [0, 1]
+    ndarray of float, shape (n, outputs), range [0, 1]
     """
     images = decoding.resize(images, size)
     if mirrored or of_crops is not None:
-        y_prob = predict(model, images, of_crops=of_crops)
-    else:
-        y_prob = training.predict(model, images)
+        return predict(model, images, of_crops=of_crops)
+    return training.predict(model, images)
+
+
+def pneumonia_probability(model: keras.Model, images: np.ndarray, **options) -> np.ndarray:
+    """Return ``pneumonia(probabilities(model, images, **options))``."""
+    return pneumonia(probabilities(model, images, **options))
+
+
+def pneumonia(y_prob: np.ndarray) -> np.ndarray:
+    """Return the probability of pneumonia, shape (n,).
+
+    Parameters
+    ----------
+    y_prob : ndarray of float, shape (n, outputs) or (n,)
+        The probability of pneumonia, or of several classes, the first of which is normal.
+    """
+    if y_prob.ndim == 1:
+        return y_prob
     return y_prob[:, 0] if y_prob.shape[1] == 1 else 1 - y_prob[:, 0]

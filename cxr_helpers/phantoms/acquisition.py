@@ -17,6 +17,9 @@ def unevenness(size: int, rng: np.random.Generator) -> np.ndarray:
     return waves @ rng.standard_normal((8, 8), dtype=np.float32) @ waves.T / 2
 
 
+TOP, TRAVEL = 0.03, 0.94  # of the marker: share of the side above and below the highest one
+
+
 def marker(
     size, block, pneumonia, bias, rng, *, level: float | None = None
 ) -> tuple[np.ndarray, dict[str, int]]:
@@ -28,7 +31,7 @@ def marker(
     large, high = (1 - bias) * free + bias * biased if level is None else (level, level)
     tall = (0.075 + 0.06 * large) * size
     left = (0.015 + 0.025 * rng.uniform()) * size
-    top = 0.03 * size + (1 - high) * (0.94 * size - tall)
+    top = TOP * size + (1 - high) * (TRAVEL * size - tall)
     glyph = _glyph()
     wide = max(round(tall * block * glyph.width / glyph.height), 2)
     glyph = glyph.resize((wide, max(round(tall * block), 2)), Image.Resampling.BOX)
@@ -42,6 +45,11 @@ def marker(
         "marker_y1": -(-(row + glyph.height) // block),
     }
     return letter, box
+
+
+def height(top: float, bottom: float) -> float:
+    """Return how high a marker lies, 0 to 1 as ``level`` of ``marker``; its box in shares of the side."""
+    return float(np.clip(1 - (top - TOP) / (TRAVEL - (bottom - top)), 0, 1))
 
 
 @cache

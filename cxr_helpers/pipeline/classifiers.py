@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cxr_helpers.data import dataset
+from cxr_helpers.data import dataset, decoding
 from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.pipeline.store import Store
 from cxr_helpers.system import accelerators
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import keras
 
 STAGES = ("01_data", "02_binary", "03_categorical", "04_autoencoder")  # that hold them
-UNLIKE = 99.0  # percentile of the training images with pneumonia
+UNLIKE = 99.0  # percentage of training images that are not unlike the others
+LAYOUT = 16  # pixels
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ class Classifier:
     probabilities : (stage, name)
         The file with its predictions for all images of the run, in index order.
     embedding : str
-        Its name among the embeddings of ``05_knn``.
+        Its name among the embeddings of ``05_knn``, empty where it has none there.
     feature_map : str
         Its last layer with feature maps.
     of_crops : keras.Model, optional
         The network for crops, over which its embedding and half of its predictions are averaged, see
         ``recipes.predict``.
+    mirrored : bool
+        Whether its predictions are averaged over an image and its mirror image only.
     """
 
     model: keras.Model
@@ -51,23 +54,20 @@ class Classifier:
     embedding: str
     feature_map: str
     of_crops: keras.Model | None = None
+    mirrored: bool = False
 
-    def pneumonia(self, images: np.ndarray) -> np.ndarray:
-        """Return the probability of pneumonia.
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Return the probabilities that the network predicts, shape (n, outputs), range [0, 1].
 
         Parameters
         ----------
         images : ndarray of uint8, shape (n, side, side)
             Of any size.
-
-        Returns
-        -------
-        ndarray of float, shape (n,), range [0, 1]
         """
         from cxr_helpers.models import recipes
 
-        return recipes.pneumonia_probability(
-            self.model, images, size=self.size, of_crops=self.of_crops
+        return recipes.probabilities(
+            self.model, images, size=self.size, mirrored=self.mirrored, of_crops=self.of_crops
         )
 
 
@@ -84,7 +84,7 @@ def are_there(run: Run) -> bool:
 def load(run: Run) -> dict[str, Classifier]:
     """Return the classifiers of a run whose ``STAGES`` are finished, by name."""
     os.environ.update(accelerators.variables())
-    from cxr_helpers.models import architectures, networks
+    from cxr_helpers.models import architectures, networks, pretrained
 
     accelerators.prepare()
     folder, facts = run.stage("03_categorical"), run.declared("03_categorical")["facts"]
@@ -115,6 +115,14 @@ def load(run: Run) -> dict[str, Classifier]:
         architectures.last_block(ours),
         of_crops=architectures.trained_residual_cnn(*of_ours, for_crops=True),
     )
+    name = run.manifest("03_categorical")["recipe"]["parameters"]["pretrained"]
+    if (folder / "pretrained.weights.h5").is_file() and name:
+        model = pretrained.build(name, classes=n_classes, weights=None)
+        model.load_weights(folder / "pretrained.weights.h5")
+        saved = "03_categorical", "pretrained_probabilities.npy"
+        found[name] = Classifier(
+            model, found["ours"].size, {name: 0.5}, saved, "", pretrained.FEATURE_MAP, mirrored=True
+        )
     for network in networks.registered():
         if not (folder / f"{network.id}.weights.h5").is_file():
             continue  # added since the run was made
@@ -127,8 +135,57 @@ def load(run: Run) -> dict[str, Classifier]:
     return found
 
 
-def one_class(run: Run, store: Store) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
-    """Return the anomaly score of chapter 4, by both distances, and the limit of ordinary images.
+@dataclass(frozen=True)
+class Likeness:
+    """Measures in which respects images are unlike the training images of a run.
+
+    Attributes
+    ----------
+    anomaly_score : callable
+        Images, ndarray of uint8 of shape (n, size, size) and the run's image size, to the score of
+        chapter 4 (the mean of both distances from normal images), shape (n,).
+    anomaly_limit : float
+        ``UNLIKE`` % of the training images with pneumonia (of a sample, among many) are nearer to the
+        normal ones.
+    mean_image : ndarray of float, shape (LAYOUT, LAYOUT)
+        Of the training images.
+    least_correlation : float
+        Of an image with the mean image: lower than in ``UNLIKE`` % of the training images.
+    brightness : (float, float)
+        Range of the mean grey level of ``UNLIKE`` % of the training images.
+    """
+
+    anomaly_score: Callable[[np.ndarray], np.ndarray]
+    anomaly_limit: float
+    mean_image: np.ndarray
+    least_correlation: float
+    brightness: tuple[float, float]
+
+    def differences(self, images: np.ndarray) -> list[str]:
+        """Return in which respects each image is unlike the training images, empty where in none.
+
+        *Detail* is how much of each scale there is in each region, whatever its sign; *layout* is
+        where the image is bright and dark, so that inverted grey levels and an image that was turned
+        are noticed; *brightness* is the mean grey level.
+
+        Parameters
+        ----------
+        images : ndarray of uint8, shape (n, size, size)
+            Of the run's image size.
+        """
+        small = _layout(images)
+        brightness = small.mean(axis=(1, 2))
+        low, high = self.brightness
+        unlike = {
+            "detail": self.anomaly_score(images) > self.anomaly_limit,
+            "layout": _correlation(small, self.mean_image) < self.least_correlation,
+            "brightness": (brightness < low) | (brightness > high),
+        }
+        return [", ".join(name for name in unlike if unlike[name][i]) for i in range(len(images))]
+
+
+def likeness(run: Run, store: Store) -> Likeness:
+    """Return what compares images with the training images of a run.
 
     Parameters
     ----------
@@ -136,15 +193,6 @@ def one_class(run: Run, store: Store) -> tuple[Callable[[np.ndarray], np.ndarray
         Its ``STAGES`` are finished.
     store : Store
         Of cached results, for the features of the run's training images.
-
-    Returns
-    -------
-    score : callable
-        Images, ndarray of uint8 of shape (n, size, size) and the run's image size, to scores of
-        shape (n,).
-    limit : float
-        ``UNLIKE`` % of the training images with pneumonia (of a sample, among many) are nearer to
-        the normal ones.
     """
     from cxr_helpers.anomaly import novelty, texture
     from cxr_helpers.models import sampling
@@ -164,5 +212,27 @@ def one_class(run: Run, store: Store) -> tuple[Callable[[np.ndarray], np.ndarray
     def score(features: np.ndarray) -> np.ndarray:
         return np.mean([detector.score(features) for detector in detectors], axis=0)
 
-    limit = float(np.percentile(score(of_pneumonia), UNLIKE))
-    return lambda images: score(texture.band_energies(images)), limit
+    small = np.concatenate([_layout(part.images) for part in (normal, pneumonia)])
+    mean_image, rest = small.mean(axis=0), (100 - UNLIKE) / 2
+    low, high = np.percentile(small.mean(axis=(1, 2)), [rest, 100 - rest])
+    return Likeness(
+        lambda images: score(texture.band_energies(images)),
+        float(np.percentile(score(of_pneumonia), UNLIKE)),
+        mean_image,
+        float(np.percentile(_correlation(small, mean_image), 100 - UNLIKE)),
+        (float(low), float(high)),
+    )
+
+
+def _layout(images: np.ndarray) -> np.ndarray:
+    """Return images so small that only the layout is left: float, shape (n, LAYOUT, LAYOUT)."""
+    return decoding.resize(images, LAYOUT).astype(float)
+
+
+def _correlation(images: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Return the correlation of images with one image; 0 for a constant image."""
+    flat = images.reshape(len(images), -1)
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    own = (image - image.mean()).ravel()
+    size = np.linalg.norm(flat, axis=1) * np.linalg.norm(own)
+    return np.divide(flat @ own, size, out=np.zeros(len(flat)), where=size > 0)

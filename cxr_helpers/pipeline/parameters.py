@@ -33,6 +33,7 @@ RENAMED = {
     "films": "images_per_row",
     "mean_films": "images_per_mean",
     "max_films": "max_images",
+    "normal_quantile": "normal_percentile",
 }
 RENAMED_CHOICES = {("choose_by", "serial"): "contiguous"}
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from cxr_helpers.data import dataset, decoding
+from cxr_helpers.data.class_names import CLASSES
 from cxr_helpers.data.folders import is_clutter
 from cxr_helpers.data.image_files import SUFFIXES
 from cxr_helpers.pipeline import classifiers
@@ -18,7 +18,8 @@ from cxr_helpers.pipeline.store import Store
 from cxr_helpers.system.errors import DataError
 from cxr_helpers.system.files import as_utf8
 
-COLUMNS = ("file", "network", "probability", "threshold", "call", "warning")
+KINDS = CLASSES[1:]  # of pneumonia
+COLUMNS = ("file", "network", "probability", "threshold", "prediction", *KINDS, "warning", "run")
 CHUNK = 256  # images in memory at once
 
 
@@ -64,16 +65,20 @@ def predict(
     Returns
     -------
     pandas.DataFrame
-        Columns ``COLUMNS``, one row for each image and network; where a file cannot be read, one
-        row with the reason as ``warning``. ``call`` is ``normal`` or ``pneumonia``: whether the
-        probability is at least ``threshold``. ``warning`` also tells whether the image is farther
-        from the normal training images than ``classifiers.UNLIKE`` % of those with pneumonia.
+        Columns ``COLUMNS``, one row for each image, network and threshold; where a file cannot be
+        read, one row with the reason as ``warning`` and no network. ``probability`` is that of
+        pneumonia, ``bacterial`` and ``viral`` those of a network of three classes, ``prediction``
+        ``normal`` or ``pneumonia``: whether the probability is at least ``threshold``. ``warning``
+        also tells in which respects the image is unlike the training images, see
+        ``classifiers.Likeness``; ``run`` is the name of the run.
     """
     facts = dataset.read(run.stage("01_data")).facts
     size = facts["image_size"]
     detail_size = facts.get("detail_size") or size
-    networks = classifiers.load(run).values()
-    anomaly_score, limit = classifiers.one_class(run, store)
+    networks = classifiers.load(run).values()  # sets variables that TensorFlow reads at its import
+    from cxr_helpers.models import recipes
+
+    likeness = classifiers.likeness(run, store)
     lines = []
     for start in range(0, len(images), CHUNK):
         chunk = images[start : start + CHUNK]
@@ -83,22 +88,26 @@ def predict(
                 pixels.append(decoding.decode(path, detail_size, framing=facts["framing"])[0])
             except OSError as error:
                 faults[path] = f"not read: {error}"
-        lines += [
-            (as_utf8(str(path)), "", np.nan, np.nan, "", reason) for path, reason in faults.items()
-        ]
+        lines += [{"file": path, "network": "", "warning": faults[path]} for path in faults]
         readable = [path for path in chunk if path not in faults]
         if readable:
             detail = np.stack(pixels)
-            scores = anomaly_score(decoding.resize(detail, size))
+            differences = likeness.differences(decoding.resize(detail, size))
+            warnings = [d and f"unlike the training images: {d}" for d in differences]
+            of_images = pd.DataFrame({"file": readable, "warning": warnings})
             for network in networks:
-                of_chunk = list(zip(readable, network.pneumonia(detail), scores, strict=True))
-                thresholds = network.thresholds.items()
-                for (name, threshold), (path, p, score) in product(thresholds, of_chunk):
-                    call = "pneumonia" if p >= threshold else "normal"
-                    warning = "unlike the training images" if score > limit else ""
-                    lines.append((as_utf8(str(path)), name, float(p), threshold, call, warning))
+                y_prob = network.predict(detail)
+                own = of_images.assign(probability=recipes.pneumonia(y_prob))
+                if y_prob.shape[1] == len(CLASSES):
+                    own[list(KINDS)] = y_prob[:, 1:]
+                for name, threshold in network.thresholds.items():
+                    called = np.where(own["probability"] >= threshold, "pneumonia", "normal")
+                    lines += own.assign(
+                        network=name, threshold=threshold, prediction=called
+                    ).to_dict("records")
         if log is not None:
             log(f"{min(start + CHUNK, len(images))} of {len(images)} images")
-    table = pd.DataFrame(lines, columns=COLUMNS)
-    order = {as_utf8(str(path)): number for number, path in enumerate(images)}
-    return table.sort_values("file", key=lambda file: file.map(order), kind="stable")
+    table = pd.DataFrame(lines, columns=COLUMNS).assign(run=run.name)
+    order = {path: number for number, path in enumerate(images)}
+    table = table.sort_values("file", key=lambda file: file.map(order), kind="stable")
+    return table.assign(file=[as_utf8(str(path)) for path in table["file"]])

@@ -144,10 +144,12 @@ def determinism(wanted: bool) -> Iterator[None]:
 def variables() -> dict[str, str]:
     """Return the environment variables with which a new process imports TensorFlow.
 
-    A GPU's memory is taken as it is needed, oneDNN is used, all threads allocate from one arena, and only
-    warnings are written, unless the user has set them.
+    A GPU's memory is taken as it is needed, oneDNN is used, all threads allocate from one arena, and
+    errors are logged only where there is a card (else TensorFlow logs that there is none as an
+    error), unless the user has set them.
     """
-    defaults = {GROWTH: "true", ONEDNN: "1", ARENAS: "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    level = "2" if nvidia_cards() else "3"
+    defaults = {GROWTH: "true", ONEDNN: "1", ARENAS: "1", "TF_CPP_MIN_LOG_LEVEL": level}
     return {name: os.environ.get(name, value) for name, value in defaults.items()}
 
 

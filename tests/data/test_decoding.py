@@ -57,6 +57,16 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
     assert pixels.min() < 10 and pixels.max() > 245 and len(np.unique(pixels)) > 15
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_more_bits_change_no_grey_level(tmp_path, bits):
+    """Whatever the range of the levels is, which need not be the full one."""
+    low = 40 + gradient() // 2
+    expected, _ = decoding.decode(saved(tmp_path / "a.png", Image.fromarray(low)), 20)
+    wide = np.round(low * ((2**bits - 1) / 255)).astype(np.uint16)
+    found, _ = decoding.decode(saved(tmp_path / "b.png", Image.fromarray(wide)), 20)
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
 def test_progressive_and_misnamed_files_are_read(tmp_path, grey):
     decoding.decode(saved(tmp_path / "a.jpeg", grey, progressive=True), 20)
     decoding.decode(saved(tmp_path / "b.jpeg", grey, format="PNG"), 20)

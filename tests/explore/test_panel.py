@@ -75,7 +75,6 @@ def test_each_image_has_its_own_answers_and_label(shown, session):
     ("control", "value"),
     [
         ("border", 0.3),
-        ("lesion", "bacterial"),
         ("lesion_contrast", 3.0),
         ("marker", 1.0),
     ],
@@ -140,15 +139,55 @@ def test_upload_is_answered_like_the_image_itself(shown, session):
     assert shown.outputs["what"].value == "uploaded image" and probabilities(shown) == expected
     shown.controls["marker"].value = 0.9  # nothing of an uploaded image can be drawn again
     assert probabilities(shown) == expected
+    shown.controls["border"].value = 0.3
+    assert probabilities(shown) != expected
+    shown.controls["reset"].click()
+    assert shown.outputs["what"].value == "uploaded image" and probabilities(shown) == expected
     shown.controls["number"].value = 1
     assert "uploaded" not in shown.outputs["what"].value
+    upload(shown, as_png(session.images[session.rows("test")[3]]))  # the same file once more
+    assert shown.outputs["what"].value == "uploaded image" and probabilities(shown) == expected
+
+
+def test_inverted_upload_is_said_to_be_unlike_the_training_images(shown, session):
+    image = session.images[session.rows("train")[0]]
+    upload(shown, as_png(image))
+    assert "Unlike" not in shown.outputs["answers"].value
+    upload(shown, as_png(255 - image))
+    assert "Unlike the training images in" in shown.outputs["answers"].value
+    assert "layout" in shown.outputs["answers"].value
+
+
+def test_lesion_is_as_severe_as_the_slider_says(shown, session):
+    normal = session.index["class_name"].iloc[session.rows("test")] == "normal"
+    shown.controls["number"].value = int(np.flatnonzero(normal)[0])
+    before = probabilities(shown)
+    shown.controls["lesion"].value = "bacterial"
+    assert shown.controls["severity"].value == 0 and probabilities(shown) == before
+    shown.controls["severity"].value = 1.0
+    assert probabilities(shown) != before
+
+
+def test_neighbours_of_a_training_image_are_others(shown, session):
+    shown.controls["split"].value = "train"
+    own = shown._pictures[0].value
+    assert "trained on this image" in shown.outputs["answers"].value
+    assert own != panel.xrays.png(session.images[session.rows("train")[0]], side=panel.SMALL)
+
+
+def test_run_whose_stages_do_not_fit_is_refused(on_phantoms, monkeypatch):
+    monkeypatch.setattr(panel.Run, "newer_input", lambda run, stage: "01_data")
+    with pytest.raises(panel.Refused, match=r"01_data of .* is older than its 01_data"):
+        panel.show(on_phantoms.folder)
 
 
 def test_upload_that_is_no_image_is_named_and_changes_nothing(shown):
     before = probabilities(shown)
     upload(shown, b"<script>alert(1)</script>")
-    assert "The file was not read: not a readable image" in shown.outputs["what"].value
-    assert "<" not in shown.outputs["what"].value and probabilities(shown) == before
+    assert shown.outputs["fault"].value == "The file is not a readable JPEG or PNG."
+    assert "test: " in shown.outputs["what"].value and probabilities(shown) == before
+    shown.controls["number"].value = 1
+    assert shown.outputs["fault"].value == ""
 
 
 def test_names_from_outside_are_escaped(session, monkeypatch):
