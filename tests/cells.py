@@ -5,6 +5,8 @@ import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
+import keras
+
 from cxr_helpers.figures.captions import Captions
 from cxr_helpers.pipeline.stages import Stage
 
@@ -50,17 +52,21 @@ def play(notebook: str, run, folder: Path, /, *, until: str = "", **changed) -> 
     parameters = run.manifest(notebook)["recipe"]["parameters"] | changed
     parameters |= {"run_dir": str(folder / "run"), "cache_dir": str(folder / "cache")}
     names: dict = {}
-    for cell in _cells(notebook):
-        tags, source = cell["metadata"].get("tags", []), "".join(cell["source"])
-        if "setup" in tags or cell["cell_type"] != "code":
-            continue
-        _execute(source, f"{notebook}, cell {cell['id']}", names)
-        if "parameters" in tags:
-            unknown = set(changed) - set(names)
-            assert not unknown, f"{notebook} has no parameter {unknown}"
-            names |= {name: value for name, value in parameters.items() if name in names}
-        if cell["id"] == until:
-            break
+    policy = keras.mixed_precision.global_policy()  # a notebook sets that of its run
+    try:
+        for cell in _cells(notebook):
+            tags, source = cell["metadata"].get("tags", []), "".join(cell["source"])
+            if "setup" in tags or cell["cell_type"] != "code":
+                continue
+            _execute(source, f"{notebook}, cell {cell['id']}", names)
+            if "parameters" in tags:
+                unknown = set(changed) - set(names)
+                assert not unknown, f"{notebook} has no parameter {unknown}"
+                names |= {name: value for name, value in parameters.items() if name in names}
+            if cell["id"] == until:
+                break
+    finally:
+        keras.mixed_precision.set_global_policy(policy)
     return names
 
 

@@ -107,6 +107,7 @@ def test_added_network_is_trained_scored_and_explained(added, radiographs, monke
         not_train=(radiographs._rows["split"] != "train").to_numpy(),
         split=radiographs._rows["split"].to_numpy(),
         train=radiographs["train"],
+        test=radiographs["test"],
         voters=np.ones(len(radiographs["train"]), dtype=bool),
         voting=np.flatnonzero(radiographs._rows["split"] == "train"),
         card=scorecard.Scorecard(radiographs),
