@@ -56,7 +56,6 @@ TESTED_BY = dict.fromkeys(
     "pipeline.command_line": "test_run_all.py",
     "pipeline.display": "test_run_all.py",
     "pipeline.fork_server": "pipeline/test_kernels.py",
-    "pipeline.cluster": "test_workers.py",
     "pipeline.running": "pipeline/test_runner.py",
     "pipeline.worker": "test_workers.py",
 }

@@ -597,9 +597,15 @@ def test_sources_whose_runs_would_have_one_name_are_refused(build, tmp_path, cap
 
 
 @pytest.mark.parametrize("general", ["epochs=9", "03_categorical.epochs=9"])
-def test_grid_of_one_stage_may_follow_a_setting_of_others(build, capsys, general):
+def test_grid_of_one_stage_may_follow_a_setting_of_others(build, monkeypatch, general):
+    runs = []
+    monkeypatch.setattr(
+        run_all.runner, "update", lambda run, **k: runs.append(k["values"]) or ([], ["x"])
+    )
     arguments = ["--set", general, "--grid", "02_binary.epochs=2,3"]
     assert run_all.main([*arguments, "--dry-run"]) == 0
+    found = [(run["02_binary"]["epochs"], run["03_categorical"]["epochs"]) for run in runs]
+    assert found == [(2, 9), (3, 9)]
 
 
 def test_help_answers_before_anything_large_is_imported():

@@ -5,6 +5,7 @@ In brackets: the names of the faults in the list that the project is tested agai
 
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -421,6 +422,22 @@ def test_edited_report_is_written_again(finished):
     again = reports(finished)
     assert again["report.html"] == before["report.html"]
     assert again["report.pdf"] == before["report.pdf"]
+
+
+def test_notes_stand_in_the_report_where_their_names_say(finished):
+    notes = finished.root / "report" / "notes"
+    notes.mkdir(exist_ok=True)
+    words = {"00-introduction": "First words", "02-remark": "On 02", "99-conclusion": "Last words"}
+    for name, heading in words.items():
+        (notes / f"{name}.md").write_text(f"## {heading}\n\nMy own text.\n")
+    done = finished.run()
+    assert done.code == 0 and finished.take_log() == []
+    html = (finished.run_dir / "report.html").read_text(encoding="utf-8")
+    headings = re.findall(r"<h[1-3][^>]*>(.*?)</h[1-3]>", html, flags=re.DOTALL)
+    texts = [re.sub(r"<[^>]*>", "", heading) for heading in headings]
+    names = [text.lstrip("0123456789. \n").strip() for text in texts]
+    expected = ["First words", "Stage 02_binary", "On 02", "Stage 03_categorical", "Last words"]
+    assert [name for name in names if name in expected] == expected
 
 
 def test_report_is_left_out_on_request_and_written_by_the_next_command(finished):

@@ -102,12 +102,16 @@ def test_rectangle_is_erased(shown):
 
 def test_map_covers_the_picture_and_is_named(shown):
     plain = shown.outputs["image"].value
-    pictures = {plain}
-    for name in MAPS:
-        shown.controls["map"].value = name
-        pictures.add(shown.outputs["image"].value)
-        assert shown.outputs["map_label"].value
-    assert len(pictures) > len(MAPS) - 2  # a map of a weak network may be empty
+    for network in shown.session.networks.values():
+        shown.controls["network"].value = next(
+            name for name, own in shown.session.networks.items() if own is network
+        )
+        for name in MAPS:
+            shown.controls["map"].value = name
+            assert shown.outputs["map_label"].value
+            heat = network.heat(shown._image, name).values
+            if np.ptp(heat) > 0:  # a map of a weak network may be empty
+                assert shown.outputs["image"].value != plain
     shown.controls["map"].value = "no map"
     assert shown.outputs["image"].value == plain and not shown.outputs["map_label"].value
 

@@ -31,13 +31,22 @@ def made(tmp_path, reads_of):
     return Run(tmp_path / "run", Graph(specs))
 
 
+class Stages(list):
+    """A list with attributes."""
+
+
 @pytest.fixture
 def ran(monkeypatch):
-    """Return the list of stages that run: each writes its parameters and copies its notebook."""
-    stages = []
+    """Return the list of stages that run: each writes its parameters and copies its notebook.
 
-    def execute(run, stage, *, parameters, **_):
+    Its ``options`` are those with which each was executed.
+    """
+    stages = Stages()
+    stages.options = []
+
+    def execute(run, stage, *, parameters, **options):
         stages.append(stage)
+        stages.options.append(options)
         path = run.stage(stage) / "value.txt"
         for folder in (path.parent, run.executed(stage).parent):
             folder.mkdir(parents=True, exist_ok=True)
@@ -75,6 +84,12 @@ def test_stages_run_in_their_order_and_once(run, ran):
     assert ran == list(READS) and all(map(run.is_complete, READS))
     assert update(run) == (dict.fromkeys(READS, "up to date"), [])
     assert ran == list(READS)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_cached_results_are_computed_again_with_force(run, ran, force):
+    update(run, force=force, timeout=60)
+    assert [(each["recompute"], each["timeout"]) for each in ran.options] == [(force, 60)] * 3
 
 
 def test_stages_that_do_not_read_each_other_run_at_once(run, ran, monkeypatch):

@@ -108,6 +108,21 @@ def test_progress_lines_are_marked(tmp_path, capsys):
     assert capsys.readouterr().out == f"{stages.PROGRESS}epoch 1/2\n"
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_cached_result_is_computed_again_only_with_force(tmp_path, monkeypatch, force):
+    numbers = iter(range(9))
+
+    def count(x):
+        return next(numbers)
+
+    options = {"force": force}  # another key for each parameter: the tests share a store
+    first = Stage("01_data", run_dir=tmp_path).cached(count, options)
+    if force:
+        monkeypatch.setenv(stages.RECOMPUTE, "1")
+    again = Stage("01_data", run_dir=tmp_path).cached(count, options)
+    assert (first, again) == (0, int(force))
+
+
 def test_artifact_of_an_earlier_run_is_copied_unchanged(tmp_path):
     earlier = Stage("01_data", run_dir=tmp_path / "old")
     earlier.save("x.bin", lambda path: path.write_bytes(b"\x00\x01"))

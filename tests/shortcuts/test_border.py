@@ -1,10 +1,12 @@
 import shutil
+from functools import partial
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 
+from cxr_helpers.models import architectures
 from cxr_helpers.shortcuts import border
 
 
@@ -34,6 +36,8 @@ def planted(n, *, where):
 @pytest.mark.slow
 def test_border_network_sees_class_in_border_but_not_in_centre(monkeypatch):
     monkeypatch.setattr(border, "SIZE", 32)  # half of its side, for a shorter test
+    small = partial(architectures.residual_cnn, 32, widths=(16,))
+    monkeypatch.setattr(border, "network", lambda classes: small(classes=classes))
     for where, classes, low, high in ((slice(0, 10), 3, 0.8, 1), (slice(12, 52), 2, 0, 0.75)):
         images, category, groups = planted(300, where=where)
         category = category.clip(max=classes - 1)

@@ -1,8 +1,6 @@
 """GPUs and what to advise, on lists of devices that this machine does not have."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 import tensorflow as tf
@@ -228,25 +226,22 @@ def test_memory_of_a_gpu_is_taken_as_needed_unless_the_user_decides(before_impor
     assert os.environ[accelerators.GROWTH] == "true"
 
 
-STATE = """
-import os, keras, tensorflow as tf
-from cxr_helpers.system import accelerators
-gpu = type("Device", (), {"device_type": "GPU", "name": "GPU:0"})
-tf.config.list_physical_devices = lambda kind=None: [gpu]
-for off in (True, False):
-    with accelerators.determinism(not off):
-        accelerators.prepare()
-        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-        print(model.jit_compile)
-"""
-
-
-def test_models_are_compiled_with_xla_on_a_gpu_only_without_determinism():
+def test_models_are_compiled_with_xla_on_a_gpu_only_without_determinism(monkeypatch):
     """Keras decides for each model, also for one that is only applied."""
-    done = subprocess.run(
-        [sys.executable, "-c", STATE],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout.split() == ["True", "False"], done.stderr
+    import keras
+    import tensorflow as tf
+    from tensorflow.python.framework import config
+
+    gpu = type("Device", (), {"device_type": "GPU", "name": "GPU:0"})
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [gpu])
+    was_deterministic, compiled = config.is_op_determinism_enabled(), []
+    try:
+        for wanted in (False, True):
+            config.disable_op_determinism()
+            with accelerators.determinism(wanted):
+                accelerators.prepare()
+                model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+                compiled.append(model.jit_compile)
+    finally:
+        (config.enable_op_determinism if was_deterministic else config.disable_op_determinism)()
+    assert compiled == [True, False]
