@@ -111,25 +111,28 @@ def by_image(
     return found[list(SCORES)].reset_index()
 
 
-def verdicts(scores: pd.DataFrame) -> pd.DataFrame:
+def verdicts(scores: pd.DataFrame, *, fewest: int) -> pd.DataFrame:
     """Return whether the maps of each network and method depend on its training.
 
     Parameters
     ----------
     scores : pandas.DataFrame
         From ``by_image``.
+    fewest : int
+        Images from which on there is a verdict.
 
     Returns
     -------
     pandas.DataFrame
         Columns ``network``, ``method``, ``anew`` and ``other`` (mean similarities), ``depends``
         (``yes`` where the first exceeds the second by at most ``MARGIN``, ``no``, or a dash where
-        either is not defined) and ``sens.`` (mean sensitivity).
+        either is not defined or the images are too few) and ``sens.`` (mean sensitivity).
     """
     of_method = scores.groupby(["network", "method"], sort=False)
     found = of_method[list(STEPS.values())].mean().set_axis(["anew", "other"], axis=1)
     gap = found["anew"] - found["other"]
-    found["depends"] = np.where(gap.isna(), "–", np.where(gap <= MARGIN, "yes", "no"))
+    judged = gap.notna() & (of_method["image"].nunique() >= fewest)
+    found["depends"] = np.where(judged, np.where(gap <= MARGIN, "yes", "no"), "–")
     found["sens."] = of_method[SENSITIVITY].mean()
     return found.reset_index()
 
