@@ -3,7 +3,7 @@
     uv run benchmarks/unlike.py report/build/chest_xray-standard
 
 The validation images of the run, unchanged, inverted, turned, mirrored and darkened, and white noise.
-Prints the share of images with a warning, in all and by respect, see ``classifiers.Likeness``.
+Prints the share of images with a warning, in all and by respect, see ``anomaly.likeness``.
 ``docs/decisions/anomaly-detectors.md`` holds what it printed.
 """
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, help="folder of a finished run")
     run = Run(parser.parse_args().run.resolve())
-    likeness = classifiers.likeness(run, Store(run.folder.parent / STORE))
+    likeness = classifiers.compared_with_training(run, Store(run.folder.parent / STORE))
     radiographs = dataset.read(run.stage("01_data"))
     parts = [radiographs[split].images for split in ("validation", "contiguous")]
     images = np.concatenate(parts)

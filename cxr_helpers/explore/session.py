@@ -157,7 +157,7 @@ class Session:
         All images of the run in index order, at the largest size there is.
     index : pandas.DataFrame
         One row per image, with labels: whoever plays with test images has seen them.
-    likeness : classifiers.Likeness
+    likeness : Likeness
         Compares images with the run's training images.
     """
 
@@ -175,7 +175,7 @@ class Session:
                 for name, classifier in found.items()
                 if classifier.embedding
             }
-        self.likeness = classifiers.likeness(run, store)
+        self.likeness = classifiers.compared_with_training(run, store)
 
     @property
     def synthetic(self) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cxr_helpers.data import dataset, decoding
+from cxr_helpers.data import dataset
 from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.pipeline.store import Store
 from cxr_helpers.system import accelerators
@@ -17,9 +17,9 @@ from cxr_helpers.system import accelerators
 if TYPE_CHECKING:
     import keras
 
+    from cxr_helpers.anomaly import likeness
+
 STAGES = ("01_data", "02_binary", "03_categorical", "04_autoencoder")  # that hold them
-UNLIKE = 99.0  # percentage of training images that are not unlike the others
-LAYOUT = 16  # pixels
 
 
 @dataclass(frozen=True)
@@ -135,56 +135,7 @@ def load(run: Run) -> dict[str, Classifier]:
     return found
 
 
-@dataclass(frozen=True)
-class Likeness:
-    """Measures in which respects images are unlike the training images of a run.
-
-    Attributes
-    ----------
-    anomaly_score : callable
-        Images, ndarray of uint8 of shape (n, size, size) and the run's image size, to the score of
-        chapter 4 (the mean of both distances from normal images), shape (n,).
-    anomaly_limit : float
-        ``UNLIKE`` % of the training images with pneumonia (of a sample, among many) are nearer to the
-        normal ones.
-    mean_image : ndarray of float, shape (LAYOUT, LAYOUT)
-        Of the training images.
-    least_correlation : float
-        Of an image with the mean image: lower than in ``UNLIKE`` % of the training images.
-    brightness : (float, float)
-        Range of the mean grey level of ``UNLIKE`` % of the training images.
-    """
-
-    anomaly_score: Callable[[np.ndarray], np.ndarray]
-    anomaly_limit: float
-    mean_image: np.ndarray
-    least_correlation: float
-    brightness: tuple[float, float]
-
-    def differences(self, images: np.ndarray) -> list[str]:
-        """Return in which respects each image is unlike the training images, empty where in none.
-
-        *Detail* is how much of each scale there is in each region, whatever its sign; *layout* is
-        where the image is bright and dark, so that inverted grey levels and an image that was turned
-        are noticed; *brightness* is the mean grey level.
-
-        Parameters
-        ----------
-        images : ndarray of uint8, shape (n, size, size)
-            Of the run's image size.
-        """
-        small = _layout(images)
-        brightness = small.mean(axis=(1, 2))
-        low, high = self.brightness
-        unlike = {
-            "detail": self.anomaly_score(images) > self.anomaly_limit,
-            "layout": _correlation(small, self.mean_image) < self.least_correlation,
-            "brightness": (brightness < low) | (brightness > high),
-        }
-        return [", ".join(name for name in unlike if unlike[name][i]) for i in range(len(images))]
-
-
-def likeness(run: Run, store: Store) -> Likeness:
+def compared_with_training(run: Run, store: Store) -> likeness.Likeness:
     """Return what compares images with the training images of a run.
 
     Parameters
@@ -194,7 +145,7 @@ def likeness(run: Run, store: Store) -> Likeness:
     store : Store
         Of cached results, for the features of the run's training images.
     """
-    from cxr_helpers.anomaly import novelty, texture
+    from cxr_helpers.anomaly import likeness, novelty, texture
     from cxr_helpers.models import sampling
 
     seed = run.manifest("04_autoencoder")["recipe"]["parameters"]["seed"]
@@ -212,27 +163,8 @@ def likeness(run: Run, store: Store) -> Likeness:
     def score(features: np.ndarray) -> np.ndarray:
         return np.mean([detector.score(features) for detector in detectors], axis=0)
 
-    small = np.concatenate([_layout(part.images) for part in (normal, pneumonia)])
-    mean_image, rest = small.mean(axis=0), (100 - UNLIKE) / 2
-    low, high = np.percentile(small.mean(axis=(1, 2)), [rest, 100 - rest])
-    return Likeness(
-        lambda images: score(texture.band_energies(images)),
-        float(np.percentile(score(of_pneumonia), UNLIKE)),
-        mean_image,
-        float(np.percentile(_correlation(small, mean_image), 100 - UNLIKE)),
-        (float(low), float(high)),
+    return likeness.fit(
+        np.concatenate([normal.images, pneumonia.images]),
+        anomaly_score=lambda images: score(texture.band_energies(images)),
+        anomaly_limit=float(np.percentile(score(of_pneumonia), likeness.ORDINARY)),
     )
-
-
-def _layout(images: np.ndarray) -> np.ndarray:
-    """Return images so small that only the layout is left: float, shape (n, LAYOUT, LAYOUT)."""
-    return decoding.resize(images, LAYOUT).astype(float)
-
-
-def _correlation(images: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Return the correlation of images with one image; 0 for a constant image."""
-    flat = images.reshape(len(images), -1)
-    flat = flat - flat.mean(axis=1, keepdims=True)
-    own = (image - image.mean()).ravel()
-    size = np.linalg.norm(flat, axis=1) * np.linalg.norm(own)
-    return np.divide(flat @ own, size, out=np.zeros(len(flat)), where=size > 0)

@@ -70,7 +70,7 @@ def predict(
         pneumonia, ``bacterial`` and ``viral`` those of a network of three classes, ``prediction``
         ``normal`` or ``pneumonia``: whether the probability is at least ``threshold``. ``warning``
         also tells in which respects the image is unlike the training images, see
-        ``classifiers.Likeness``; ``run`` is the name of the run.
+        ``anomaly.likeness``; ``run`` is the name of the run.
     """
     facts = dataset.read(run.stage("01_data")).facts
     size = facts["image_size"]
@@ -78,7 +78,7 @@ def predict(
     networks = classifiers.load(run).values()  # sets variables that TensorFlow reads at its import
     from cxr_helpers.models import recipes
 
-    likeness = classifiers.likeness(run, store)
+    likeness = classifiers.compared_with_training(run, store)
     lines = []
     for start in range(0, len(images), CHUNK):
         chunk = images[start : start + CHUNK]

@@ -30,21 +30,7 @@ def test_one_class_detector_has_the_references_of_chapter_4(tmp_path, monkeypatc
     parameters = {"recipe": {"parameters": {"seed": 0}}}
     run = SimpleNamespace(stage=lambda _: tmp_path, manifest=lambda _: parameters)
     store = SimpleNamespace(call=lambda function, *arguments: function(*arguments))
-    found = classifiers.likeness(run, store)
+    found = classifiers.compared_with_training(run, store)
     n_normal = int((index["class_name"][:20] == "normal").sum())
     assert fitted == [5 if many else n_normal] * 2 and n_normal > 5
     assert np.isfinite(found.anomaly_score(images)).all() and np.isfinite(found.anomaly_limit)
-
-
-def test_images_are_unlike_in_detail_layout_or_brightness():
-    left = np.tile(np.linspace(60, 160, 32), (32, 1)).astype(np.uint8)  # brighter to the right
-    small = classifiers._layout(left[None])
-    known = classifiers.Likeness(lambda x: x[:, 0, 0] / 255.0, 0.9, small[0], 0.5, (100, 120))
-    images = np.stack([left, 255 - left - 35, np.rot90(left), left // 2, np.full_like(left, 255)])
-    assert known.differences(images) == [
-        "",
-        "layout",  # inverted, as bright as before
-        "layout",
-        "brightness",
-        "detail, layout, brightness",
-    ]
