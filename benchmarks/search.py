@@ -39,6 +39,7 @@ import tensorflow as tf
 from cxr_helpers.data import dataset, decoding
 from cxr_helpers.evaluation import bootstrap, calibration, metrics, robustness, shortcut_groups
 from cxr_helpers.models import (
+    adaptation,
     architectures,
     augmentation,
     embeddings,
@@ -51,7 +52,6 @@ from cxr_helpers.shortcuts import style
 
 REFERENCE = "crops, 96 at 112"
 IMITATED = ("equalised histogram", "blurred", "sharpened", "noise", style.SWAPPED)  # by options
-BATCH = 96  # images whose statistics are computed at once
 DECISIONS = Path(__file__).resolve().parent.parent / "docs" / "decisions"
 
 
@@ -308,36 +308,20 @@ def mixing_style(model: keras.Model, share: float, *, seed: int) -> keras.Model:
     return keras.models.clone_model(model, call_function=call)
 
 
-def renormalised(model: keras.Model, views: list[np.ndarray], *, seed: int) -> keras.Model:
-    """Return a network whose batch normalisation has the statistics of some images' views.
-
-    Those of the training images at the size of prediction correct what crops change (Touvron et al.
-    2019, *Fixing the train-test resolution discrepancy*, NeurIPS); those of the images that are
-    predicted need no label, but all of them at once (Schneider et al. 2020, *Improving robustness
-    against common corruptions by covariate shift adaptation*, NeurIPS).
-    """
-    changed = keras.models.clone_model(model)
-    changed.set_weights(model.get_weights())
-    norms = [x for x in changed.layers if isinstance(x, keras.layers.BatchNormalization)]
-    images, done = np.concatenate(views), 0
-    order = np.random.default_rng(seed).permutation(len(images))
-    for batch, _ in training.batches(images, batch_size=BATCH, order=order):
-        for norm in norms:  # the mean over all batches
-            norm.momentum = done / (done + 1)
-        changed(batch, training=True)
-        done += 1
-    return changed
-
-
 def predict(lines: dict, line: Line, radiographs, folder: Path, images: np.ndarray) -> np.ndarray:
     """Return a line's probabilities for images at the largest size, (n, 3) or (n, 1)."""
     if line.members:
         each = (predict(lines, lines[m], radiographs, folder, images) for m in line.members)
         return np.mean(list(each), axis=0)
     model = train(line, radiographs, folder)
-    if line.statistics:
-        source = images if line.statistics == "own" else np.asarray(radiographs["train"].detail)
-        model = renormalised(model, views(line, source), seed=line.seed)
+    if line.statistics == "own":
+        model = adaptation.adapted(model, views(line, images), seed=line.seed)
+    elif line.statistics:
+        key = replace(line, name="")
+        if key not in _ADAPTED:
+            own = views(line, np.asarray(radiographs["train"].detail))
+            _ADAPTED[key] = adaptation.adapted(model, own, seed=line.seed)
+        model = _ADAPTED[key]
     if not line.neighbours:
         key = replace(line, name=""), hashlib.sha256(images).digest()
         if key not in _PREDICTED:
@@ -351,6 +335,7 @@ def predict(lines: dict, line: Line, radiographs, folder: Path, images: np.ndarr
     return calibration.prior_shift(votes, trained=part.pneumonia.mean(), target=0.5)[:, None]
 
 
+_ADAPTED: dict[Line, keras.Model] = {}  # with statistics of training images
 _PREDICTED: dict[tuple, np.ndarray] = {}  # for lines that are members of others
 _EMBEDDED: dict[tuple, np.ndarray] = {}  # for lines that differ in the number of neighbours
 

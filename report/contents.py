@@ -230,6 +230,7 @@ def _lookup(run: Run, *, scores: pd.DataFrame, data: Mapping, index: pd.DataFram
     pairs = {
         "ours_binary": ("ours_binary", "binary_cnn"),
         "ours_categorical": ("ours_categorical", "categorical_cnn"),
+        "ours_adapted": ("ours_adapted", "ours_binary"),
         "knn_binary": ("knn_binary", "binary_cnn"),
     }
     test_counts = index.loc[index["split"] == "test", "class_name"].value_counts()
