@@ -18,9 +18,10 @@ LEFT_OUT = frozenset({"notebook-only", "setup", "parameters", "injected-paramete
 
 @dataclass(frozen=True)
 class Prose:
-    """Markdown, with TeX mathematics between dollar signs."""
+    """Markdown, with TeX mathematics between dollar signs; ``small`` where its lists are set small."""
 
     markdown: str
+    small: bool = False
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def compose(
             Prose(_prose("discussion.md", lookup)),
             *_map_similarity(lookup["map_similarity"], synthetic=data["synthetic"]),
             *notes.pop("closing", ()),
-            Prose(_prose("references.md", {})),
+            Prose(_prose("references.md", {}), small=True),
         ],
         "appendix": _appendix(run, values=values, data=data),
         "notes": notes,
