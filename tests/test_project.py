@@ -31,6 +31,7 @@ NEED_TENSORFLOW = {
     "explain.sanity",
     "explore.panel",
     "explore.session",
+    "models.adaptation",
     "models.architectures",
     "models.augmentation",
     "models.checkpoints",
