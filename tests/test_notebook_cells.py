@@ -619,27 +619,33 @@ class Tables(Published):
 @pytest.mark.parametrize("all_images", [True, False])
 def test_our_rows_are_in_the_table_of_their_classes_and_on_splits_not_trained_on(all_images):
     data, shown = radiographs(train=30, validation=15, contiguous=15, test=15), Tables()
-    y_prob = np.random.default_rng(0).dirichlet([1, 1, 1], len(data))
+    rng = np.random.default_rng(0)
+    y_prob, of_test = rng.dirichlet([1, 1, 1], len(data)), rng.dirichlet([1, 1, 1], 15)
     names = cells.run(
         "03_categorical",
-        "4405f495",
+        *("adapted", "4405f495"),
         radiographs=data,
+        stage=SimpleNamespace(cached=lambda *_, **__: of_test),
         card=scorecard.Scorecard(data),
+        images=data.images,
         ours_probabilities=y_prob,
         ours_train=data["train"],
         sampling_weights=np.ones(30),
         ours_all_images=all_images,
         table=shown,
         validation=data["validation"],
+        **{"ours": None, "on_crops": None, "seed": 0},
     )
     two, three = shown.frames["tab-ours-binary"], shown.frames["tab-categorical-scores"]
-    assert set(two["row"]) == {"ours binary", "ours equal priors"}
-    assert set(three["row"]) == {"ours categorical"}
+    assert set(two["row"]) == {"ours binary", "ours equal priors", "ours adapted"}
+    assert set(three["row"]) == {"ours categorical", "ours adapted categorical"}
     splits = {"test"} if all_images else {"validation", "contiguous", "test"}
     assert set(names["results"]["split"]) == set(two["split"]) == set(three["split"]) == splits
     # two of three sampled images have pneumonia: equal priors move the threshold to 2/3
     y_pred = names["card"].predictions.query("row == 'ours_equal_priors' and split == 'test'")
     assert (y_pred["y_pred"].to_numpy() == (1 - y_prob[-15:, 0] >= 2 / 3)).all()
+    adapted = names["card"].predictions.query("row == 'ours_adapted'")  # of test images alone
+    assert (adapted["y_pred"].to_numpy() == (1 - of_test[:, 0] >= 0.5)).all()
 
 
 def test_neighbours_are_scored_on_the_splits_on_which_our_network_is(tmp_path):
