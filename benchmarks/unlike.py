@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, help="folder of a finished run")
     run = Run(parser.parse_args().run.resolve())
-    likeness = classifiers.compared_with_training(run, Store(run.folder.parent / STORE))
+    likeness = classifiers.likeness_to_training(run, Store(run.folder.parent / STORE))
     radiographs = dataset.read(run.stage("01_data"))
     parts = [radiographs[split].images for split in ("validation", "contiguous")]
     images = np.concatenate(parts)

@@ -149,8 +149,8 @@ def exchange_gaps(
     Parameters
     ----------
     right : mapping of network to two ndarrays of float, shape (n,)
-        Whether each prediction is right (0 or 1), with the part from an image of the same class and from one
-        of the other class.
+        Whether each prediction is right (0 or 1), with the part from an image of the same class and
+        from one of the other class.
     what : str
         The part, for the heading.
     weights : array of int, shape (draws, n)
@@ -210,7 +210,7 @@ def heat_follows_effect(table: pd.DataFrame) -> pd.Series:
     Parameters
     ----------
     table : pandas.DataFrame
-        From ``heat_and_effect``, of two parts.
+        From ``heat_and_effect``, of two parts; a method without one of them is left out.
 
     Returns
     -------
@@ -218,9 +218,9 @@ def heat_follows_effect(table: pd.DataFrame) -> pd.Series:
     """
     found = {}
     for key, parts in table.groupby(["network", "method"], sort=False):
-        found[key] = (
-            parts["gain"].is_monotonic_increasing == parts["effect"].is_monotonic_increasing
-        )
+        if len(parts) == 2:
+            rises = parts[["gain", "effect"]].diff().iloc[-1] > 0
+            found[key] = rises["gain"] == rises["effect"]
     return pd.Series(found, dtype=bool).rename_axis(["network", "method"])
 
 
@@ -384,8 +384,8 @@ def effects_by_network(effects: pd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         ``intervention``, ``n``, and as text with intervals the change for each network, then the
-        share of changed predictions as ``<network>, flipped``, NaN where there is none. Rows and networks
-        in their order.
+        share of changed predictions as ``<network>, flipped``, NaN where there is none. Rows and
+        networks in their order.
     """
     rows, networks = (effects[name].unique() for name in ("intervention", "network"))
     effects = effects.assign(text=tables.intervals(effects)).set_index(["intervention", "network"])

@@ -67,7 +67,7 @@ def effects(
 
 
 def right(explained: Explained, images: np.ndarray, y_true: np.ndarray) -> np.ndarray:
-    """Return whether each prediction at the threshold 0.5 is right: ndarray of float, shape (n,), 0 or 1.
+    """Return whether each prediction at the threshold 0.5 is right: float, shape (n,), 0 or 1.
 
     Parameters
     ----------

@@ -10,6 +10,7 @@ import ipywidgets as widgets
 import jinja2
 import numpy as np
 
+from cxr_helpers.anomaly import likeness
 from cxr_helpers.evaluation import tables
 from cxr_helpers.explore.opening import STAGES
 from cxr_helpers.explore.session import MAPS, Session, changed
@@ -38,8 +39,8 @@ ANSWERS = ENVIRONMENT.from_string("""
 <td>{{ "pneumonia" if probability >= threshold else "normal" }}</td></tr>
 {% endfor %}
 </table>
-Anomaly score: {{ "%.2f" % anomaly }} ({{ "%.2f" % limit }} is exceeded by 1% of the training images with
-pneumonia){% if differences %}<br><b>Unlike the training images in {{ differences }}: do not trust these
+Anomaly score: {{ "%.2f" % anomaly }} ({{ "%.2f" % limit }} is exceeded by {{ "%g" % rare }}% of the training
+images with pneumonia){% if differences %}<br><b>Unlike the training images in {{ differences }}: do not trust these
 probabilities.</b>{% endif %}
 """)
 CONFUSION = ENVIRONMENT.from_string("""
@@ -270,6 +271,7 @@ class Panel:
             rows=rows,
             anomaly=anomaly,
             limit=self.session.likeness.anomaly_limit,
+            rare=100 - likeness.ORDINARY,
             differences=differences,
         )
         self._show_neighbours(nearest)

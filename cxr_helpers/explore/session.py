@@ -175,7 +175,7 @@ class Session:
                 for name, classifier in found.items()
                 if classifier.embedding
             }
-        self.likeness = classifiers.compared_with_training(run, store)
+        self.likeness = classifiers.likeness_to_training(run, store)
 
     @property
     def synthetic(self) -> bool:

@@ -135,7 +135,7 @@ def load(run: Run) -> dict[str, Classifier]:
     return found
 
 
-def compared_with_training(run: Run, store: Store) -> likeness.Likeness:
+def likeness_to_training(run: Run, store: Store) -> likeness.Likeness:
     """Return what compares images with the training images of a run.
 
     Parameters

@@ -78,7 +78,7 @@ def predict(
     networks = classifiers.load(run).values()  # sets variables that TensorFlow reads at its import
     from cxr_helpers.models import recipes
 
-    likeness = classifiers.compared_with_training(run, store)
+    likeness = classifiers.likeness_to_training(run, store)
     lines = []
     for start in range(0, len(images), CHUNK):
         chunk = images[start : start + CHUNK]

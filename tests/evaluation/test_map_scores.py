@@ -225,6 +225,7 @@ def test_heat_follows_the_effect_where_the_part_that_does_more_is_hotter():
         ("a", "right", "marker", 1.0, 0.1),
         ("a", "wrong", "lesion", 1.0, 0.9),
         ("a", "wrong", "marker", 3.0, 0.1),
+        ("a", "half", "lesion", 3.0, 0.9),  # of the other part it has no heat
     ]
     found = map_scores.heat_follows_effect(pd.DataFrame(lines, columns=names))
     assert found.to_dict() == {("a", "right"): True, ("a", "wrong"): False}

@@ -1,6 +1,8 @@
 """What a session answers is what the run computed."""
 
+import dataclasses
 import io
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -10,8 +12,11 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 from sklearn.neighbors import NearestNeighbors
 
+from cxr_helpers.data import decoding
 from cxr_helpers.explain import occlusion
 from cxr_helpers.explore.session import MAPS, PATCH, Session, changed
+from cxr_helpers.models import pretrained, recipes
+from cxr_helpers.pipeline import classifiers
 from cxr_helpers.pipeline.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]  # a fixture is a whole run
@@ -116,6 +121,25 @@ def test_networks_are_named_that_were_trained_on_an_image(session):
     seen = {split: session.trained_on(session.rows(split)[0]) for split in ("train", "test")}
     assert seen == {"train": list(session.networks), "test": []}
     assert session.trained_on(session.rows("validation")[0]) == ["ours"]
+
+
+def test_network_from_imagenet_predicts_and_is_not_explored(on_phantoms, tmp_path, monkeypatch):
+    copy = type(on_phantoms)(tmp_path / "copy")
+    shutil.copytree(on_phantoms.folder, copy.folder)
+    network = pretrained.build("mobilenet_v2", classes=3, weights=None)
+    network.save_weights(copy.stage("03_categorical") / "pretrained.weights.h5")
+    manifest = copy.manifest("03_categorical")
+    manifest["recipe"]["parameters"]["pretrained"] = "mobilenet_v2"
+    monkeypatch.setattr(type(copy), "manifest", lambda run, stage: manifest)
+    found = classifiers.load(copy)
+    assert list(found)[-1] == "mobilenet_v2"
+    own = np.random.default_rng(0).integers(0, 256, (2, 48, 48), dtype=np.uint8)
+    assert found["mobilenet_v2"].size == found["ours"].size
+    larger = dataclasses.replace(found["mobilenet_v2"], size=32)  # this network's smallest size
+    expected = recipes.predict(network, decoding.resize(own, 32))  # the mean with the mirror image
+    np.testing.assert_allclose(larger.predict(own), expected, atol=1e-5)
+    explored = Session(copy, store=Store(tmp_path / "store"))
+    assert "mobilenet_v2" not in explored.networks
 
 
 def test_marker_is_drawn_where_its_height_says(session):

@@ -30,7 +30,7 @@ def test_one_class_detector_has_the_references_of_chapter_4(tmp_path, monkeypatc
     parameters = {"recipe": {"parameters": {"seed": 0}}}
     run = SimpleNamespace(stage=lambda _: tmp_path, manifest=lambda _: parameters)
     store = SimpleNamespace(call=lambda function, *arguments: function(*arguments))
-    found = classifiers.compared_with_training(run, store)
+    found = classifiers.likeness_to_training(run, store)
     n_normal = int((index["class_name"][:20] == "normal").sum())
     assert fitted == [5 if many else n_normal] * 2 and n_normal > 5
     assert np.isfinite(found.anomaly_score(images)).all() and np.isfinite(found.anomaly_limit)
