@@ -1,6 +1,7 @@
-"""Commands that obey permissions, and a small disk, for tests."""
+"""Commands that obey permissions, a small disk, and the memory of mapped files, for tests."""
 
 import os
+import re
 import shutil
 import subprocess
 from contextlib import contextmanager
@@ -32,3 +33,11 @@ def small_disk(folder, size):
         yield folder
     finally:
         subprocess.run(["umount", folder], check=True)
+
+
+def resident_of_files():
+    """Return the bytes of mapped files that count as memory of this process."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("Linux only")
+    return int(re.search(r"RssFile:\s+(\d+)", status.read_text(encoding="utf-8"))[1]) * 1024

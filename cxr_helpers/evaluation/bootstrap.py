@@ -17,11 +17,10 @@ from cxr_helpers.evaluation import metrics
 # of (y_true, predictions, weights), as in ``cxr_helpers.evaluation.metrics``
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
-# Weights, draws times images, that are made and scored at once: 2,000 draws of 8,388 images. More
+# Weights, draws times images, that are made and scored at once: 2,000 draws of 1,048 images. More
 # take a byte each instead of eight, and are scored in blocks of draws, as floats and in a few
 # copies: what a score needs beside the bytes does not grow with the number of images.
-AT_ONCE = 2**24
-BLOCK = 2**22
+BLOCK = 2**21
 
 FEWEST = 6  # images, or patients, from which an interval decides: resamples of fewer hardly differ
 
@@ -45,7 +44,7 @@ def resamples(
     -------
     ndarray of int, shape (draws, n)
         How often each image occurs in each resample. The same arguments give the same resamples,
-        so rows scored on the same images can be compared resample by resample. Above ``AT_ONCE``
+        so rows scored on the same images can be compared resample by resample. Above ``BLOCK``
         weights, uint8: the same numbers, to be multiplied as floats only.
 
     Raises
@@ -63,7 +62,7 @@ def resamples(
     rng = np.random.default_rng(seed)
     names, first, position = np.unique(groups, return_index=True, return_inverse=True)
     stratum = classes[first]
-    many = draws * len(groups) > AT_ONCE
+    many = draws * len(groups) > BLOCK
     # a group of n occurs about once; more than 255 times, never
     times = np.zeros((draws, len(names)), dtype=np.uint8 if many else int)
     for name in np.unique(stratum):
@@ -84,9 +83,9 @@ def in_blocks(function: Callable[[np.ndarray], np.ndarray], weights: np.ndarray)
     function : callable
         Takes weights of shape (some draws, n), returns an array whose last axis is these draws.
     weights : array of int, shape (draws, n)
-        From ``resamples``; up to ``AT_ONCE`` of them, ``function`` is called once.
+        From ``resamples``; up to ``BLOCK`` of them, ``function`` is called once.
     """
-    if weights.size <= AT_ONCE:
+    if weights.size <= BLOCK:
         return function(weights)
     step = max(1, BLOCK // weights.shape[1])
     starts = range(0, len(weights), step)

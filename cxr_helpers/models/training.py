@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from cxr_helpers.data import array_files
 from cxr_helpers.models import augmentation as aug
 from cxr_helpers.models import checkpoints, prefetching, tracing
 from cxr_helpers.models.augmentation import Augmentation, StrongAugmentation
@@ -38,7 +39,7 @@ def batches(
     Parameters
     ----------
     images : ndarray of uint8, shape (n, size, size)
-        May be memory-mapped: only one batch at a time is copied.
+        May be memory-mapped: only one batch at a time is read and takes memory.
     targets : ndarray, shape (n, ...), optional
         Targets of the model; its own input by default.
     batch_size : int
@@ -57,6 +58,7 @@ def batches(
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         batch = images[rows][..., None] / np.float32(255)
+        array_files.release(images)
         batch_targets = None if targets is None else targets[rows]
         if augment is not None:
             batch, batch_targets = augment(batch, batch_targets)

@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cxr_helpers.data import array_files
 from cxr_helpers.pipeline import dependencies
 from cxr_helpers.system import accelerators, environment, files
 
 LIMIT = 5 * 10**9  # bytes of the whole store
 ROOM = LIMIT // 20  # reserved for a training's checkpoint, whose size is not known beforehand
-PART = 2**24  # bytes of an array that are copied at a time
 OVERHEAD = 512  # bytes in the file for each array, roughly
 _COUNTED = re.compile(r'"(input_layer|keras_tensor)(_\d+)?"')  # numbered by Keras within a process
 
@@ -199,12 +199,11 @@ def _described(value: object) -> Iterable[bytes]:
 
 def _bytes_of(array: np.ndarray) -> Iterable[memoryview]:
     """Yield an array's bytes in order; a view such as mirrored images is copied a part at a time."""
-    if array.ndim == 0 or array.flags.c_contiguous:
+    if array.ndim == 0:
         yield np.ascontiguousarray(array).data
         return
-    step = max(1, PART * len(array) // max(1, array.nbytes))
-    for start in range(0, len(array), step):
-        yield np.ascontiguousarray(array[start : start + step]).data
+    for part in array_files.parts(array):
+        yield np.ascontiguousarray(array[part]).data
 
 
 def _code(module: str) -> dict[str, str]:

@@ -70,7 +70,13 @@ def sharpened(images: np.ndarray, /, *, sigma: float, amount: float) -> np.ndarr
 def noisy(images: np.ndarray, deviation: float) -> np.ndarray:
     """Return images with Gaussian noise, in grey levels of 255; the same at every call."""
     draw = np.random.default_rng(0)
-    return _bytes(images + deviation * draw.standard_normal(images.shape, dtype=np.float32))
+
+    @blockwise
+    def with_noise(some: np.ndarray, /) -> np.ndarray:
+        noise = draw.standard_normal(some.shape, dtype=np.float32)
+        return _bytes(some + np.float32(deviation) * noise)
+
+    return with_noise(images)
 
 
 def compressed(images: np.ndarray, quality: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from keras import layers
+from machine import resident_of_files
 
 from cxr_helpers.models import tracing, training
 from cxr_helpers.models.augmentation import Augmentation
@@ -51,6 +52,15 @@ def test_batches_follow_given_order(images, bright):
 def test_batches_without_targets_yield_their_input(images):
     ((batch, targets),) = training.batches(images, batch_size=40)
     assert np.array_equal(batch, targets)
+
+
+def test_batches_that_were_read_take_no_memory(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((64, 1024, 1024), np.uint8))
+    images = np.load(tmp_path / "a.npy", mmap_mode="r")[:60, ::-1]
+    before = resident_of_files()
+    for batch, _ in training.batches(images, batch_size=8):
+        assert batch.min() > 0
+        assert resident_of_files() - before < 2**24
 
 
 def test_steps_are_compiled_once_although_the_last_batch_is_smaller(images, bright, monkeypatch):

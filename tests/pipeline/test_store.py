@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.decomposition import PCA
 
-from cxr_helpers.data import duplicates
+from cxr_helpers.data import array_files, duplicates
 from cxr_helpers.explain import occlusion
 from cxr_helpers.pipeline import store
 from cxr_helpers.pipeline.store import Store
@@ -113,7 +113,7 @@ def model(weight=1.0, name="dense"):
 def test_view_is_identified_by_its_content(results, monkeypatch, part):
     images = np.random.default_rng(0).integers(0, 256, (9, 6, 6), dtype=np.uint8)
     expected = results._key(np.mean, (images[:, :, ::-1].copy(),), {})
-    monkeypatch.setattr(store, "PART", part)
+    monkeypatch.setattr(array_files, "PART", part)
     for view in (images[:, :, ::-1], np.asfortranarray(images[:, :, ::-1])):
         assert results._key(np.mean, (view,), {}) == expected
     assert results._key(np.mean, (images,), {}) != expected

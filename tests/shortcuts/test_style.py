@@ -35,6 +35,13 @@ def test_changes_are_the_same_at_every_call(phantoms):
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
+def test_noise_of_many_images_is_drawn_as_if_at_once():
+    images = np.full((130, 9, 7), 128, np.uint8)
+    noise = 12.0 * np.random.default_rng(0).standard_normal(images.shape, dtype=np.float32)
+    expected = np.clip(np.rint(images + noise), 0, 255)
+    assert np.array_equal(style.noisy(images, 12.0), expected)
+
+
 def test_tone_changes_move_the_mean_as_their_names_say(phantoms):
     images, _ = phantoms
     assert style.CHANGES["brighter"](images).mean() > images.mean()
