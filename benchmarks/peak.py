@@ -3,7 +3,7 @@
     uv run benchmarks/peak.py
     uv run benchmarks/peak.py --images 960 --precision mixed_bfloat16
 
-The most is what TensorFlow reaches on a product of two large float32 matrices, on the same cores.
+The most is what TensorFlow reaches on a product of two large matrices of the same precision and on the same cores.
 A training step counts three times the multiply-adds of a prediction: forward, and backward for
 the layer's input and for its weights. The first row is the recipe of 2026-11-23, the second that of
 today; each trains for three epochs, of which the first (compilation) is left out.
@@ -39,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     keras.mixed_precision.set_global_policy(options.precision)
     tf.config.experimental.enable_op_determinism()
-    most = matrix_product()
+    most = matrix_product(keras.mixed_precision.global_policy().compute_dtype)
     print(f"product of matrices: {most / 1e9:.0f} thousand million multiply-adds per second")
     print(f"{'recipe':44}{'images/s':>10}{'share of it':>14}")
     for name, recipe, whole in (
@@ -51,9 +51,9 @@ def main() -> None:
         print(f"{name:44}{rate:10.0f}{done / most:14.0%}", flush=True)
 
 
-def matrix_product(size: int = 2048, repeats: int = 20) -> float:
-    """Return the multiply-adds per second of a product of two square float32 matrices."""
-    matrix = tf.constant(np.random.default_rng(0).normal(size=(size, size)), tf.float32)
+def matrix_product(dtype: str, size: int = 2048, repeats: int = 20) -> float:
+    """Return the multiply-adds per second of a product of two square matrices."""
+    matrix = tf.cast(np.random.default_rng(0).normal(size=(size, size)), dtype)
     product = tf.function(tf.matmul)
     product(matrix, matrix)
     start = time.perf_counter()

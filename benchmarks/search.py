@@ -53,6 +53,7 @@ from cxr_helpers.shortcuts import style
 REFERENCE = "crops, 96 at 112"
 IMITATED = ("equalised histogram", "blurred", "sharpened", "noise", style.SWAPPED)  # by options
 DECISIONS = Path(__file__).resolve().parent.parent / "docs" / "decisions"
+WHOLE = dict.fromkeys(("epochs", "batch_size", "seed", "test_size", "neighbours"), "Int64")
 
 
 @dataclass(frozen=True)
@@ -479,7 +480,10 @@ def write(line: Line, scores: pd.DataFrame) -> None:
         robustness.summary(validation, metric).loc[line.name] for metric in ("auroc", "accuracy")
     )
     unchanged = scores[scores["change"] == robustness.UNCHANGED]
-    summary = asdict(line) | {
+    settings = asdict(line)
+    if line.members:  # which have their own settings
+        settings = {k: v if k in ("name", "members") else None for k, v in settings.items()}
+    summary = settings | {
         "worst_auroc": auroc["worst"],
         "worst_change": auroc["worst_change"],
         "mean_auroc": auroc["mean"],
@@ -494,7 +498,7 @@ def write(line: Line, scores: pd.DataFrame) -> None:
     ):
         path = DECISIONS / file
         if path.is_file():
-            earlier = pd.read_csv(path)
+            earlier = pd.read_csv(path, dtype=WHOLE)  # empty for the mean of other lines
             table = pd.concat([earlier[earlier["recipe"] != line.name], table])
         position = table["recipe"].map({name: n for n, name in enumerate(order)})
         table = table.assign(position=position).dropna(subset=["position"])
@@ -505,7 +509,7 @@ def write(line: Line, scores: pd.DataFrame) -> None:
 def write_gains(lines: dict[str, Line], folder: Path) -> None:
     """Add the gains of all lines whose predictions are there, in place of earlier ones."""
     path = DECISIONS / "search.csv"
-    table = pd.read_csv(path)
+    table = pd.read_csv(path, dtype=WHOLE)
     gained = pd.DataFrame(
         {name: found for name in table["recipe"] if (found := gains(lines[name], folder))}
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import filelock
@@ -39,19 +40,31 @@ def rounding(run: Run) -> float:
 
 
 def shared_run(basetemp: Path) -> Run:
-    """Return a run on phantoms; the processes of one test session share it.
+    """Return a run on phantoms; the processes of one test session share it."""
+
+    def make(build: Path) -> None:
+        build.mkdir()
+        assert run_into(build, "--author", "A. Student", "--course", "Course 101") == 0
+
+    return Run(made_once(basetemp, "ein Ordner mit ü", make) / "phantom-quick")
+
+
+def made_once(basetemp: Path, name: str, make: Callable[[Path], None]) -> Path:
+    """Return a folder that the processes of one test session share.
 
     Parameters
     ----------
     basetemp : Path
         ``tmp_path_factory.getbasetemp()``, which differs between the processes of pytest-xdist.
+    name : str
+        Of the folder.
+    make : callable
+        Makes it, in the process that asks first.
     """
     shared = basetemp.parent if "PYTEST_XDIST_WORKER" in os.environ else basetemp
-    build = shared / "ein Ordner mit ü"
-    run = Run(build / "phantom-quick")
-    with filelock.FileLock(shared / "chain.lock"):
-        if not (shared / "chain.done").exists():
-            build.mkdir(exist_ok=True)
-            assert run_into(build, "--author", "A. Student", "--course", "Course 101") == 0
-            (shared / "chain.done").touch()
-    return run
+    folder, done = shared / name, shared / f"{name}.done"
+    with filelock.FileLock(shared / f"{name}.lock"):
+        if not done.exists():
+            make(folder)
+            done.touch()
+    return folder

@@ -65,11 +65,13 @@ def by_hand(monkeypatch):
 
 @pytest.fixture(scope="session")
 def _finished(tmp_path_factory):
-    project = tiny.make(tmp_path_factory.mktemp("tiny") / "project")
-    done = project.run()
-    assert done.code == 0, done.text
-    assert project.take_log() == list(graph.default())
-    return project
+    def make(root):
+        project = tiny.make(root)
+        done = project.run("--jobs", "2")
+        assert done.code == 0, done.text
+        assert project.take_log() == list(graph.default())
+
+    return tiny.Project(chain.made_once(tmp_path_factory.getbasetemp(), "tiny", make))
 
 
 @pytest.fixture(scope="session")

@@ -7,14 +7,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
 import pytest
 import tiny
+import warm
 from distributed.security import Security
 from tiny import HOLD, descendants, ended, is_gone, kill, wait_for
 
@@ -25,6 +24,12 @@ pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="POSIX signals"),
     pytest.mark.slow,
 ]
+DASK = """
+import sys
+from dask.cli import run_cli
+sys.argv[0] = "dask"
+run_cli()
+"""
 AGAIN = "the same command continues from here"
 # Holds the first time only: the next worker finds the file.
 HOLD_ONCE = f"if not Path('held').exists():\n    Path('held').touch()\n    exec({HOLD!r})"
@@ -36,8 +41,8 @@ class Cluster:
     """A scheduler and workers of this machine, started as on several."""
 
     file: str
-    scheduler: subprocess.Popen
-    workers: list[subprocess.Popen]
+    scheduler: warm.Started
+    workers: list[warm.Started]
 
     @property
     def option(self):
@@ -59,12 +64,12 @@ def cluster(project, *, workers=2, planted=None, options=()):
     file = project.root / "dask.json"
 
     def dask(*arguments):
-        return subprocess.Popen(
-            [sys.executable, "-m", "dask", *arguments, "--no-dashboard", *options],
-            cwd=project.root,
-            env=os.environ | variables | {"PYTHONPATH": str(project.root)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+        return warm.server().start(
+            DASK,
+            [*arguments, "--no-dashboard", *options],
+            environment=os.environ | variables | {"PYTHONPATH": str(project.root)},
+            folder=project.root,
+            quiet=True,
         )
 
     started = [

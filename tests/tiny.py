@@ -16,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 import psutil
+import warm
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 import run_all
@@ -102,17 +103,26 @@ class Project:
         prefix: Sequence[str] = (),
         code: str = "import run_all, sys; sys.exit(run_all.main())",
         **options,
-    ) -> subprocess.Popen:
+    ) -> subprocess.Popen | warm.Started:
         """Start ``run_all.py`` with code planted in stages; it handles SIGINT.
 
         A background job of a shell ignores SIGINT, and its children inherit that.
         """
         before = BEFORE if "nohup" in prefix else BEFORE + LISTEN
         environment = {k: v for k, v in os.environ.items() if k not in LEFT_OUT}
+        environment |= {f"TINY_{stage}": own for stage, own in (planted or {}).items()}
+        if sys.platform == "linux" and not prefix and set(options) <= {"start_new_session"}:
+            return warm.server().start(
+                before + code,
+                arguments,
+                environment=environment,
+                folder=self.root,
+                session=bool(options),
+            )
         return subprocess.Popen(
             [*prefix, sys.executable, "-c", before + code, *arguments],
             cwd=self.root,
-            env=environment | {f"TINY_{stage}": own for stage, own in (planted or {}).items()},
+            env=environment,
             stderr=subprocess.PIPE,
             text=True,
             **options,

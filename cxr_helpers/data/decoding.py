@@ -39,7 +39,7 @@ def decode(
     JPEG files are decoded at the smallest of the format's reduced scales (1/2, 1/4, 1/8) whose
     side is at least twice ``size``: on 90 originals the result differs by 0.4 grey levels on
     average from full decoding, at the next smaller scale by 1.0. EXIF orientation is applied;
-    16-bit images are scaled to the range of their values, not clipped.
+    grey levels of more than 8 bits are scaled by the bits that they need (10, 12, 14 or 16), not clipped.
 
     Parameters
     ----------

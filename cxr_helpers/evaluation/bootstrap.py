@@ -22,7 +22,7 @@ Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 # copies: what a score needs beside the bytes does not grow with the number of images.
 BLOCK = 2**21
 
-FEWEST = 6  # images, or patients, from which an interval decides: resamples of fewer hardly differ
+FEWEST = 6  # patients from which on an interval decides: resamples of fewer hardly differ
 
 
 def resamples(
@@ -146,12 +146,23 @@ def mean(values: np.ndarray, *, weights: np.ndarray, fewest: int = 1) -> tuple[f
     weights : array of int, shape (draws, n)
         From ``resamples``.
     fewest : int
-        The interval is NaN where fewer images have the number, see ``FEWEST``.
+        The interval is NaN where the images of fewer patients have the number, see ``FEWEST``.
     """
     values = np.asarray(values, dtype=float)
     value, *interval = estimate(metrics.mean, values, values, weights=weights)
-    enough = np.isfinite(values).sum() >= fewest
+    enough = fewest <= 1 or n_groups(weights[:, np.isfinite(values)]) >= fewest
     return value, *(interval if enough else (np.nan, np.nan))
+
+
+def n_groups(weights: np.ndarray) -> int:
+    """Return how many groups the images belong to: those of one occur equally often in each resample.
+
+    Parameters
+    ----------
+    weights : array of int, shape (draws, n)
+        From ``resamples``; a hundred draws or more tell any two groups of a class apart.
+    """
+    return np.unique(weights[:200], axis=1).shape[1]
 
 
 def difference(

@@ -46,7 +46,7 @@ def against_controls(
         Columns ``network``, ``method``, ``value``, ``low``, ``high``, ``control`` (the best one of
         this network) and ``verdict``: ``better`` or ``worse`` only where the 95 % interval of the
         difference from it excludes 0. One row for each method, and, without a verdict, for each
-        bound and the best control. Below ``bootstrap.FEWEST`` images the interval is NaN, and the
+        bound and the best control. Below ``bootstrap.FEWEST`` patients the interval is NaN, and the
         verdict a dash.
     """
     lines = []
@@ -66,7 +66,7 @@ def against_controls(
 
 
 def _verdict(own: np.ndarray, other: np.ndarray, weights: np.ndarray) -> str:
-    """Return one of ``VERDICTS``; a dash where too few images have both, see ``_mean``."""
+    """Return one of ``VERDICTS``; a dash where the images of too few patients have both, see ``_mean``."""
     gap = own - other  # NaN where either is not defined: compared on the same images
     _, low, high = _mean(gap, weights)
     if np.isnan(low):
@@ -75,7 +75,7 @@ def _verdict(own: np.ndarray, other: np.ndarray, weights: np.ndarray) -> str:
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, float, float]:
-    """Return the mean and its 95 % interval, NaN below ``bootstrap.FEWEST`` finite values."""
+    """Return the mean and its 95 % interval, NaN below ``bootstrap.FEWEST`` patients with one."""
     return bootstrap.mean(values, weights=weights, fewest=bootstrap.FEWEST)
 
 
@@ -94,7 +94,7 @@ def means(table: pd.DataFrame, *, weights: np.ndarray) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Columns ``network``, ``method``, ``score``, ``n`` (images), ``value``, ``low``, ``high``; the
-        interval is NaN below ``bootstrap.FEWEST`` images. A score that is defined on no image of a
+        interval is NaN below ``bootstrap.FEWEST`` patients. A score that is defined on no image of a
         method has no line.
     """
     lines, keys = [], ["network", "method"]
@@ -161,7 +161,7 @@ def exchange_gaps(
     pandas.DataFrame
         Columns ``network``, ``<what> of the same class``, ``of the other class`` and ``gap`` (same minus
         other, paired), as text with 95 % intervals, which are left out below ``bootstrap.FEWEST``
-        images.
+        patients.
     """
     lines = []
     for network, (same, other) in right.items():
@@ -181,27 +181,27 @@ def heat_and_effect(
     Parameters
     ----------
     scores : pandas.DataFrame
-        Columns ``network``, ``method`` and, for each part, ``<part> heat``; one row for each map.
+        Columns ``network``, ``method`` and, for each part, ``<part> heat`` and ``<part> area``; one
+        row for each map.
     effect_of : mapping of network and part to float
         Absolute mean change of the log-odds where the part is taken away.
     areas : mapping of part to float
-        Mean share of the image that it covers.
+        Mean share of the image that it covers, where its effect was measured.
 
     Returns
     -------
     pandas.DataFrame
         Columns ``network``, ``method``, ``part``, ``gain`` (mean share of the heat by that of the
-        image) and ``effect`` (for each percent of the image); without maps that have no heat.
+        image, of the maps that have heat) and ``effect`` (for each percent of the image).
     """
-    of_method = scores.groupby(["network", "method"], sort=False).mean(numeric_only=True)
-    lines = [
-        (network, method, part, heat[f"{part} heat"] / area, effect / (100 * area))
-        for (network, method), heat in of_method.iterrows()
-        for part, area in areas.items()
-        if (effect := effect_of.get((network, part))) is not None
-    ]
-    table = pd.DataFrame(lines, columns=["network", "method", "part", "gain", "effect"])
-    return table.dropna(ignore_index=True)
+    lines = []
+    for (network, method), rows in scores.groupby(["network", "method"], sort=False):
+        for part, area in areas.items():
+            known = rows.dropna(subset=f"{part} heat")
+            if len(known) and (network, part) in effect_of:
+                gain = known[f"{part} heat"].mean() / known[f"{part} area"].mean()
+                lines.append((network, method, part, gain, effect_of[network, part] / (100 * area)))
+    return pd.DataFrame(lines, columns=["network", "method", "part", "gain", "effect"])
 
 
 def heat_follows_effect(table: pd.DataFrame) -> pd.Series:
@@ -360,7 +360,7 @@ def paired_means(
     -------
     dict
         ``n`` (images that are left), ``first`` and ``second`` (means), ``gap`` (first minus second),
-        ``low`` and ``high`` (95 %; NaN below ``bootstrap.FEWEST`` images).
+        ``low`` and ``high`` (95 %; NaN below ``bootstrap.FEWEST`` patients).
     """
     first, second = (np.asarray(values, dtype=float) for values in (first, second))
     both = np.isfinite(first) & np.isfinite(second)

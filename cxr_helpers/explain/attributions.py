@@ -113,6 +113,9 @@ def hires_cam(explained: Explained, prepared: np.ndarray) -> np.ndarray:
 
 
 def _weighted(explained: Explained, prepared: np.ndarray, *, by_position: bool) -> np.ndarray:
-    maps = gradcam.weighted(*explained.features(prepared), by_position=by_position)
+    maps = [
+        gradcam.weighted(features, gradients, by_position=by_position)
+        for features, gradients in explained.features(prepared)
+    ]
     centres = gradcam.cell_centres(explained.model, explained.feature_map)
-    return gradcam.upsampled(maps, centres, explained.size)
+    return gradcam.upsampled(np.concatenate(maps), centres, explained.size)

@@ -101,18 +101,17 @@ class Explained:
         """Return the gradient of the log-odds: ndarray of float32, shape (n, size, size)."""
         return _each(self._gradient, prepared, self.gradient_batch_size)
 
-    def features(self, prepared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the feature maps and the gradient of the log-odds with respect to them.
+    def features(self, prepared: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the feature maps and the gradient of the log-odds with respect to them.
 
-        Returns
-        -------
-        two ndarrays of float32, shape (n, height, width, channels)
+        Yields
+        ------
+        two ndarrays of float32, shape (m, height, width, channels)
+            Of a few images at a time: those of all can be larger than the images many times over.
         """
-        batches = _batches(prepared, self.gradient_batch_size)
-        pairs = [self._features(batch) for batch in batches]
-        return tuple(
-            np.concatenate([part.numpy() for part in parts]) for parts in zip(*pairs, strict=True)
-        )
+        for batch in _batches(prepared, self.gradient_batch_size):
+            features, gradients = self._features(batch)
+            yield features.numpy(), gradients.numpy()
 
 
 def _each(function: Callable, prepared: np.ndarray, batch_size: int) -> np.ndarray:

@@ -80,6 +80,11 @@ def right(explained: Explained, images: np.ndarray, y_true: np.ndarray) -> np.nd
 
 
 def _score(explained: Explained, images: np.ndarray) -> np.ndarray:
+    return _score_of_some(images, explained=explained)
+
+
+@blockwise
+def _score_of_some(images: np.ndarray, /, *, explained: Explained) -> np.ndarray:
     return explained.score(explained.prepare(images))
 
 

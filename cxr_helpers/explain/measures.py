@@ -287,10 +287,13 @@ def stability(
     """
     explained = explained_by(model, feature_map)
     prepared = explained.prepare(images)
-    grey_levels = np.ptp(prepared, axis=(1, 2), keepdims=True) if explained.standardises else 1.0
+    own, of_all = (
+        np.ptp(x, axis=(1, 2), keepdims=True) for x in (prepared, images / np.float32(255))
+    )
+    full = np.divide(own, of_all, out=np.ones_like(own), where=of_all > 0)  # 1 unless standardised
     chosen = methods(explained, patch_share=patch_share, coarse=True)
     return {
-        name: sanity.max_sensitivity(explained, prepared, method, scale=grey_levels, seed=seed)
+        name: sanity.max_sensitivity(explained, prepared, method, scale=full, seed=seed)
         for name, method in chosen.items()
     }
 

@@ -119,19 +119,22 @@ def verdicts(scores: pd.DataFrame, *, fewest: int) -> pd.DataFrame:
     scores : pandas.DataFrame
         From ``by_image``.
     fewest : int
-        Images from which on there is a verdict.
+        Images with both similarities from which on there is a verdict.
 
     Returns
     -------
     pandas.DataFrame
-        Columns ``network``, ``method``, ``anew`` and ``other`` (mean similarities), ``depends``
-        (``yes`` where the first exceeds the second by at most ``MARGIN``, ``no``, or a dash where
-        either is not defined or the images are too few) and ``sens.`` (mean sensitivity).
+        Columns ``network``, ``method``, ``anew`` and ``other`` (mean similarities over the images
+        that have both), ``depends`` (``yes`` where the first exceeds the second by at most
+        ``MARGIN``, ``no``, or a dash where these images are too few) and ``sens.`` (mean sensitivity).
     """
-    of_method = scores.groupby(["network", "method"], sort=False)
-    found = of_method[list(STEPS.values())].mean().set_axis(["anew", "other"], axis=1)
+    compared, keys = list(STEPS.values()), ["network", "method"]
+    of_method = scores.groupby(keys, sort=False)
+    of_known = scores[scores[compared].notna().all(axis=1)].groupby(keys, sort=False)
+    found = of_known[compared].mean().reindex(of_method.size().index)
+    found.columns = ["anew", "other"]
     gap = found["anew"] - found["other"]
-    judged = gap.notna() & (of_method["image"].nunique() >= fewest)
+    judged = of_known.size().reindex(found.index, fill_value=0) >= fewest
     found["depends"] = np.where(judged, np.where(gap <= MARGIN, "yes", "no"), "–")
     found["sens."] = of_method[SENSITIVITY].mean()
     return found.reset_index()

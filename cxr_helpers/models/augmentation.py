@@ -187,7 +187,8 @@ class RandomResizedCrop(_Stateless):
     with its markers and stamps, and scale stops being informative: what is left is lung texture.
     Crops enlarge what they show, so whole images are to be predicted at a somewhat larger size
     than that of the crops (Touvron et al. 2019, *Fixing the train-test resolution discrepancy*,
-    NeurIPS).
+    NeurIPS). Crops are sampled bilinearly without antialiasing, whole images with it
+    (``decoding.resize``).
 
     Attributes
     ----------

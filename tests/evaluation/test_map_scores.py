@@ -199,12 +199,13 @@ def test_detection_by_chance_is_that_of_scores_that_are_alike(n):
 def test_heat_and_effect_by_area_by_hand():
     scores = pd.DataFrame(
         [
-            ("binary", "occlusion", 0.2, 0.1),
-            ("binary", "occlusion", 0.4, 0.3),
-            ("binary", "noise", 0.9, 0.1),
-            ("ours", "empty", np.nan, np.nan),
+            ("binary", "occlusion", 0.2, 0.1, 0.1, 0.3),
+            ("binary", "occlusion", 0.4, 0.3, 0.1, 0.2),
+            ("binary", "occlusion", np.nan, np.nan, 0.7, 0.6),
+            ("binary", "noise", 0.9, 0.1, 0.1, 0.25),
+            ("ours", "empty", np.nan, np.nan, 0.1, 0.2),
         ],
-        columns=["network", "method", "lesion heat", "marker heat"],
+        columns=["network", "method", "lesion heat", "marker heat", "lesion area", "marker area"],
     )
     effect_of = {("binary", "lesion"): 2.0, ("binary", "marker"): 5.0, ("ours", "lesion"): 1.0}
     areas = {"lesion": 0.1, "marker": 0.25}

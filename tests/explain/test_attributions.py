@@ -87,7 +87,7 @@ def test_class_activation_sums_to_the_logit_of_a_pooled_network():
     last = explained.model.layers[-1]
     last.set_weights([last.get_weights()[0], np.array([0.3, -0.2], np.float32)])
     prepared = explained.prepare(small.images(size=32))
-    features, gradients = explained.features(prepared)
+    ((features, gradients),) = explained.features(prepared)
     total = (features * gradients).sum(axis=(1, 2, 3)) - 0.5
     np.testing.assert_allclose(total, explained.score(prepared), atol=1e-4)
 

@@ -67,12 +67,14 @@ def test_true_maps_score_higher_than_controls(network, images, maps):
     for column in (
         "lesion hit",
         "lesion heat",
+        "lesion rank",
         "lesion auprc",
         "SRG, blurred",
         "SRG, interpolated",
     ):
         assert true[column].min() > rest[column].max(), column
     assert true["lesion gain"].min() > 3
+    np.testing.assert_allclose(scores["lesion gain"], scores["lesion heat"] * 144 / 16)
     np.testing.assert_allclose(means["lesion area"], 16 / 144)
 
 

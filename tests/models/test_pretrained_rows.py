@@ -54,7 +54,10 @@ def small(*, weights, include_top, input_tensor=None):
     tensor = keras.Input((None, None, 3)) if input_tensor is None else input_tensor
     x = keras.layers.Conv2D(8, 3, strides=32, padding="same", name="Conv1")(tensor)
     x = keras.layers.BatchNormalization(name="bn_Conv1")(x)
-    return keras.Model(keras.utils.get_source_inputs(tensor)[0], x)
+    model = keras.Model(keras.utils.get_source_inputs(tensor)[0], x)
+    if weights:
+        model.load_weights(weights)
+    return model
 
 
 @pytest.fixture

@@ -43,9 +43,10 @@ def test_maps_of_equal_networks_are_equal_and_others_less(run, tmp_path):
 
 
 def test_difference_from_other_images_is_paired(run):
-    """Both vary from image to image, but not their difference."""
+    """Both vary from image to image, but not their difference; one image has no other."""
     image = np.arange(repeatability.IMAGES)
     table = pd.DataFrame({"method": "x", "similarity": 0.5 + image / 100, "other": image / 100})
+    table.loc[0, "other"] = np.nan
 
     def call(*_, **__):
         n = len(test_rows)
