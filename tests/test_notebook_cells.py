@@ -409,7 +409,7 @@ def test_effect_of_a_part_is_that_on_the_images_that_all_methods_explain():
                 ("binary", "noise", 0, 0.9, 0.1),
             ],
             columns=["network", "method", "image", "lesion heat", "marker heat"],
-        ),
+        ).assign(**{"lesion area": 1.0, "marker area": 0.25}),
         parts={"lesion": np.ones((3, 2, 2)), "marker": np.full((3, 2, 2), [[1, 0], [0, 0]])},
         controls=["noise"],
         figure=Published(),
@@ -499,8 +499,8 @@ def test_letter_is_reported_beside_its_placebo(monkeypatch):
         all_maps={
             "binary": {"Grad-CAM": heat, "HiResCAM": exact},
             "categorical": {"Grad-CAM": heat, "HiResCAM": 0 * exact},
+            "ours": {"Grad-CAM": heat},  # equal to its HiResCAM
         },
-        size=8,
         groups_of=np.array(["a", "b"]),
         resamples=lambda groups, _: np.array([[1, 1], [2, 0], [2, 0]]),
     )
@@ -511,11 +511,16 @@ def test_letter_is_reported_beside_its_placebo(monkeypatch):
     found = names["cam_of_letter"]["binary"]
     low, high = np.quantile([0.125, 0.25, 0.25], [0.025, 0.975])
     expected = {"n": 2, "first": 0.125, "second": 0, "area": 4 / 64}
-    assert found == expected | {"gap": 0.125, "low": low, "high": high}
+    assert found == expected | {"gap": 0.125, "low": low, "high": high, "equal": False}
     assert names["cam_of_letter"]["categorical"]["n"] == 0  # no image on which both have heat
+    assert names["cam_of_letter"]["ours"]["equal"]
+    assert (
+        "Of the network ours, on 2 images with pneumonia, Grad-CAM puts 12.5% of its heat there "
+        "(chance 6.2%)." in published.sentences[-1]
+    )
     assert published.sentences[-1].startswith(
         "Erasing the letter changes the log-odds of the binary network by −0.50 [−0.70, −0.30] on "
-        "40 images; erasing as much on the other side by +0.02 [−0.10, +0.10]. Of the binary network, "
+        "40 images; erasing as much on the other side by +0.02 [−0.10, +0.10]. Of the network binary, "
         "on 2 images with pneumonia, Grad-CAM puts 12.5% of its heat there and HiResCAM 0.0% (chance "
         "6.2%)"
     )

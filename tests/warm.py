@@ -157,6 +157,7 @@ class Server:
             start_new_session=True,
         )
         other.close()
+        self.pid = self._process.pid
         self._connection, self._lock = own, threading.Lock()
         self.codes: dict[int, int] = {}
 
@@ -197,6 +198,11 @@ class Server:
                 return pid
             self.codes[pid] = code
             return None
+
+
+def is_server(pid: int) -> bool:
+    """Return whether a process is the one from which this process forks commands."""
+    return bool(server.cache_info().currsize) and server().pid == pid
 
 
 @cache
