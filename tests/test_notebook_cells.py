@@ -422,13 +422,14 @@ def test_effect_of_a_part_is_that_on_the_images_that_all_methods_explain():
     assert names["agrees"].tolist() == [True] and names["controls_agree"].tolist() == [False]
 
 
-def placed(**methods):
+def placed(region="lesion", **methods):
     """Run the cells on place with these shares of the heat; return names and what is shown."""
-    shown, n = Published(), 30
+    shown, n = Tables(), 30
     scored = pd.concat(
         [
             pd.DataFrame({"network": "binary", "method": m, "image": np.arange(n)})
-            .assign(**{"lesion hit": 0.0, "lesion auprc": gain / 10, "lesion heat": gain})
+            .assign(**{f"{region} hit": 0.0, f"{region} auprc": gain / 10, f"{region} heat": gain})
+            .assign(**{f"{region} gain": gain})
             for m, gain in methods.items()
         ]
     )  # fmt: skip
@@ -440,8 +441,8 @@ def placed(**methods):
         scored=scored,
         test=SimpleNamespace(index=index),
         rows=np.arange(n),
-        regions={"lesion": np.zeros((n, 2, 2))},
-        parts={"lesion": np.full((n, 2, 2), 0.1)},
+        regions={region: np.zeros((n, 2, 2))},
+        parts={region: np.full((n, 2, 2), 0.1)},
         controls={"white noise": None, "centre": None},
         bounds={},
         seed=0,
@@ -459,6 +460,14 @@ def test_maps_are_compared_with_the_best_control():
     verdicts = names["place_table"].set_index("method")["verdict"].to_dict()
     assert verdicts == {"occlusion": "better", "Grad-CAM": "worse", "centre": ""}
     assert "the lesion covers 10.0% of the image" in shown.captions["tab-localization"]
+
+
+def test_more_heat_in_the_outer_sixth_is_neither_better_nor_worse():
+    base = 2 + np.random.default_rng(0).random(30)
+    names, shown = placed("outer sixth", **{"occlusion": base + 1, "centre": base})
+    assert not names["by_place"]["verdict"].any()
+    assert "verdict" not in shown.frames["tab-localization"]
+    assert "there is no verdict" in shown.captions["tab-localization"]
 
 
 def test_method_without_any_heat_has_no_verdict():

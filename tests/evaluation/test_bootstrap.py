@@ -187,3 +187,12 @@ def test_mean_of_too_few_values_has_no_interval():
     value, *interval = bootstrap.mean(values, weights=weights, fewest=4)
     assert value == 2 and np.isnan(interval).all()
     assert not np.isnan(bootstrap.mean(values, weights=weights, fewest=3)).any()
+
+
+def test_images_of_one_patient_count_once_for_an_interval():
+    groups = np.repeat(["a", "b", "c"], 4)
+    weights = bootstrap.resamples(groups, np.repeat([0, 0, 1], 4), seed=0)
+    assert bootstrap.n_groups(weights) == 3
+    values = np.arange(12.0)
+    assert np.isnan(bootstrap.mean(values, weights=weights, fewest=4)[1:]).all()
+    assert np.isfinite(bootstrap.mean(values, weights=weights, fewest=3)).all()

@@ -131,6 +131,23 @@ def test_stability_is_given_for_every_method(network, images):
     assert found["absolute gradient"].max() < 1e-6  # linear: the gradient is the same everywhere
 
 
+def test_grey_levels_change_by_the_same_share_of_their_range_in_every_network(monkeypatch):
+    """Also in one that standardises images, whatever range of grey levels they have."""
+    scales = []
+    monkeypatch.setattr(
+        measures.sanity,
+        "max_sensitivity",
+        lambda *_, scale, **__: scales.append(scale) or np.zeros(2),
+    )
+    images = np.stack([small.images(n=1, size=32)[0] // k for k in (1, 4)])
+    for explained in (small.residual(), small.published()):
+        options = {"feature_map": explained.feature_map, "patch_share": 0.25, "seed": 0}
+        measures.stability(explained.model, images, **options)
+        per_level = explained.prepare(images)  # of the first grey level that differs by one
+        steps = np.ptp(per_level, axis=(1, 2)) / np.ptp(images, axis=(1, 2)) * 255
+        np.testing.assert_allclose(scales[-1].ravel(), steps, rtol=1e-5)
+
+
 def test_occlusion_maps_take_the_options_of_covering(network, images):
     heat = measures.occlusion_maps(
         network, images, feature_map="conv", patch=4, stride=4, fill="black", of="probability"
