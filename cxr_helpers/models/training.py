@@ -39,7 +39,7 @@ def batches(
     Parameters
     ----------
     images : ndarray of uint8, shape (n, size, size)
-        May be memory-mapped: only one batch at a time is read and takes memory.
+        May be memory-mapped: what was read takes memory for a few batches only.
     targets : ndarray, shape (n, ...), optional
         Targets of the model; its own input by default.
     batch_size : int
@@ -55,10 +55,14 @@ def batches(
     batch_targets : ndarray, shape (m, ...)
     """
     order = np.arange(len(images)) if order is None else np.asarray(order)
+    read, at_once = 0, array_files.part(images)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         batch = images[rows][..., None] / np.float32(255)
-        array_files.release(images)
+        read += len(rows)
+        if read >= at_once:
+            array_files.release(images)
+            read = 0
         batch_targets = None if targets is None else targets[rows]
         if augment is not None:
             batch, batch_targets = augment(batch, batch_targets)
