@@ -196,7 +196,7 @@ def main() -> None:
     for name in options.only:
         print(name, flush=True)
         write(lines[name], score(lines, lines[name], radiographs, folder))
-    write_gains(lines, folder)
+    write_gains({name: lines[name] for name in options.only}, folder)
 
 
 def train(line: Line, radiographs: dataset.Dataset, folder: Path) -> keras.Model:
@@ -507,11 +507,14 @@ def write(line: Line, scores: pd.DataFrame) -> None:
 
 
 def write_gains(lines: dict[str, Line], folder: Path) -> None:
-    """Add the gains of all lines whose predictions are there, in place of earlier ones."""
+    """Add the gains of lines that were scored, in place of earlier ones.
+
+    Those of others stay: predictions that lie in the folder may be of a training repeated elsewhere.
+    """
     path = DECISIONS / "search.csv"
     table = pd.read_csv(path, dtype=WHOLE)
     gained = pd.DataFrame(
-        {name: found for name in table["recipe"] if (found := gains(lines[name], folder))}
+        {name: found for name, line in lines.items() if (found := gains(line, folder))}
     )
     table = table.set_index("recipe")
     table.loc[gained.columns, gained.index] = gained.T
