@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +25,9 @@ from cxr_helpers.system.errors import Fault, Refused
 # notebooks can run in one process
 logging.getLogger("papermill").addHandler(logging.NullHandler())
 logging.getLogger("papermill").propagate = False
+
+
+ATTEMPTS = 3  # to start a kernel: its ports are chosen before it binds them
 
 
 class _SavedOnce(engines.NBClientEngine):
@@ -128,7 +132,8 @@ def execute(
         stderr = folder / f"{stage}.log"
         cells = nbformat.read(source, as_version=4).cells
         code = [cell.source for cell in cells if cell.cell_type == "code"]
-        kernel = kernels.this_interpreter(
+        start_kernel = partial(
+            kernels.this_interpreter,
             folder,
             log=stderr,
             environment=environment,
@@ -136,29 +141,35 @@ def execute(
             imports=dependencies.library_imports(code) if fork_server else (),
             group=group,
         )
-        with kernel as (manager, record):
-            try:
-                papermill.execute_notebook(
-                    source,
-                    running,
-                    parameters=dict(parameters),
-                    engine_name=_SavedOnce.NAME,
-                    kernel_name=kernels.NAME,
-                    kernel_manager_class=manager,
-                    language="python",
-                    # the kernel's folder; papermill's cwd would be that of all threads
-                    resources={"metadata": {"path": str(source.parent)}},
-                    progress_bar=False,
-                    stdout_file=_Progress(log),
-                    execution_timeout=timeout,
-                    shutdown_kernel="immediate",
-                )
-            except papermill.PapermillExecutionError as error:
-                fault = errors.recorded(record) or Fault(
-                    errors.BUG, error.ename, f"{error.ename}: {error.evalue}"
-                )
-                where = f"{source.name}, cell {error.cell_index}"
-                raise NotebookFailed(f"{where}: {fault.message}", fault=fault) from error
+        for attempt in range(1, ATTEMPTS + 1):
+            with start_kernel() as (manager, record):
+                try:
+                    papermill.execute_notebook(
+                        source,
+                        running,
+                        parameters=dict(parameters),
+                        engine_name=_SavedOnce.NAME,
+                        kernel_name=kernels.NAME,
+                        kernel_manager_class=manager,
+                        language="python",
+                        # the kernel's folder; papermill's cwd would be that of all threads
+                        resources={"metadata": {"path": str(source.parent)}},
+                        progress_bar=False,
+                        stdout_file=_Progress(log),
+                        execution_timeout=timeout,
+                        shutdown_kernel="immediate",
+                    )
+                    break
+                except papermill.PapermillExecutionError as error:
+                    fault = errors.recorded(record) or Fault(
+                        errors.BUG, error.ename, f"{error.ename}: {error.evalue}"
+                    )
+                    where = f"{source.name}, cell {error.cell_index}"
+                    raise NotebookFailed(f"{where}: {fault.message}", fault=fault) from error
+                except RuntimeError:  # of nbclient
+                    if attempt == ATTEMPTS or not _port_was_taken(stderr):
+                        raise
+                    log("another program has just taken the kernel's port: it is started again")
         check_complete(running, run, stage)
     except DeadKernelError as error:
         raise NotebookFailed(
@@ -177,6 +188,13 @@ def execute(
         if threading.current_thread() is not threading.main_thread():
             ensure_event_loop().close()  # Jupyter makes one for each thread, and leaves it open
     return done
+
+
+def _port_was_taken(stderr: Path) -> bool:
+    """Return whether a kernel's standard error says that it could not bind one of its ports."""
+    with suppress(OSError):
+        return "Address already in use" in stderr.read_text(encoding="utf-8", errors="replace")
+    return False
 
 
 def check_complete(executed: Path, run: Run, stage: str) -> None:

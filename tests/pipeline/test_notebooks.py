@@ -57,6 +57,32 @@ def test_notebook_that_does_not_declare_its_artifacts_is_a_failure(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("says", "times", "starts"),
+    [("Address already in use", 1, 2), ("Address already in use", 9, 3), ("no such file", 9, 1)],
+)
+def test_kernel_whose_port_was_taken_is_started_again(tmp_path, monkeypatch, says, times, starts):
+    """Planted: as where another program takes the port between its choice and the kernel's start."""
+    calls, real = [], notebooks.papermill.execute_notebook
+
+    def execute_notebook(*args, **options):
+        calls.append(args)
+        if len(calls) <= times:
+            log = tmp_path / "run" / "notebooks" / "01_data.log"
+            log.write_text(f"zmq.error.ZMQError: {says}")
+            raise RuntimeError("Kernel didn't respond in 60 seconds")
+        return real(*args, **options)
+
+    monkeypatch.setattr(notebooks.papermill, "execute_notebook", execute_notebook)
+    if times < notebooks.ATTEMPTS:
+        _, lines, left = execute(tmp_path, "stage.finish()")
+        assert left == ["01_data.ipynb"] and len(lines) == 1 and "port" in lines[0]
+    else:
+        with pytest.raises(RuntimeError, match="respond"):
+            execute(tmp_path, "stage.finish()")
+    assert len(calls) == starts
+
+
 def test_dead_kernel_points_to_memory(tmp_path):
     error = failure(tmp_path, "import os; os.kill(os.getpid(), 9)", "stage.finish()")
     assert "lack of memory" in str(error) and "01_data.ipynb" in str(error)
