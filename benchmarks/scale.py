@@ -150,8 +150,9 @@ def drawn_images(folder: Path, n: int) -> tuple[np.ndarray, pd.DataFrame]:
 
 def images(folder: Path, n: int, options: argparse.Namespace):
     """Draw phantoms and vary them, into files: not a step of the report, except for drawing."""
-    from cxr_helpers.data import array_files, ingestion
+    from cxr_helpers.data import ingestion
     from cxr_helpers.phantoms import rendering
+    from cxr_helpers.system import array_files
 
     few = min(n, options.drawn)
     place = folder / f"{n}"

@@ -53,7 +53,7 @@ from cxr_helpers.shortcuts import style
 REFERENCE = "crops, 96 at 112"
 IMITATED = ("equalised histogram", "blurred", "sharpened", "noise", style.SWAPPED)  # by options
 DECISIONS = Path(__file__).resolve().parent.parent / "docs" / "decisions"
-WHOLE = dict.fromkeys(("epochs", "batch_size", "seed", "test_size", "neighbours"), "Int64")
+INTEGERS = dict.fromkeys(("epochs", "batch_size", "seed", "test_size", "neighbours"), "Int64")
 
 
 @dataclass(frozen=True)
@@ -498,7 +498,7 @@ def write(line: Line, scores: pd.DataFrame) -> None:
     ):
         path = DECISIONS / file
         if path.is_file():
-            earlier = pd.read_csv(path, dtype=WHOLE)  # empty for the mean of other lines
+            earlier = pd.read_csv(path, dtype=INTEGERS)  # empty for the mean of other lines
             table = pd.concat([earlier[earlier["recipe"] != line.name], table])
         position = table["recipe"].map({name: n for n, name in enumerate(order)})
         table = table.assign(position=position).dropna(subset=["position"])
@@ -512,7 +512,7 @@ def write_gains(lines: dict[str, Line], folder: Path) -> None:
     Those of others stay: predictions that lie in the folder may be of a training repeated elsewhere.
     """
     path = DECISIONS / "search.csv"
-    table = pd.read_csv(path, dtype=WHOLE)
+    table = pd.read_csv(path, dtype=INTEGERS)
     gained = pd.DataFrame(
         {name: found for name, line in lines.items() if (found := gains(line, folder))}
     )

@@ -12,10 +12,10 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from cxr_helpers.data import array_files, decoding, splits
+from cxr_helpers.data import decoding, splits
 from cxr_helpers.data.class_names import CLASSES, NAMES
 from cxr_helpers.data.labels import Evaluation
-from cxr_helpers.system import files, portable
+from cxr_helpers.system import array_files, files, portable
 from cxr_helpers.system.errors import DataError
 
 # validation: groups drawn at random; contiguous: contiguous blocks of patient numbers

@@ -16,9 +16,8 @@ import pandas as pd
 import PIL
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
-from cxr_helpers.data import array_files
 from cxr_helpers.data.scans import Scan
-from cxr_helpers.system import environment, files, portable
+from cxr_helpers.system import array_files, environment, files, portable
 from cxr_helpers.system.errors import DataError
 
 PIXELS = "pixels.npy"  # of an entry of the cache

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cxr_helpers.data import array_files
+from cxr_helpers.system import array_files
 
 NEAR_BITS = 6  # of the 64 of a perceptual hash
 NEAR_GREY = 4.0  # mean difference in grey levels of 255

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr_helpers.data import array_files, class_names, decoding, layouts, scans, sources, splits
+from cxr_helpers.data import class_names, decoding, layouts, scans, sources, splits
 from cxr_helpers.data.dataset import SPLITS, Dataset
 from cxr_helpers.data.sources import PHANTOM, Source
-from cxr_helpers.system import digests, files, portable
+from cxr_helpers.system import array_files, digests, files, portable
 from cxr_helpers.system.errors import DataError
 
 DECODED = "decoded"  # folder of the cache

@@ -17,9 +17,11 @@ from cxr_helpers.evaluation import metrics
 # of (y_true, predictions, weights), as in ``cxr_helpers.evaluation.metrics``
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
-# Weights, draws times images, that are made and scored at once: 2,000 draws of 1,048 images. More
-# take a byte each instead of eight, and are scored in blocks of draws, as floats and in a few
-# copies: what a score needs beside the bytes does not grow with the number of images.
+# Weights, draws times images, that are made at once: 2,000 draws of 8,388 images. More take a byte
+# each instead of eight.
+AT_ONCE = 2**24
+# Weights that are scored at once, as floats and in a few copies: 2,000 draws of 1,048 images. What a
+# score needs beside the weights does not grow with the number of images.
 BLOCK = 2**21
 
 FEWEST = 6  # patients from which on an interval decides: resamples of fewer hardly differ
@@ -44,7 +46,7 @@ def resamples(
     -------
     ndarray of int, shape (draws, n)
         How often each image occurs in each resample. The same arguments give the same resamples,
-        so rows scored on the same images can be compared resample by resample. Above ``BLOCK``
+        so rows scored on the same images can be compared resample by resample. Above ``AT_ONCE``
         weights, uint8: the same numbers, to be multiplied as floats only.
 
     Raises
@@ -62,7 +64,7 @@ def resamples(
     rng = np.random.default_rng(seed)
     names, first, position = np.unique(groups, return_index=True, return_inverse=True)
     stratum = classes[first]
-    many = draws * len(groups) > BLOCK
+    many = draws * len(groups) > AT_ONCE
     # a group of n occurs about once; more than 255 times, never
     times = np.zeros((draws, len(names)), dtype=np.uint8 if many else int)
     for name in np.unique(stratum):

@@ -39,7 +39,7 @@ def effect(explained: Explained, before: np.ndarray, after: np.ndarray) -> Effec
     explained : Explained
     before, after : ndarray of uint8, shape (n, side, side)
     """
-    return _effect(_score(explained, before), _score(explained, after))
+    return _effect(_score(before, explained=explained), _score(after, explained=explained))
 
 
 def effects(
@@ -58,11 +58,11 @@ def effects(
         Of each, the images of which something is changed, ndarray of bool of shape (n,), and all
         images before and after, as ``originals``; others than those of ``where`` are not scored.
     """
-    unchanged, found = _score(explained, originals), {}
+    unchanged, found = _score(originals, explained=explained), {}
     for name, (where, before, after) in experiments.items():
         known = before is originals
-        first = unchanged[where] if known else _score(explained, before[where])
-        found[name] = _effect(first, _score(explained, after[where]))
+        first = unchanged[where] if known else _score(before[where], explained=explained)
+        found[name] = _effect(first, _score(after[where], explained=explained))
     return found
 
 
@@ -76,15 +76,11 @@ def right(explained: Explained, images: np.ndarray, y_true: np.ndarray) -> np.nd
     y_true : ndarray of int, shape (n,)
         1 for pneumonia.
     """
-    return ((_score(explained, images) >= 0) == (y_true == 1)).astype(float)
-
-
-def _score(explained: Explained, images: np.ndarray) -> np.ndarray:
-    return _score_of_some(images, explained=explained)
+    return ((_score(images, explained=explained) >= 0) == (y_true == 1)).astype(float)
 
 
 @blockwise
-def _score_of_some(images: np.ndarray, /, *, explained: Explained) -> np.ndarray:
+def _score(images: np.ndarray, /, *, explained: Explained) -> np.ndarray:
     return explained.score(explained.prepare(images))
 
 

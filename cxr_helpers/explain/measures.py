@@ -287,13 +287,13 @@ def stability(
     """
     explained = explained_by(model, feature_map)
     prepared = explained.prepare(images)
-    own, of_all = (
+    after, before = (  # the range of each image's grey levels, as prepared and as it is
         np.ptp(x, axis=(1, 2), keepdims=True) for x in (prepared, images / np.float32(255))
     )
-    full = np.divide(own, of_all, out=np.ones_like(own), where=of_all > 0)  # 1 unless standardised
+    full_range = np.divide(after, before, out=np.ones_like(after), where=before > 0)
     chosen = methods(explained, patch_share=patch_share, coarse=True)
     return {
-        name: sanity.max_sensitivity(explained, prepared, method, scale=full, seed=seed)
+        name: sanity.max_sensitivity(explained, prepared, method, scale=full_range, seed=seed)
         for name, method in chosen.items()
     }
 

@@ -16,11 +16,10 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from cxr_helpers.data import array_files
 from cxr_helpers.models import augmentation as aug
 from cxr_helpers.models import checkpoints, prefetching, tracing
 from cxr_helpers.models.augmentation import Augmentation, StrongAugmentation
-from cxr_helpers.system import accelerators, digests, environment
+from cxr_helpers.system import accelerators, array_files, digests, environment
 
 
 def batches(

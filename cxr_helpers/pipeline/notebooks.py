@@ -132,7 +132,7 @@ def execute(
         stderr = folder / f"{stage}.log"
         cells = nbformat.read(source, as_version=4).cells
         code = [cell.source for cell in cells if cell.cell_type == "code"]
-        start_kernel = partial(
+        own_kernel = partial(
             kernels.this_interpreter,
             folder,
             log=stderr,
@@ -142,7 +142,7 @@ def execute(
             group=group,
         )
         for attempt in range(1, ATTEMPTS + 1):
-            with start_kernel() as (manager, record):
+            with own_kernel() as (manager, record):
                 try:
                     papermill.execute_notebook(
                         source,

@@ -22,9 +22,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr_helpers.data import array_files
 from cxr_helpers.pipeline import dependencies
-from cxr_helpers.system import accelerators, environment, files
+from cxr_helpers.system import accelerators, array_files, environment, files
 
 LIMIT = 5 * 10**9  # bytes of the whole store
 ROOM = LIMIT // 20  # reserved for a training's checkpoint, whose size is not known beforehand

@@ -114,6 +114,7 @@ def test_worst_group_interval_of_many_weights_is_the_same(monkeypatch):
     index = informative(conflicting=10)
     right = np.random.default_rng(1).random(80) < 0.7
     expected = shortcut_groups.worst_group_accuracy(right, *grouped(index))
+    monkeypatch.setattr(bootstrap, "AT_ONCE", 1000)
     monkeypatch.setattr(bootstrap, "BLOCK", 900)
     assert shortcut_groups.worst_group_accuracy(right, *grouped(index)) == expected
 

@@ -8,9 +8,9 @@ import pytest
 from keras import layers
 from machine import resident_of_files
 
-from cxr_helpers.data import array_files
 from cxr_helpers.models import tracing, training
 from cxr_helpers.models.augmentation import Augmentation
+from cxr_helpers.system import array_files
 
 
 @pytest.fixture

@@ -137,8 +137,9 @@ stage.log(repr({
 
 @forks
 def test_server_imports_libraries_but_nothing_of_this_project(tmp_path, server):
-    names = ("colorsys", "cxr_helpers.data.class_names")
-    begin = f"import sys; stage.log(str([n in sys.modules for n in {names}]))"
+    begin = (
+        "import sys; stage.log(str([n in sys.modules for n in ('colorsys', 'cxr_helpers.data')]))"
+    )
     imports = "import colorsys\nfrom cxr_helpers.data import class_names"
     _, lines, _ = execute(tmp_path, begin, imports, PARENT, FINISH, fork_server=server)
     assert lines[0] == "[True, False]" and lines[1] != str(os.getpid())

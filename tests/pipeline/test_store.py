@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from sklearn.decomposition import PCA
 
-from cxr_helpers.data import array_files, duplicates
+from cxr_helpers.data import duplicates
 from cxr_helpers.explain import occlusion
 from cxr_helpers.pipeline import store
 from cxr_helpers.pipeline.store import Store
-from cxr_helpers.system import accelerators, files
+from cxr_helpers.system import accelerators, array_files, files
 
 POINTS = np.random.default_rng(0).normal(size=(20, 5))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from machine import resident_of_files
 
-from cxr_helpers.data import array_files
+from cxr_helpers.system import array_files
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 5, 4), dtype=np.uint8)
 
