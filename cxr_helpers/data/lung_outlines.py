@@ -35,8 +35,8 @@ class Outlines:
 
     Attributes
     ----------
-    masks : ndarray of bool, shape (n, size, size)
-        All False where an image has none.
+    masks : ndarray of bool, shape (m, size, size)
+        Of the images whose masks were asked for; all False where one has none.
     found : ndarray of bool, shape (n,)
         Whether an image has one.
     by : str
@@ -73,7 +73,14 @@ def find(folder: str | Path) -> Path:
     return path
 
 
-def read(folder: str | Path, index: pd.DataFrame, *, size: int, framing: str) -> Outlines:
+def read(
+    folder: str | Path,
+    index: pd.DataFrame,
+    *,
+    size: int,
+    framing: str,
+    kept: np.ndarray | None = None,
+) -> Outlines:
     """Return the lung masks of images.
 
     Parameters
@@ -86,6 +93,9 @@ def read(folder: str | Path, index: pd.DataFrame, *, size: int, framing: str) ->
         Height and width of the result in pixels.
     framing : str
         How the images were made square, see ``decoding.decode``.
+    kept : ndarray of bool, shape (n,), optional
+        Whose masks are returned. The others are matched, checked and counted like them. By default
+        all.
 
     Raises
     ------
@@ -101,14 +111,17 @@ def read(folder: str | Path, index: pd.DataFrame, *, size: int, framing: str) ->
         (("name", *_by_name(paths, index)), ("stored size", *_by_size(paths, index))),
         key=lambda found: len(found[1]),  # by name where both find as many
     )
-    masks = np.zeros((len(index), size, size), dtype=bool)
-    found = np.zeros(len(index), dtype=bool)
+    kept = np.ones(len(index), dtype=bool) if kept is None else kept
+    masks = np.zeros((kept.sum(), size, size), dtype=bool)
+    place, found = np.cumsum(kept) - 1, np.zeros(len(index), dtype=bool)
     for row, path in pairs.items():
         mask, fault = _mask(path, index.iloc[row], size=size, framing=framing)
         if mask is None:
             counts[fault] += 1
         else:
-            masks[row], found[row] = mask, True
+            found[row] = True
+            if kept[row]:
+                masks[place[row]] = mask
     counts["images without a mask"] = int((~found).sum())
     if not found.any():
         reasons = "; ".join(f"{number} {reason}" for reason, number in counts.items() if number)

@@ -156,9 +156,26 @@ def transplanted(
         The letter keeps its place, and its brightness above what surrounded it there.
     """
     clean = erased(images, masks, margin=margin)
-    letter = images.astype(np.int16) - clean
+    return _with_letters(clean, donors, of=(images, clean, masks), margin=margin)
+
+
+@blockwise
+def _with_letters(
+    clean: np.ndarray,
+    donors: np.ndarray,
+    /,
+    *,
+    of: tuple[np.ndarray, np.ndarray, np.ndarray],
+    margin: int,
+) -> np.ndarray:
+    """Add the letters of donors to images without one.
+
+    ``of`` holds all images with and without their letters, and the masks of these.
+    """
+    images, without, masks = (array[donors] for array in of)
+    letter = images.astype(np.int16) - without
     letter[~widened(masks, margin)] = 0
-    return np.clip(clean + letter[donors], 0, 255).astype(np.uint8)
+    return np.clip(clean + letter, 0, 255).astype(np.uint8)
 
 
 def donors(

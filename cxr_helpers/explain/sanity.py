@@ -173,12 +173,11 @@ def max_sensitivity(
     n, rng = len(prepared), np.random.default_rng(seed)
     maps, called = method(explained, prepared), explained.score(prepared) >= 0
     size = np.sqrt((maps**2).sum(axis=(1, 2)))
-    change = scale * rng.uniform(-RADIUS, RADIUS, (draws, *prepared.shape)).astype(np.float32)
-    moved = (prepared + change).astype(np.float32).reshape(-1, *prepared.shape[1:])
-    same = (explained.score(moved) >= 0).reshape(draws, n) == called
-    differences = method(explained, moved).reshape(draws, *maps.shape) - maps
-    distance = np.sqrt((differences**2).sum(axis=(2, 3)))
-    ratio = np.divide(distance, size, out=np.full(distance.shape, np.nan), where=size > 0)
-    ratio[~same] = -np.inf
-    largest = ratio.max(axis=0)
+    largest = np.full(n, -np.inf)
+    for change in rng.uniform(-RADIUS, RADIUS, (draws, *prepared.shape)):
+        moved = (prepared + scale * change.astype(np.float32)).astype(np.float32)
+        same = (explained.score(moved) >= 0) == called
+        distance = np.sqrt(((method(explained, moved) - maps) ** 2).sum(axis=(1, 2)))
+        ratio = np.divide(distance, size, out=np.full(n, np.nan), where=size > 0)
+        largest = np.where(same, np.maximum(largest, ratio), largest)
     return np.where(np.isfinite(largest), largest, np.nan)

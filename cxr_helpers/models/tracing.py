@@ -12,15 +12,15 @@ from weakref import WeakKeyDictionary
 import keras
 import tensorflow as tf
 
-PIXELS = 48 * 128**2  # of the images that are passed through a network at once
+PIXELS = 16 * 128**2  # of the images that are passed through a network at once
 MOST = 48  # such images
 
 
 def batch_size(side: int) -> int:
     """Return how many images of a side in pixels are passed through a network at once.
 
-    Large batches are faster (see ``benchmarks/predict.py``), but take more memory: with 96 images,
-    chapter 7 of the default report needed 0.25 GB more than with 32.
+    Large batches of small images are faster (see ``benchmarks/predict.py``). The memory of a batch is
+    not given back: with oneDNN, TensorFlow reserves it in parts of 8, 16, 32, … MB and keeps them.
     """
     return min(MOST, max(1, PIXELS // side**2))
 

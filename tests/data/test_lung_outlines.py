@@ -44,6 +44,19 @@ def test_masks_are_found_by_name_below_the_folder_too(tmp_path):
     )
 
 
+def test_masks_that_are_not_kept_are_counted_alike(tmp_path):
+    write(tmp_path, "a.png", (50, 40))
+    write(tmp_path, "b.png", (40, 50))  # of another shape than its image
+    write(tmp_path, "c.png", (64, 64))
+    everything = read(tmp_path)
+    kept = np.array([False, True, True])
+    options = {"size": 16, "framing": "squeeze", "kept": kept}
+    some = lung_outlines.read(tmp_path, INDEX, **options)
+    assert (some.masks == everything.masks[kept]).all() and some.masks[1].any()
+    assert some.found.tolist() == everything.found.tolist() == [True, False, True]
+    assert some.notes() == everything.notes() and "1 masks of another shape" in some.notes()
+
+
 def test_masks_without_names_are_matched_by_a_stored_size_that_only_one_has(tmp_path):
     index = pd.concat([INDEX, INDEX.iloc[[2]].assign(file="test/d.jpeg")], ignore_index=True)
     write(tmp_path, "1.png", (100, 80))

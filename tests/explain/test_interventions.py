@@ -3,6 +3,7 @@ import pytest
 import small
 
 from cxr_helpers.explain import interventions
+from cxr_helpers.system import blocks
 
 
 def mask(rows, columns, size=12, n=1):
@@ -78,7 +79,9 @@ def test_placebo_is_mirrored_and_touches_no_marker():
     assert usable.tolist() == [True, False, False]  # the second one is its own mirror image
 
 
-def test_transplanted_letter_keeps_place_and_brightness():
+@pytest.mark.parametrize("at_once", [64, 1])  # the donor is in another block
+def test_transplanted_letter_keeps_place_and_brightness(monkeypatch, at_once):
+    monkeypatch.setattr(blocks, "SIZE", at_once)
     images = np.full((2, 12, 12), 40, np.uint8)
     images[1] = 80
     masks = np.concatenate([mask(slice(2, 4), slice(2, 4)), mask(slice(7, 9), slice(2, 4))])

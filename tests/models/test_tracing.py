@@ -22,7 +22,7 @@ def model():
 
 
 @pytest.mark.parametrize(
-    ("side", "expected"), [(48, 48), (128, 48), (224, 15), (512, 3), (2000, 1)]
+    ("side", "expected"), [(48, 48), (73, 48), (128, 16), (224, 5), (512, 1), (2000, 1)]
 )
 def test_large_images_are_passed_through_a_network_in_smaller_batches(side, expected):
     assert tracing.batch_size(side) == expected
