@@ -216,6 +216,7 @@ def prepared(variant: Variant, stages_of, schema) -> Iterator[Plan]:
                 preset=options.preset,
                 n_images=n_images,
                 phantoms=not source.is_real,
+                precision={s: own["precision"] for s, own in values.items() if "precision" in own},
             )
         yield Plan(variant, run, values, chosen, fingerprint, seconds)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from cxr_helpers.system import accelerators, files
+from cxr_helpers.system import accelerators, digests, files
 
 
 def key(model: keras.Model, *arrays: np.ndarray | None, **settings: object) -> str:
@@ -25,7 +26,8 @@ def key(model: keras.Model, *arrays: np.ndarray | None, **settings: object) -> s
     Parameters
     ----------
     model : keras.Model
-        Compiled, with its optimizer built, before the first step: the initial weights are hashed.
+        Compiled, with its optimizer built, before the first step: the initial weights are hashed,
+        and the files in which its layers are defined, if Keras does not define them.
     *arrays : ndarray or None
         Images and targets, hashed by type, shape and content.
     **settings : object
@@ -34,7 +36,7 @@ def key(model: keras.Model, *arrays: np.ndarray | None, **settings: object) -> s
     """
     digest = hashlib.sha256("".join([keras.__version__, *accelerators.key()]).encode())
     settings = {name: repr(value) for name, value in settings.items()}
-    digest.update(json.dumps([_architecture(model), settings]).encode())
+    digest.update(json.dumps([_architecture(model), settings, *_own_code(model)]).encode())
     for array in [*_state(model).values(), *arrays]:
         if array is not None:
             array = np.ascontiguousarray(array)
@@ -56,6 +58,22 @@ def _architecture(model: keras.Model) -> str:
     for position, name in enumerate(names):
         text = text.replace(f'"{name}"', f'"#{position}"')
     return text
+
+
+def _own_code(model: keras.Model) -> list[str]:
+    """Return digests of the files that define layers, activations or a loss outside of Keras.
+
+    In the text of an architecture such an object is only a name.
+    """
+    modules = {
+        getattr(part, "__module__", None)
+        for layer in (model, *model._flatten_layers())
+        for part in (layer, *vars(layer).values())
+    }
+    known = {"keras", "tensorflow", *sys.stdlib_module_names}
+    own = (m for m in modules if m and m.split(".")[0] not in known)
+    files_of = {getattr(sys.modules.get(module), "__file__", None) for module in own}
+    return sorted(digests.sha256_of_file(Path(file)) for file in files_of if file)
 
 
 def save(

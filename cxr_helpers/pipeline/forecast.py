@@ -11,7 +11,12 @@ REFERENCE_IMAGES = 5856  # of the dataset for which the times of the standard pr
 
 
 def declared(
-    graph: Graph, *, preset: str, n_images: int, phantoms: bool = True
+    graph: Graph,
+    *,
+    preset: str,
+    n_images: int,
+    phantoms: bool = True,
+    precision: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, float]:
     """Return the seconds that each stage took where the project was measured.
 
@@ -28,6 +33,8 @@ def declared(
     phantoms : bool
         Whether they are phantoms. The times of other presets than the standard one were measured on
         phantoms, and are not known for other images.
+    precision : mapping of stage to str
+        The precision of those that have one, such as ``"mixed_bfloat16"``.
 
     Returns
     -------
@@ -36,12 +43,11 @@ def declared(
     """
     seconds = {}
     for name, spec in graph.items():
-        if preset != STANDARD and preset in spec.seconds:
-            if not phantoms:
-                continue
-            seconds[name] = float(spec.seconds[preset])
-        elif STANDARD in spec.seconds:
-            seconds[name] = spec.seconds[STANDARD] * n_images / REFERENCE_IMAGES
+        own = STANDARD if preset not in spec.seconds else preset
+        if own not in spec.seconds or (own != STANDARD and not phantoms):
+            continue
+        expected = float(spec.seconds.get(f"{own} {precision.get(name)}", spec.seconds[own]))
+        seconds[name] = expected * n_images / REFERENCE_IMAGES if own == STANDARD else expected
     return seconds
 
 

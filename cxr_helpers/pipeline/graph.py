@@ -10,10 +10,11 @@ changes, and how long the stage takes; each may be left out::
      "rows": [{"id": "binary_cnn", "label": "Binary CNN", "classes": 2, "published": 0.85,
                "group": "published", "place": 1}],
      "presets": {"quick": {"epochs": 3}},
-     "seconds": {"standard": 60, "quick": 5}
+     "seconds": {"standard": 60, "standard mixed_bfloat16": 40, "quick": 5}
     }
 
-The ``group`` of a row (see ``GROUPS``; ``ours`` by default) and its ``place`` in the group decide
+A stage that trains may be faster with another ``precision`` than float32: the preset is then followed
+by the precision. The ``group`` of a row (see ``GROUPS``; ``ours`` by default) and its ``place`` in the group decide
 where it stands in Table 1.
 """
 

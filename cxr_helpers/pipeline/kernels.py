@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
+from functools import cache
 from pathlib import Path
 
 import psutil
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
-from traitlets import Unicode
+from traitlets import CaselessStrEnum, Unicode
 
 from cxr_helpers.pipeline.fork_server import ForkServer
 from cxr_helpers.system import accelerators, errors, files
@@ -141,11 +144,29 @@ def this_interpreter(
             "group": group,
             "imports": ["from ipykernel.kernelapp import IPKernelApp", *imports],
         }
+        if (
+            _has_named_sockets()
+        ):  # a port may be taken by another program before the kernel binds it
+            members["transport"] = CaselessStrEnum(["tcp", "ipc"], default_value="ipc")
+            members["ip"] = Unicode(f"@{NAME}-{uuid.uuid4()}")
         try:
             with group.including(pid) if group else nullcontext():
                 yield type("OwnKernelManager", (_Manager,), members), record
         finally:
             end_group(pid)
+
+
+@cache
+def _has_named_sockets() -> bool:
+    """Return whether a socket can have a name, without a file: on Linux, see unix(7)."""
+    if sys.platform != "linux":
+        return False
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.bind(f"\0{NAME}-{uuid.uuid4()}")
+    except OSError:  # refused by a sandbox
+        return False
+    return True
 
 
 class _Manager(AsyncKernelManager):

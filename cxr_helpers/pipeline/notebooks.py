@@ -27,7 +27,7 @@ logging.getLogger("papermill").addHandler(logging.NullHandler())
 logging.getLogger("papermill").propagate = False
 
 
-ATTEMPTS = 3  # to start a kernel: its ports are chosen before it binds them
+ATTEMPTS = 3  # to start a kernel: its ports, where it has some, are chosen before it binds them
 
 
 class _SavedOnce(engines.NBClientEngine):

@@ -1,5 +1,6 @@
 """PRC-01: an interrupted training, even by kill -9, resumes bit for bit."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -24,13 +25,34 @@ class Interrupted(Exception):
     pass
 
 
-def network(width=4):
-    """Return a model with every kind of state: dropout, batch norm, a schedule, momentum."""
+IN_USE, RETURNED = [], []  # networks of this test, and those of earlier ones
+
+
+@pytest.fixture(autouse=True)
+def _networks_are_returned():
+    """To compile a network takes longer than to train it."""
+    yield
+    RETURNED.extend(IN_USE)
+    IN_USE.clear()
+
+
+def network():
+    """Return a model with every kind of state, not trained: no other one of this test."""
+    if keras.config.dtype_policy().name != "float32":
+        return new_network()
+    model = RETURNED.pop() if RETURNED else new_network()
+    IN_USE.append(model)
+    training.restart(model, like=new_network())
+    return model
+
+
+def new_network():
+    """Return such a model: with dropout, batch norm, a schedule, momentum."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
             keras.Input((8, 8, 1)),
-            layers.Conv2D(width, 3, activation="relu"),
+            layers.Conv2D(4, 3, activation="relu"),
             layers.BatchNormalization(),
             layers.Flatten(),
             layers.Dropout(0.5),
@@ -69,7 +91,7 @@ def state(model):
 
 @pytest.fixture(scope="module")
 def uninterrupted():
-    model = network()
+    model = new_network()
     return model, train(model)
 
 
@@ -143,6 +165,37 @@ def test_key_depends_on_model_data_and_settings():
     assert key != checkpoints.key(model, changed, LABELS, seed=0)
     model.set_weights([w + 1 for w in model.get_weights()])
     assert key != checkpoints.key(model, IMAGES, LABELS, seed=0)
+
+
+OWN = """
+import keras
+class Scaled(keras.Layer):
+    def call(self, x):
+        return {factor} * x
+def squashed(x):
+    return keras.ops.tanh({factor} * x)
+"""
+
+
+@pytest.mark.parametrize(
+    "last", ["[Scaled(), Dense(1, 'sigmoid')]", "[Dense(1, activation=squashed)]"]
+)
+def test_key_depends_on_the_code_of_own_layers_and_activations(tmp_path, monkeypatch, last):
+    """In the text of the architecture they are names, whatever they compute."""
+    monkeypatch.syspath_prepend(tmp_path)
+    keys = []
+    for factor in (2, 30, 2):
+        (tmp_path / "own_layers.py").write_text(OWN.format(factor=factor), encoding="utf-8")
+        monkeypatch.delitem(sys.modules, "own_layers", raising=False)
+        importlib.invalidate_caches()
+        keras.utils.set_random_seed(0)
+        names = vars(importlib.import_module("own_layers")) | {"Dense": layers.Dense}
+        model = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), *eval(last, names)])
+        model.compile("adam", "binary_crossentropy")
+        model.optimizer.build(model.trainable_variables)
+        keys.append(checkpoints.key(model, IMAGES))
+    assert keys[0] == keys[2] != keys[1]
+    assert checkpoints._own_code(network()) == []
 
 
 @pytest.mark.parametrize("damage", ["truncated", "noise", "empty", "missing"])

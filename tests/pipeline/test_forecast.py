@@ -32,6 +32,14 @@ def test_other_presets_have_times_of_their_own_or_those_of_standard(stages):
     assert forecast.declared(stages, preset="standard", **options) == {"01_a": 100, "02_b": 200}
 
 
+def test_times_depend_on_the_precision_where_it_is_declared():
+    times = {"standard": 100, "standard mixed_bfloat16": 40, "demo": 7}
+    stages = Graph(StageSpec(n, Path(f"{n}.ipynb"), seconds=times) for n in ("01_a", "02_b"))
+    fast = {"n_images": forecast.REFERENCE_IMAGES, "precision": {"02_b": "mixed_bfloat16"}}
+    assert forecast.declared(stages, preset="standard", **fast) == {"01_a": 100, "02_b": 40}
+    assert forecast.declared(stages, preset="demo", **fast) == {"01_a": 7, "02_b": 7}
+
+
 def test_time_left_follows_the_pace_of_the_stages_that_ended():
     left = forecast.Forecast({"01_a": 10, "02_b": 30, "03_c": 60})
     assert left.left(["01_a", "02_b", "03_c"]) == 100

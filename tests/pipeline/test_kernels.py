@@ -6,6 +6,7 @@ It is a new process, or forked from a fork server; where that server cannot fork
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ from cxr_helpers.pipeline.notebooks import NotebookFailed
 forks = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="kernels are forked on Linux only")
 PARENT = "import os; stage.log(str(os.getppid()))"  # this process, or the fork server
 FINISH = "stage.finish()"
+TRANSPORT = "import ipykernel; stage.log(ipykernel.get_connection_info(unpack=True)['transport'])"
 
 
 @pytest.fixture
@@ -93,6 +95,31 @@ def test_fault_of_a_kernel_is_recorded(tmp_path, server_or_none):
     with pytest.raises(NotebookFailed, match="no images") as error:
         execute(tmp_path, cell, fork_server=server_or_none)
     assert error.value.code == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no sockets with a name")
+def test_kernel_has_no_port_that_another_program_could_take(tmp_path, server_or_none):
+    _, lines, _ = execute(tmp_path, TRANSPORT, FINISH, fork_server=server_or_none)
+    assert lines == ["ipc"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the other systems are imitated")
+@pytest.mark.parametrize("limit", ["macOS", "a sandbox"])
+def test_kernel_has_ports_where_sockets_have_no_names(tmp_path, monkeypatch, request, limit):
+    class Refused(socket.socket):
+        def bind(self, address):
+            raise PermissionError(1, "Operation not permitted")
+
+    kernels._has_named_sockets.cache_clear()
+    request.addfinalizer(kernels._has_named_sockets.cache_clear)
+    with monkeypatch.context() as patch:
+        if limit == "macOS":
+            patch.setattr(kernels.sys, "platform", "darwin")
+        else:
+            patch.setattr(kernels.socket, "socket", Refused)
+        assert not kernels._has_named_sockets()
+    _, lines, _ = execute(tmp_path, TRANSPORT, FINISH)
+    assert lines == ["tcp"]
 
 
 def test_dead_kernel_points_to_memory(tmp_path, server_or_none):
