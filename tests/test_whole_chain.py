@@ -162,8 +162,9 @@ def test_training_the_categorical_network_leaves_the_binary_one_unchanged(run):
 
 
 def test_pdf_contains_titles_rows_and_every_figure(run):
-    text = pdf_text(run.folder)
-    assert "Not for clinical use" in text
+    text, pages = pdf_text(run.folder), pdf_pages(run.folder)
+    assert all("Not for clinical use" in page for page in pages)
+    assert "Contents" in pages[0] and "Results" in pages[1]  # the title page is one
     for row in ROWS:
         assert row.label in text
     numbers = set(map(int, re.findall(r"Figure (\d+)\.", text)))
