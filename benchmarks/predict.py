@@ -30,7 +30,7 @@ ROUNDS = 5
 def main() -> None:
     """Print a table for each network."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--batches", default="24,32,48,64,96", help="images at once")
+    parser.add_argument("--batches", default="8,16,24,32,48", help="images at once")
     parser.add_argument("--images", type=int, default=192, help="images of a measurement")
     options = parser.parse_args()
     numbers = [int(n) for n in options.batches.split(",")]

@@ -393,7 +393,7 @@ def test_effect_of_a_part_is_that_on_the_images_that_all_methods_explain():
         "07_explainability",
         "07-heat-effect",
         radiographs=Labelled(),
-        changed={"lesion not drawn": diseased, "marker not drawn": every},
+        tried_on={"lesion not drawn": diseased, "marker not drawn": every},
         test=Labelled(pneumonia=y_true),
         changes=changes,
         rows=np.array([2, 0, 4]),

@@ -36,7 +36,7 @@ class Outlines:
     Attributes
     ----------
     masks : ndarray of bool, shape (m, size, size)
-        Of the images whose masks were asked for; all False where one has none.
+        Of those m images whose masks were asked for; all False where one has none.
     found : ndarray of bool, shape (n,)
         Whether an image has one.
     by : str
@@ -111,7 +111,7 @@ def read(
         (("name", *_by_name(paths, index)), ("stored size", *_by_size(paths, index))),
         key=lambda found: len(found[1]),  # by name where both find as many
     )
-    kept = np.ones(len(index), dtype=bool) if kept is None else kept
+    kept = np.ones(len(index), dtype=bool) if kept is None else np.asarray(kept, dtype=bool)
     masks = np.zeros((kept.sum(), size, size), dtype=bool)
     place, found = np.cumsum(kept) - 1, np.zeros(len(index), dtype=bool)
     for row, path in pairs.items():

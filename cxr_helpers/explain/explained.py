@@ -13,6 +13,8 @@ from cxr_helpers.data import decoding
 from cxr_helpers.explain import gradcam
 from cxr_helpers.models import tracing
 
+GRADIENTS = 16  # images at once: a gradient needs what every layer returned
+
 
 class Explained:
     """A network's log-odds of pneumonia, s = log p(pneumonia) - log p(normal), and its gradients.
@@ -40,7 +42,7 @@ class Explained:
     batch_size : int
         How many images are passed through it at once.
     gradient_batch_size : int
-        The same for gradients, half as many: a gradient needs what every layer returned.
+        The same for gradients, half as many and at most ``GRADIENTS``.
     standardises : bool
         Whether images are standardised before anything is covered.
     """
@@ -49,7 +51,7 @@ class Explained:
         self.model, self.feature_map = model, feature_map
         self.size = int(model.inputs[0].shape[1])
         self.batch_size = tracing.batch_size(self.size)
-        self.gradient_batch_size = max(1, self.batch_size // 2)
+        self.gradient_batch_size = max(1, min(GRADIENTS, self.batch_size // 2))
         names = [layer.name for layer in model.layers]
         self.standardises = "standardise" in names
         self.input = model.get_layer("standardise").output if self.standardises else model.inputs[0]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,7 +35,7 @@ def key(model: keras.Model, *arrays: np.ndarray | None, **settings: object) -> s
     """
     digest = hashlib.sha256("".join([keras.__version__, *accelerators.key()]).encode())
     settings = {name: repr(value) for name, value in settings.items()}
-    digest.update(json.dumps([_architecture(model), settings, *_own_code(model)]).encode())
+    digest.update(json.dumps([_architecture(model), settings, *digests.own_code(model)]).encode())
     for array in [*_state(model).values(), *arrays]:
         if array is not None:
             array = np.ascontiguousarray(array)
@@ -58,22 +57,6 @@ def _architecture(model: keras.Model) -> str:
     for position, name in enumerate(names):
         text = text.replace(f'"{name}"', f'"#{position}"')
     return text
-
-
-def _own_code(model: keras.Model) -> list[str]:
-    """Return digests of the files that define layers, activations or a loss outside of Keras.
-
-    In the text of an architecture such an object is only a name.
-    """
-    modules = {
-        getattr(part, "__module__", None)
-        for layer in (model, *model._flatten_layers())
-        for part in (layer, *vars(layer).values())
-    }
-    known = {"keras", "tensorflow", *sys.stdlib_module_names}
-    own = (m for m in modules if m and m.split(".")[0] not in known)
-    files_of = {getattr(sys.modules.get(module), "__file__", None) for module in own}
-    return sorted(digests.sha256_of_file(Path(file)) for file in files_of if file)
 
 
 def save(

@@ -43,11 +43,11 @@ def declared(
     """
     seconds = {}
     for name, spec in graph.items():
-        own = STANDARD if preset not in spec.seconds else preset
-        if own not in spec.seconds or (own != STANDARD and not phantoms):
+        known = preset if preset in spec.seconds else STANDARD
+        if known not in spec.seconds or (known != STANDARD and not phantoms):
             continue
-        expected = float(spec.seconds.get(f"{own} {precision.get(name)}", spec.seconds[own]))
-        seconds[name] = expected * n_images / REFERENCE_IMAGES if own == STANDARD else expected
+        expected = float(spec.seconds.get(f"{known} {precision.get(name)}", spec.seconds[known]))
+        seconds[name] = expected * n_images / REFERENCE_IMAGES if known == STANDARD else expected
     return seconds
 
 

@@ -144,9 +144,8 @@ def this_interpreter(
             "group": group,
             "imports": ["from ipykernel.kernelapp import IPKernelApp", *imports],
         }
-        if (
-            _has_named_sockets()
-        ):  # a port may be taken by another program before the kernel binds it
+        # another program may take a port before the kernel binds it
+        if has_abstract_sockets():
             members["transport"] = CaselessStrEnum(["tcp", "ipc"], default_value="ipc")
             members["ip"] = Unicode(f"@{NAME}-{uuid.uuid4()}")
         try:
@@ -157,13 +156,16 @@ def this_interpreter(
 
 
 @cache
-def _has_named_sockets() -> bool:
-    """Return whether a socket can have a name, without a file: on Linux, see unix(7)."""
+def has_abstract_sockets() -> bool:
+    """Return whether there are Unix domain sockets without a file: on Linux, see unix(7)."""
     if sys.platform != "linux":
         return False
+    address = f"\0{NAME}-{uuid.uuid4()}"
     try:
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.bind(f"\0{NAME}-{uuid.uuid4()}")
+        with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
+            server.bind(address)
+            server.listen()
+            client.connect(address)
     except OSError:  # refused by a sandbox
         return False
     return True

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from cxr_helpers.pipeline import dependencies
-from cxr_helpers.system import accelerators, array_files, environment, files
+from cxr_helpers.system import accelerators, array_files, digests, environment, files
 
 LIMIT = 5 * 10**9  # bytes of the whole store
 ROOM = LIMIT // 20  # reserved for a training's checkpoint, whose size is not known beforehand
@@ -181,6 +181,8 @@ def _described(value: object) -> Iterable[bytes]:
         config = json.dumps(config, default=str, sort_keys=True)
         yield _COUNTED.sub('"#"', config).encode()
         yield from _described(value.get_weights())
+        if code := digests.own_code(value):
+            yield from _described(code)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         yield from _described([type(value).__qualname__, fields])

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,25 @@ def sha256_of_file(path: Path) -> str:
 def sha256_of_json(content: object) -> str:
     """Return the SHA-256 of plain JSON data, the same for equal data."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def own_code(model: object) -> list[str]:
+    """Return digests of the files that define layers and functions of a Keras model, outside of Keras.
+
+    In the configuration of a model such an object is only a name, whatever it computes. What these
+    files import is not followed, nor what a notebook's cell defines.
+
+    Parameters
+    ----------
+    model : keras.Model
+    """
+    layers = (model, *model._flatten_layers())
+    modules = {base.__module__ for layer in layers for base in type(layer).__mro__}
+    modules |= {getattr(x, "__module__", None) for layer in layers for x in vars(layer).values()}
+    known = {"keras", "tensorflow", *sys.stdlib_module_names}
+    own = (m for m in modules if m and m.split(".")[0] not in known)
+    files_of = {getattr(sys.modules.get(module), "__file__", None) for module in own}
+    return sorted(sha256_of_file(Path(file)) for file in files_of if file)
 
 
 @contextlib.contextmanager

@@ -44,6 +44,12 @@ def test_images_of_another_size_are_resized():
     assert explained.prepare(small.images(size=60)).shape == (3, 44, 44)
 
 
+@pytest.mark.parametrize(("side", "images", "gradients"), [(48, 48, 16), (128, 16, 8), (512, 1, 1)])
+def test_gradients_are_computed_for_fewer_images_at_once(side, images, gradients):
+    explained = small.corner(size=side, side=side // 2)
+    assert (explained.batch_size, explained.gradient_batch_size) == (images, gradients)
+
+
 def test_more_images_than_a_batch():
     explained = small.corner()
     prepared = explained.prepare(small.images(n=150, size=12))

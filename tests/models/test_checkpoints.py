@@ -14,7 +14,8 @@ from keras import layers
 
 from cxr_helpers.models import checkpoints, training
 from cxr_helpers.models.augmentation import Augmentation
-from cxr_helpers.system import accelerators
+from cxr_helpers.pipeline import store
+from cxr_helpers.system import accelerators, digests
 
 ROOT = Path(training.__file__).parents[2]
 IMAGES = np.random.default_rng(0).integers(0, 256, (48, 8, 8), dtype=np.uint8)
@@ -104,7 +105,7 @@ def test_interrupted_training_resumes_bit_for_bit(tmp_path, uninterrupted, epoch
     path = tmp_path / "x.npz"
     with pytest.raises(Interrupted):
         train(network(), stop_after=epoch, checkpoint=at(path))
-    model, lines = network(), []
+    model, lines = new_network(), []  # as in another process
     history = train(model, checkpoint=at(path), log=lines.append)
     assert lines[0] == f"resumes after epoch {epoch}/5 of an interrupted run"
     assert len(lines) == 1 + 5 - epoch
@@ -178,9 +179,14 @@ def squashed(x):
 
 
 @pytest.mark.parametrize(
-    "last", ["[Scaled(), Dense(1, 'sigmoid')]", "[Dense(1, activation=squashed)]"]
+    "last",
+    [
+        "[Scaled(name='own'), Dense(1, 'sigmoid', name='last')]",
+        "[Derived(name='own'), Dense(1, 'sigmoid', name='last')]",
+        "[Dense(1, activation=squashed, name='last')]",
+    ],
 )
-def test_key_depends_on_the_code_of_own_layers_and_activations(tmp_path, monkeypatch, last):
+def test_keys_depend_on_the_code_of_own_layers_and_activations(tmp_path, monkeypatch, last):
     """In the text of the architecture they are names, whatever they compute."""
     monkeypatch.syspath_prepend(tmp_path)
     keys = []
@@ -190,12 +196,15 @@ def test_key_depends_on_the_code_of_own_layers_and_activations(tmp_path, monkeyp
         importlib.invalidate_caches()
         keras.utils.set_random_seed(0)
         names = vars(importlib.import_module("own_layers")) | {"Dense": layers.Dense}
-        model = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), *eval(last, names)])
+        names["Derived"] = type("Derived", (names["Scaled"],), {})
+        first = [keras.Input((8, 8, 1), name="image"), layers.Flatten(name="flat")]
+        model = keras.Sequential([*first, *eval(last, names)], name="all")
         model.compile("adam", "binary_crossentropy")
         model.optimizer.build(model.trainable_variables)
-        keys.append(checkpoints.key(model, IMAGES))
-    assert keys[0] == keys[2] != keys[1]
-    assert checkpoints._own_code(network()) == []
+        keys.append((checkpoints.key(model, IMAGES), b"".join(store._described(model))))
+    assert keys[0] == keys[2]
+    assert keys[0][0] != keys[1][0] and keys[0][1] != keys[1][1]
+    assert digests.own_code(network()) == []
 
 
 @pytest.mark.parametrize("damage", ["truncated", "noise", "empty", "missing"])

@@ -80,3 +80,7 @@ def test_every_notebook_declares_its_time(preset):
     stages = graph.default()
     assert set(forecast.declared(stages, preset=preset, n_images=5856)) == set(stages)
     assert all(preset in spec.seconds for spec in stages.values())
+    faster = [
+        key for spec in stages.values() for key in spec.seconds if key.startswith(f"{preset} ")
+    ]
+    assert set(faster) <= {f"{preset} mixed_bfloat16"} and (faster or preset == "quick")

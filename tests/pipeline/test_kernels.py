@@ -97,7 +97,7 @@ def test_fault_of_a_kernel_is_recorded(tmp_path, server_or_none):
     assert error.value.code == 3
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no sockets with a name")
+@pytest.mark.skipif(not kernels.has_abstract_sockets(), reason="no abstract sockets here")
 def test_kernel_has_no_port_that_another_program_could_take(tmp_path, server_or_none):
     _, lines, _ = execute(tmp_path, TRANSPORT, FINISH, fork_server=server_or_none)
     assert lines == ["ipc"]
@@ -105,19 +105,21 @@ def test_kernel_has_no_port_that_another_program_could_take(tmp_path, server_or_
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the other systems are imitated")
 @pytest.mark.parametrize("limit", ["macOS", "a sandbox"])
-def test_kernel_has_ports_where_sockets_have_no_names(tmp_path, monkeypatch, request, limit):
+def test_kernel_has_ports_where_there_are_no_abstract_sockets(
+    tmp_path, monkeypatch, request, limit
+):
     class Refused(socket.socket):
         def bind(self, address):
             raise PermissionError(1, "Operation not permitted")
 
-    kernels._has_named_sockets.cache_clear()
-    request.addfinalizer(kernels._has_named_sockets.cache_clear)
+    kernels.has_abstract_sockets.cache_clear()
+    request.addfinalizer(kernels.has_abstract_sockets.cache_clear)
     with monkeypatch.context() as patch:
         if limit == "macOS":
             patch.setattr(kernels.sys, "platform", "darwin")
         else:
             patch.setattr(kernels.socket, "socket", Refused)
-        assert not kernels._has_named_sockets()
+        assert not kernels.has_abstract_sockets()
     _, lines, _ = execute(tmp_path, TRANSPORT, FINISH)
     assert lines == ["tcp"]
 
