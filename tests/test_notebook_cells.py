@@ -393,7 +393,10 @@ def test_effect_of_a_part_is_that_on_the_images_that_all_methods_explain():
         "07_explainability",
         "07-heat-effect",
         radiographs=Labelled(),
-        tried_on={"lesion not drawn": diseased, "marker not drawn": every},
+        experiments={
+            "lesion not drawn": (diseased, None, None),
+            "marker not drawn": (every, None, None),
+        },
         test=Labelled(pneumonia=y_true),
         changes=changes,
         rows=np.array([2, 0, 4]),
