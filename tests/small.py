@@ -46,3 +46,22 @@ def residual(size=32, *, classes=3, seed=0):
     keras.utils.set_random_seed(seed)
     model = architectures.residual_cnn(size, widths=(4, 8), classes=classes)
     return Explained(model, feature_map="block2")
+
+
+def fall_where_covered(score, image, *, patch, stride, fill=None):
+    """Return how much a score falls where a patch covers an image, by one copy after the other.
+
+    ``score`` takes (m, size, size, 1) images in [0, 1]; ``fill`` is by default their mean.
+    """
+    scaled, falls = image / np.float32(255), [[[] for _ in row] for row in image]
+    last = len(image) - patch
+    starts = sorted({*range(0, last + 1, stride), last})
+    for top in starts:
+        for left in starts:
+            copy, pixels = scaled.copy(), np.s_[top : top + patch, left : left + patch]
+            copy[pixels] = scaled.mean() if fill is None else fill
+            before, after = score(np.stack([scaled, copy])[..., None])
+            for row in range(top, top + patch):
+                for column in range(left, left + patch):
+                    falls[row][column].append(float(before - after))
+    return np.array([[np.mean(of_pixel) for of_pixel in row] for row in falls])

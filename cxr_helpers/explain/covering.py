@@ -22,10 +22,10 @@ from scipy import special
 
 from cxr_helpers.explain import gradcam
 from cxr_helpers.explain.explained import Explained, log_odds
-from cxr_helpers.explain.occlusion import corners, mean_fall, occlusion_map
+from cxr_helpers.explain.occlusion import corners, covered_scores, mean_fall
 from cxr_helpers.models import tracing
 
-PARTS = 256  # parts of an image at once: they are small
+PARTS = 256  # parts of images at once: they are small
 LOCAL = (keras.layers.Conv2D, keras.layers.MaxPooling2D, keras.layers.AveragePooling2D)
 RING = 2  # pixels around a patch from which it is filled
 FILLS = ("black", "mean", "surroundings")
@@ -75,23 +75,16 @@ def maps(
         raise ValueError(f"of {of!r} is not one of {', '.join(SCALES)}")
     size = explained.size
     places = corners(size, size, patch=patch, stride=stride)
+    levels = np.array([_levels(image, places, patch=patch, fill=fill) for image in prepared])
     splice = Splice.of(explained, tuple(places), patch=patch) if spliced else None
-
-    def score(images: np.ndarray) -> np.ndarray:
-        return SCALES[of](explained.score(images))
-
-    reference = score(prepared)
-    found = np.empty_like(prepared)
-    for i, image in enumerate(prepared):
-        levels = _levels(image, places, patch=patch, fill=fill)
-        if splice is None:
-            found[i] = occlusion_map(
-                lambda copies: score(copies[..., 0]), image, patch=patch, stride=stride, fill=levels
-            )
-        else:
-            falls = reference[i] - SCALES[of](splice.scores(image, levels))
-            found[i] = mean_fall(falls, places, patch=patch, shape=image.shape)
-    return found
+    at_once = explained.batch_size
+    if splice is None:
+        options = {"patch": patch, "batch_size": at_once}
+        covered = covered_scores(explained.score, prepared, levels, places, **options)
+    else:
+        covered = splice.scores(prepared, levels, at_once=at_once)
+    falls = SCALES[of](explained.score(prepared))[:, None] - SCALES[of](covered)
+    return mean_fall(falls, places, patch=patch, shape=(size, size))
 
 
 def _levels(
@@ -180,29 +173,50 @@ class Splice:
         rest = tracing.inference(keras.Model(before, log_odds(flow)))
         return cls(tuple(_blocks(first)), dense, rest, places, patch)
 
-    def scores(self, image: np.ndarray, levels: np.ndarray) -> np.ndarray:
-        """Return the log-odds with each patch, filled with its grey level: ndarray, shape (m,)."""
-        clean = [image[..., None]]
+    def scores(self, images: np.ndarray, levels: np.ndarray, *, at_once: int) -> np.ndarray:
+        """Return the log-odds of images with each patch, filled with its grey level.
+
+        Parameters
+        ----------
+        images : ndarray of float32, shape (n, size, size)
+        levels : ndarray of float, shape (n, m)
+            Of each image and patch.
+        at_once : int
+            Images, at most, whose features are kept at once.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, m)
+        """
+        at_once = min(at_once, max(1, PARTS // len(self.places)))
+        starts = range(0, len(images), at_once)
+        return np.concatenate(
+            [self._scores(images[i : i + at_once], levels[i : i + at_once]) for i in starts]
+        )
+
+    def _scores(self, images: np.ndarray, levels: np.ndarray) -> np.ndarray:
+        clean = [images[..., None]]
         for block in self.blocks:
-            clean.append(block.call(clean[-1][None]).numpy()[0])
+            clean.append(block.call(clean[-1]).numpy())
         kernel = tf.convert_to_tensor(self.dense.kernel)
-        unchanged = gradcam.affine(tf.reshape(clean[-1], [1, -1]), self.dense)
+        unchanged = gradcam.affine(tf.reshape(clean[-1], [len(images), -1]), self.dense).numpy()
         found = []
-        for k in range(0, len(self.places), PARTS):
-            starts = np.array(self.places[k : k + PARTS])
-            changed = np.empty((len(starts), self.patch, self.patch, 1), dtype=np.float32)
-            changed[:] = levels[k : k + PARTS, None, None, None]
+        for k in range(0, levels.size, PARTS):
+            copies = np.arange(k, min(k + PARTS, levels.size))
+            of, at = np.divmod(copies, len(self.places))
+            starts = np.array(self.places)[at]
+            changed = np.empty((len(at), self.patch, self.patch, 1), dtype=np.float32)
+            changed[:] = levels[of, at][:, None, None, None]
             for block, features in zip(self.blocks, clean[:-1], strict=True):
                 first, cells = block.changed(starts, changed.shape[1])
                 corner = first * block.stride
-                parts = _parts(features, corner, (cells - 1) * block.stride + block.size)
+                parts = _parts(features, of, corner, (cells - 1) * block.stride + block.size)
                 _insert(parts, changed, starts - corner)
                 changed, starts = block.call(parts).numpy(), first
-            changed -= _parts(clean[-1], starts, changed.shape[1])
-            found.append(
-                self.rest(unchanged + _projected(changed, starts, kernel, clean[-1].shape))
-            )
-        return np.concatenate(found)
+            changed -= _parts(clean[-1], of, starts, changed.shape[1])
+            moved = _projected(changed, starts, kernel, clean[-1].shape[1:])
+            found.append(self.rest(unchanged[of] + moved))
+        return np.concatenate(found).reshape(levels.shape)
 
 
 def _is_local(layer: keras.Layer) -> bool:
@@ -234,9 +248,14 @@ def _blocks(layers: Sequence[keras.Layer]) -> Iterator[_Block]:
             size, stride, images = 1, 1, None
 
 
-def _parts(features: np.ndarray, starts: np.ndarray, cells: int) -> np.ndarray:
-    """Return (m, cells, cells, channels) parts of the features of an image."""
-    return np.stack([features[row : row + cells, left : left + cells] for row, left in starts])
+def _parts(features: np.ndarray, of: np.ndarray, starts: np.ndarray, cells: int) -> np.ndarray:
+    """Return (m, cells, cells, channels) parts of the features, each of the image at ``of``."""
+    return np.stack(
+        [
+            features[image, row : row + cells, left : left + cells]
+            for image, (row, left) in zip(of, starts, strict=True)
+        ]
+    )
 
 
 def _insert(parts: np.ndarray, changed: np.ndarray, offsets: np.ndarray) -> None:
@@ -260,7 +279,7 @@ def _projected(
         Row and column of their first cells.
     kernel : tensor of float32, shape (height * width * channels, units)
     shape : (int, int, int)
-        Height, width and channels of the image's features.
+        Height, width and channels of an image's features.
     """
     (n, cells, _, channels), (_, width, _) = changes.shape, shape
     found = np.empty((n, kernel.shape[1]), dtype=np.float32)

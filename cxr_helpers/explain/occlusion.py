@@ -41,61 +41,6 @@ def positions(length: int, *, patch: int, stride: int) -> np.ndarray:
     return np.array(starts)
 
 
-def occlusion_map(
-    score: Callable[[np.ndarray], np.ndarray],
-    image: np.ndarray,
-    *,
-    patch: int,
-    stride: int,
-    fill: float | np.ndarray | None = None,
-    batch_size: int = 512,
-) -> np.ndarray:
-    """Return how much the score falls, on average, when a patch covers a pixel.
-
-    Parameters
-    ----------
-    score : callable
-        (m, height, width, 1) float32 to (m,) scores, such as a class probability. Each call
-        receives the image, followed by at most ``batch_size`` occluded copies.
-    image : ndarray of uint8 or float32, shape (height, width)
-        Grey levels, 0 to 255, which are scaled to [0, 1]; float is scored as it is.
-    patch, stride : int
-        Side of the square patch and its step, in pixels; 1 <= stride <= patch <= side.
-    fill : float or ndarray of float, shape (patches,), optional
-        Grey level of the patch, or of each in the order of ``corners``, on the scale that is
-        scored; the mean of the image by default.
-    batch_size : int
-        Largest number of occluded copies in one call.
-
-    Returns
-    -------
-    ndarray of float32, shape (height, width)
-        Score of the image minus the mean score of the copies in which the pixel is covered:
-        positive where the content of the image raises the score, negative where it lowers it.
-
-    Raises
-    ------
-    ValueError
-        If the image is not two-dimensional, or patch and stride do not fit it.
-    """
-    if image.ndim != 2:
-        raise ValueError(f"image of shape {image.shape}: expected (height, width)")
-    height, width = image.shape
-    scaled = image.astype(np.float32) / 255.0 if image.dtype == np.uint8 else image
-    places = corners(height, width, patch=patch, stride=stride)
-    levels = np.broadcast_to(scaled.mean() if fill is None else fill, len(places))
-    reference, falls = None, []
-    for first in range(0, len(places), batch_size):
-        batch = places[first : first + batch_size]
-        copies = np.repeat(scaled[None, :, :, None], len(batch) + 1, axis=0)
-        for number, (copy, (top, left)) in enumerate(zip(copies[1:], batch, strict=True), first):
-            copy[top : top + patch, left : left + patch] = levels[number]
-        scores = np.asarray(score(copies), dtype=np.float64).reshape(-1)
-        reference = scores[0] if reference is None else reference
-        falls += list(reference - scores[1:])
-    return mean_fall(falls, places, patch=patch, shape=image.shape)
-
-
 def corners(height: int, width: int, *, patch: int, stride: int) -> list[tuple[int, int]]:
     """Return the first row and column of each patch, see ``positions``."""
     return [
@@ -105,14 +50,55 @@ def corners(height: int, width: int, *, patch: int, stride: int) -> list[tuple[i
     ]
 
 
+def covered_scores(
+    score: Callable[[np.ndarray], np.ndarray],
+    images: np.ndarray,
+    levels: np.ndarray,
+    places: Sequence[tuple[int, int]],
+    *,
+    patch: int,
+    batch_size: int,
+) -> np.ndarray:
+    """Return the score of every image with a patch at every place.
+
+    Parameters
+    ----------
+    score : callable
+        Images, as they are given here, to their scores, shape (k,), such as class probabilities.
+        Each call receives at most ``batch_size`` covered copies.
+    images : ndarray of float, shape (n, height, width)
+        They stay as they are.
+    levels : ndarray of float, shape (n, m)
+        Grey level of the patch, by image and place.
+    places : sequence of (int, int)
+        First row and column of each of the m patches, see ``corners``.
+    patch : int
+        Side of the square patch in pixels.
+    batch_size : int
+
+    Returns
+    -------
+    ndarray of float, shape (n, m)
+    """
+    found = []
+    for k in range(0, levels.size, batch_size):
+        of, at = np.divmod(np.arange(k, min(k + batch_size, levels.size)), len(places))
+        copies = images[of]
+        for copy, place, level in zip(copies, at, levels[of, at], strict=True):
+            top, left = places[place]
+            copy[top : top + patch, left : left + patch] = level
+        found.append(score(copies))
+    return np.concatenate(found).reshape(levels.shape)
+
+
 def mean_fall(
-    falls: Sequence[float], places: Sequence[tuple[int, int]], *, patch: int, shape: tuple[int, int]
+    falls: np.ndarray, places: Sequence[tuple[int, int]], *, patch: int, shape: tuple[int, int]
 ) -> np.ndarray:
     """Return the mean fall of the score over the patches that cover a pixel.
 
     Parameters
     ----------
-    falls : sequence of float
+    falls : ndarray of float, shape (..., m)
         Of each patch.
     places : sequence of (int, int)
         First row and column of each patch; together they cover every pixel.
@@ -123,10 +109,12 @@ def mean_fall(
 
     Returns
     -------
-    ndarray of float32, of that shape
+    ndarray of float32, shape (..., height, width)
     """
-    total, counts = np.zeros(shape), np.zeros(shape)
-    for fall, (top, left) in zip(falls, places, strict=True):
-        total[top : top + patch, left : left + patch] += fall
-        counts[top : top + patch, left : left + patch] += 1
+    falls = np.asarray(falls)
+    total, counts = np.zeros((*falls.shape[:-1], *shape)), np.zeros(shape)
+    for number, (top, left) in enumerate(places):
+        covered = np.s_[..., top : top + patch, left : left + patch]
+        total[covered] += falls[..., number, None, None]
+        counts[covered] += 1
     return (total / counts).astype(np.float32)

@@ -15,6 +15,7 @@ from cxr_helpers.explain.explained import Explained
 
 RADIUS = 0.02  # largest change of a grey level, share of the full range
 MARGIN = 0.1  # above the similarity of maps of different images
+AT_ONCE = 64  # changed images that are explained together, at least those of one draw
 
 STEPS = {
     "all": "similarity, re-initialised",
@@ -71,11 +72,11 @@ def similarity(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
 
     NaN where one of the two is constant, such as a map without heat: it is not defined there.
     """
-    found = np.full(len(maps), np.nan)
-    for i, (one, other) in enumerate(zip(maps, others, strict=True)):
-        if np.ptp(one) > 0 and np.ptp(other) > 0:
-            found[i] = abs(stats.spearmanr(one.ravel(), other.ravel()).statistic)
-    return found
+    ranks = [stats.rankdata(x.reshape(len(x), -1), axis=1) for x in (maps, others)]
+    one, other = (x - x.mean(axis=1, keepdims=True) for x in ranks)
+    size = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
+    product = np.abs((one * other).sum(axis=1))
+    return np.divide(product, size, out=np.full(len(maps), np.nan), where=size > 0)
 
 
 def by_image(
@@ -170,14 +171,17 @@ def max_sensitivity(
     ndarray of float, shape (n,)
         NaN where the map is 0, or every change alters the prediction.
     """
-    n, rng = len(prepared), np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     maps, called = method(explained, prepared), explained.score(prepared) >= 0
     size = np.sqrt((maps**2).sum(axis=(1, 2)))
-    largest = np.full(n, -np.inf)
-    for change in rng.uniform(-RADIUS, RADIUS, (draws, *prepared.shape)):
+    largest = np.full(len(prepared), -np.inf)
+    at_once = max(1, AT_ONCE // len(prepared))
+    for first in range(0, draws, at_once):
+        change = rng.uniform(-RADIUS, RADIUS, (min(at_once, draws - first), *prepared.shape))
         moved = (prepared + scale * change.astype(np.float32)).astype(np.float32)
-        same = (explained.score(moved) >= 0) == called
-        distance = np.sqrt(((method(explained, moved) - maps) ** 2).sum(axis=(1, 2)))
-        ratio = np.divide(distance, size, out=np.full(n, np.nan), where=size > 0)
-        largest = np.where(same, np.maximum(largest, ratio), largest)
+        flat = moved.reshape(-1, *prepared.shape[1:])
+        same = (explained.score(flat).reshape(moved.shape[:2]) >= 0) == called
+        distance = np.sqrt(((method(explained, flat).reshape(moved.shape) - maps) ** 2).sum((2, 3)))
+        ratio = np.divide(distance, size, out=np.full(distance.shape, np.nan), where=size > 0)
+        largest = np.maximum(largest, np.where(same, ratio, -np.inf).max(axis=0))
     return np.where(np.isfinite(largest), largest, np.nan)

@@ -79,14 +79,23 @@ def figure(
 
 
 def pictures(fig: Figure, *, id: str) -> tuple[str, bytes]:
-    """Return a figure as SVG and as PNG, the same bytes for the same figure, and close it."""
-    import matplotlib.pyplot as plt
+    """Return a figure as SVG and as PNG, the same bytes for the same figure, and close it.
 
+    Written by the canvases: ``Figure.savefig`` first draws the whole figure once more.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    dpi = plt.rcParams["savefig.dpi"]
+    dpi = fig.dpi if dpi == "figure" else dpi
+    svg, png = io.BytesIO(), io.BytesIO()
     with plt.rc_context({"svg.hashsalt": id}):
-        svg, png = io.BytesIO(), io.BytesIO()
-        fig.savefig(svg, format="svg", metadata={"Date": None})
+        fig.set_dpi(dpi)
+        FigureCanvasSVG(fig).print_svg(svg, metadata={"Date": None})
+        fig.set_dpi(dpi)  # an SVG has its own
         fig.set_layout_engine("none")  # keeps the layout: it is not computed again
-        fig.savefig(png, format="png", metadata={"Software": None})
+        FigureCanvasAgg(fig).print_png(png, metadata={"Software": None})
     plt.close(fig)
     return EMBEDDED.sub(_smaller, svg.getvalue().decode()), png.getvalue()
 

@@ -37,11 +37,16 @@ def traced(function: Callable) -> Callable:
         Of arrays or tensors. Of those with two axes or more, the first is that of the images.
     """
     compiled = tf.function(lambda *args: function(*args), autograph=False)
+    known: dict[tuple, Callable] = {}  # by shapes and dtypes: to ask TensorFlow takes longer
 
     def run(*args: tf.Tensor) -> object:
-        shapes = ((None, *x.shape[1:]) if len(x.shape) > 1 else x.shape for x in args)
-        specs = (tf.TensorSpec(shape, x.dtype) for shape, x in zip(shapes, args, strict=True))
-        return compiled.get_concrete_function(*specs)(*args)
+        kinds = tuple(
+            ((None, *x.shape[1:]) if len(x.shape) > 1 else tuple(x.shape), x.dtype) for x in args
+        )
+        if kinds not in known:
+            specs = [tf.TensorSpec(shape, dtype) for shape, dtype in kinds]
+            known[kinds] = compiled.get_concrete_function(*specs)
+        return known[kinds](*args)
 
     return run
 

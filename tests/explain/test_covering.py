@@ -5,7 +5,7 @@ import pytest
 import small
 from keras import layers
 
-from cxr_helpers.explain import covering, occlusion
+from cxr_helpers.explain import covering
 
 
 @functools.cache
@@ -20,7 +20,7 @@ def published(size, categorical):
 @pytest.mark.parametrize(("patch", "stride"), [(8, 4), (9, 5)])
 def test_spliced_features_give_the_same_maps(fill, categorical, size, patch, stride):
     explained = published(size, categorical)
-    prepared = explained.prepare(small.images(n=2, size=size))
+    prepared = explained.prepare(small.images(n=3, size=size))
     options = {"patch": patch, "stride": stride, "fill": fill}
     places = tuple(covering.corners(size, size, patch=patch, stride=stride))
     assert covering.Splice.of(explained, places, patch=patch) is not None
@@ -121,7 +121,7 @@ def test_fall_of_the_probability_is_that_of_keras_predictions():
     def score(copies):
         return explained.model.predict(copies, verbose=0)[:, 0]
 
-    expected = occlusion.occlusion_map(score, image[0], patch=8, stride=4, fill=0.0)
+    expected = small.fall_where_covered(score, image[0], patch=8, stride=4, fill=0.0)
     options = {"patch": 8, "stride": 4, "fill": "black", "of": "probability"}
     found = covering.maps(explained, explained.prepare(image), **options)[0]
     np.testing.assert_allclose(found, expected, atol=1e-5)

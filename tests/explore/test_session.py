@@ -7,13 +7,13 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import small
 from chain import rounding
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 from sklearn.neighbors import NearestNeighbors
 
 from cxr_helpers.data import decoding
-from cxr_helpers.explain import occlusion
 from cxr_helpers.explore.session import MAPS, PATCH, Session, changed
 from cxr_helpers.models import pretrained, recipes
 from cxr_helpers.pipeline import classifiers
@@ -82,7 +82,7 @@ def test_occlusion_map_is_that_of_keras_predictions(session):
         return 1 - network.classifier.model.predict(copies, verbose=0)[:, 0]
 
     patch = round(PATCH * len(image))
-    expected = occlusion.occlusion_map(score, image, patch=patch, stride=patch)
+    expected = small.fall_where_covered(score, image, patch=patch, stride=patch)
     found = network.heat(image, "occlusion")
     assert found.signed
     np.testing.assert_allclose(found.values, expected, atol=1e-5)
