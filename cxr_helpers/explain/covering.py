@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import keras
 import numpy as np
@@ -76,13 +76,10 @@ def maps(
     size = explained.size
     places = corners(size, size, patch=patch, stride=stride)
     levels = np.array([_levels(image, places, patch=patch, fill=fill) for image in prepared])
-    splice = Splice.of(explained, tuple(places), patch=patch) if spliced else None
-    at_once = explained.batch_size
-    if splice is None:
-        options = {"patch": patch, "batch_size": at_once}
-        covered = covered_scores(explained.score, prepared, levels, places, **options)
-    else:
-        covered = splice.scores(prepared, levels, at_once=at_once)
+    splice = Splice.of(explained) if spliced else None
+    score = splice.scores if splice else partial(covered_scores, explained.score)
+    options = {"patch": patch, "batch_size": explained.batch_size}
+    covered = score(prepared, levels, places, **options)
     falls = SCALES[of](explained.score(prepared))[:, None] - SCALES[of](covered)
     return mean_fall(falls, places, patch=patch, shape=(size, size))
 
@@ -139,22 +136,15 @@ class Splice:
         The layer that takes their flattened result.
     rest : callable
         From the dense layer's pre-activations, shape (m, units), to the log-odds.
-    places : tuple of (int, int)
-        First row and column of each patch.
-    patch : int
     """
 
     blocks: tuple[_Block, ...]
     dense: keras.layers.Dense
     rest: Callable
-    places: tuple[tuple[int, int], ...]
-    patch: int
 
     @classmethod
     @lru_cache(maxsize=16)
-    def of(
-        cls, explained: Explained, places: tuple[tuple[int, int], ...], *, patch: int
-    ) -> Splice | None:
+    def of(cls, explained: Explained) -> Splice | None:
         """Return the splice of a network, or None unless it is a sequence of such layers."""
         layers = [x for x in explained.model.layers if not isinstance(x, keras.layers.InputLayer)]
         first = list(itertools.takewhile(_is_local, layers))
@@ -171,30 +161,37 @@ class Splice:
                 flow = layer(flow)
             flow = gradcam.affine(flow, later[-1])
         rest = tracing.inference(keras.Model(before, log_odds(flow)))
-        return cls(tuple(_blocks(first)), dense, rest, places, patch)
+        return cls(tuple(_blocks(first)), dense, rest)
 
-    def scores(self, images: np.ndarray, levels: np.ndarray, *, at_once: int) -> np.ndarray:
-        """Return the log-odds of images with each patch, filled with its grey level.
+    def scores(
+        self,
+        images: np.ndarray,
+        levels: np.ndarray,
+        places: Sequence[tuple[int, int]],
+        *,
+        patch: int,
+        batch_size: int,
+    ) -> np.ndarray:
+        """Return the log-odds of every image with a patch at every place, see ``covered_scores``.
 
-        Parameters
-        ----------
-        images : ndarray of float32, shape (n, size, size)
-        levels : ndarray of float, shape (n, m)
-            Of each image and patch.
-        at_once : int
-            Images, at most, whose features are kept at once.
-
-        Returns
-        -------
-        ndarray of float32, shape (n, m)
+        ``batch_size`` is how many images' features are kept at once, at most.
         """
-        at_once = min(at_once, max(1, PARTS // len(self.places)))
-        starts = range(0, len(images), at_once)
+        at_once = min(batch_size, max(1, PARTS // len(places)))
         return np.concatenate(
-            [self._scores(images[i : i + at_once], levels[i : i + at_once]) for i in starts]
+            [
+                self._scores(images[i : i + at_once], levels[i : i + at_once], places, patch=patch)
+                for i in range(0, len(images), at_once)
+            ]
         )
 
-    def _scores(self, images: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    def _scores(
+        self,
+        images: np.ndarray,
+        levels: np.ndarray,
+        places: Sequence[tuple[int, int]],
+        *,
+        patch: int,
+    ) -> np.ndarray:
         clean = [images[..., None]]
         for block in self.blocks:
             clean.append(block.call(clean[-1]).numpy())
@@ -203,9 +200,9 @@ class Splice:
         found = []
         for k in range(0, levels.size, PARTS):
             copies = np.arange(k, min(k + PARTS, levels.size))
-            of, at = np.divmod(copies, len(self.places))
-            starts = np.array(self.places)[at]
-            changed = np.empty((len(at), self.patch, self.patch, 1), dtype=np.float32)
+            of, at = np.divmod(copies, len(places))
+            starts = np.array(places)[at]
+            changed = np.empty((len(at), patch, patch, 1), dtype=np.float32)
             changed[:] = levels[of, at][:, None, None, None]
             for block, features in zip(self.blocks, clean[:-1], strict=True):
                 first, cells = block.changed(starts, changed.shape[1])

@@ -22,8 +22,7 @@ def test_spliced_features_give_the_same_maps(fill, categorical, size, patch, str
     explained = published(size, categorical)
     prepared = explained.prepare(small.images(n=3, size=size))
     options = {"patch": patch, "stride": stride, "fill": fill}
-    places = tuple(covering.corners(size, size, patch=patch, stride=stride))
-    assert covering.Splice.of(explained, places, patch=patch) is not None
+    assert covering.Splice.of(explained) is not None
     found = covering.maps(explained, prepared, **options)
     expected = covering.maps(explained, prepared, spliced=False, **options)
     assert np.ptp(expected) > 1e-4
@@ -33,9 +32,8 @@ def test_spliced_features_give_the_same_maps(fill, categorical, size, patch, str
 def test_splice_is_made_once_and_uses_weights_that_change_later():
     explained = small.published(44)
     prepared = explained.prepare(small.images(n=1, size=44))
-    places = tuple(covering.corners(44, 44, patch=8, stride=8))
-    splice = covering.Splice.of(explained, places, patch=8)
-    assert covering.Splice.of(explained, places, patch=8) is splice
+    splice = covering.Splice.of(explained)
+    assert covering.Splice.of(explained) is splice
     options = {"patch": 8, "stride": 8}
     before = covering.maps(explained, prepared, **options)
     explained.model.set_weights([2 * weights for weights in explained.model.get_weights()])
@@ -57,8 +55,7 @@ def test_other_sequences_are_spliced_exactly(first):
     explained = small.sequence(*first, bias=False)
     prepared = explained.prepare(small.images(n=1, size=40))
     options = {"patch": 7, "stride": 5}
-    places = tuple(covering.corners(40, 40, **options))
-    assert covering.Splice.of(explained, places, patch=7) is not None
+    assert covering.Splice.of(explained) is not None
     found = covering.maps(explained, prepared, **options)
     expected = covering.maps(explained, prepared, spliced=False, **options)
     assert np.ptp(expected) > 1e-3
@@ -76,17 +73,16 @@ def test_other_sequences_are_spliced_exactly(first):
     ids=lambda layer: type(layer).__name__,
 )
 def test_first_layers_of_another_geometry_are_not_spliced(first):
-    assert covering.Splice.of(small.sequence(first), ((0, 0),), patch=8) is None
+    assert covering.Splice.of(small.sequence(first)) is None
 
 
 def test_network_that_is_no_sequence_is_not_spliced():
-    assert covering.Splice.of(small.corner(), ((0, 0),), patch=4) is None
+    assert covering.Splice.of(small.corner()) is None
 
 
 def test_network_with_padding_is_not_spliced():
     explained = small.residual()
-    places = tuple(covering.corners(32, 32, patch=8, stride=4))
-    assert covering.Splice.of(explained, places, patch=8) is None
+    assert covering.Splice.of(explained) is None
     heat = covering.maps(explained, explained.prepare(small.images(size=32)), patch=8, stride=4)
     assert heat.shape == (3, 32, 32) and np.ptp(heat) > 0
 
