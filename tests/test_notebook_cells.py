@@ -16,9 +16,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from cxr_helpers.data import class_names, dataset
-from cxr_helpers.evaluation import bootstrap, scorecard
+from cxr_helpers.evaluation import bootstrap, map_scores, scorecard
 from cxr_helpers.figures.captions import Captions
 from cxr_helpers.models import architectures, sampling
+from cxr_helpers.pipeline import graph
 from cxr_helpers.shortcuts import twins
 
 
@@ -477,20 +478,22 @@ def test_method_without_any_heat_has_no_verdict():
     assert table.loc["Grad-CAM", "verdict"] == "–" and table.loc["Grad-CAM", "lesion auprc"] == "–"
 
 
+EFFECTS = pd.DataFrame(
+    [
+        ("letter erased", "change", -0.5, -0.7, -0.3),
+        ("letter erased", "flipped", 0.1, 0.0, 0.2),
+        ("as much erased elsewhere", "change", 0.02, -0.1, 0.1),
+        ("as much erased elsewhere", "flipped", 0.05, 0.0, 0.1),
+        ("letter minus elsewhere", "change", -0.52, -0.8, -0.2),
+    ],
+    columns=["intervention", "measure", "value", "low", "high"],
+).assign(network="binary", n=40)
+
+
 def test_letter_is_reported_beside_its_placebo(monkeypatch):
     published = Published()
     monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
     monkeypatch.setattr(bootstrap, "FEWEST", 2)
-    effects = pd.DataFrame(
-        [
-            ("letter erased", "change", -0.5, -0.7, -0.3),
-            ("letter erased", "flipped", 0.1, 0.0, 0.2),
-            ("as much erased elsewhere", "change", 0.02, -0.1, 0.1),
-            ("as much erased elsewhere", "flipped", 0.05, 0.0, 0.1),
-            ("letter minus elsewhere", "change", -0.52, -0.8, -0.2),
-        ],
-        columns=["intervention", "measure", "value", "low", "high"],
-    ).assign(network="binary", n=40)
     marked = np.zeros((2, 8, 8), dtype=bool)
     marked[:, :2, :2] = True
     heat, exact = np.zeros((2, 8, 8)), np.zeros((2, 8, 8))
@@ -500,8 +503,8 @@ def test_letter_is_reported_beside_its_placebo(monkeypatch):
         "07_explainability",
         "07-letter",
         radiographs=Labelled(),
-        effects=effects,
-        usable=np.array([True, True]),
+        effects=EFFECTS,
+        experiments={"letter erased": ()},
         rows=np.array([0, 1]),
         marker_masks=marked,
         marked=marked.any(axis=(1, 2)),
@@ -533,6 +536,53 @@ def test_letter_is_reported_beside_its_placebo(monkeypatch):
         "on 2 images with pneumonia, Grad-CAM puts 12.5% of its heat there and HiResCAM 0.0% (chance "
         "6.2%)"
     )
+
+
+def test_chance_of_the_letter_is_that_of_the_images_whose_heat_is_compared():
+    masks, heat = np.zeros((2, 8, 8), dtype=bool), np.ones((2, 8, 8))
+    masks[0, 0, 0] = masks[1, :4] = True
+    names = cells.run(
+        "07_explainability",
+        "07-letter",
+        radiographs=Labelled(),
+        effects=EFFECTS,
+        experiments={"letter erased": ()},
+        rows=np.array([0, 1]),
+        marker_masks=masks,
+        marked=np.array([True, True]),
+        all_maps={"binary": {"Grad-CAM": heat, "HiResCAM": heat * [[[1]], [[0]]]}},
+        groups_of=np.array(["a", "b"]),
+        resamples=lambda groups, _: np.ones((3, 2)),
+        text=lambda _: None,
+    )
+    found = names["cam_of_letter"]["binary"]
+    assert found["n"] == 1 and found["area"] == found["first"] == 1 / 64
+
+
+@pytest.mark.parametrize(("verdicts", "gap"), [(["better", "no"], 0.01), (["–", "–"], -0.01)])
+def test_last_sentences_of_chapter_7_say_what_is_shown_and_no_more(monkeypatch, verdicts, gap):
+    published = Published()
+    monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
+    rows = {"network": "binary", "method": ["occlusion", "Grad-CAM"], "verdict": verdicts}
+    names = {
+        **{"bootstrap": bootstrap, "map_scores": map_scores, "effects": EFFECTS},
+        **{"target": "lung", "place": "lung gain", "truth_below": 0, "planted": True},
+        **dict.fromkeys(("by_place", "main", "faithful"), pd.DataFrame(rows)),
+        **{"networks": {"binary": None}, "few": [0], "sane": None},
+        "aurocs": {"binary": [(0.95, 0.9, 1.0), (0.9, 0.8, 1.0), (0.5, 0.4, 0.6)]},
+        "lost_outside": {"binary": (0.05, gap, 0.09), "ours": (0.0, -0.1, 0.1)},
+        "gain_of_other": {"occlusion": (1.2, np.nan, np.nan), "Grad-CAM": (0.5, 0.4, 0.6)},
+        "hottest": "occlusion",
+    }
+    captions = graph.default()["07_explainability"].notebook.parent / "captions"
+    Captions(captions / "07_explainability.toml", names, synthetic=True).text("found")
+    (sentence,) = published.sentences
+    assert ("loses most: its AUROC falls from 0.950 to 0.900, by 0.050 [0.010," in sentence) == (
+        gap > 0
+    )
+    none = "Of fewer than 6 patients there are no verdicts by removal."
+    assert ("by removal, 1 of" in sentence) != sentence.startswith(none)
+    assert "up to 1.2 (occlusion, the highest of 2 methods" in sentence and "nan" not in sentence
 
 
 @pytest.mark.parametrize(

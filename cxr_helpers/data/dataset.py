@@ -20,6 +20,7 @@ from cxr_helpers.system.errors import DataError
 
 # validation: groups drawn at random; contiguous: contiguous blocks of patient numbers
 SPLITS = ("train", "validation", "contiguous", "test")
+VALIDATION = {"validation": "random groups", "contiguous": "contiguous blocks"}  # in captions
 
 
 class Stage(Protocol):
@@ -192,6 +193,11 @@ class Dataset(_Images):
     def scored(self) -> list[str]:
         """Return the splits that are scored: each validation split that has images, then test."""
         return [name for name in SPLITS[1:] if len(self[name])]
+
+    @property
+    def validations(self) -> str:
+        """The validation splits that are scored, for captions; empty where there is none."""
+        return ", ".join(VALIDATION[name] for name in self.scored() if name in VALIDATION)
 
     def development(self, *, seed: int) -> tuple[Part, Part]:
         """Return a training and a validation part, for selecting anything but the weights.

@@ -118,6 +118,7 @@ def estimate(
     predictions: np.ndarray,
     *,
     weights: np.ndarray | None = None,
+    fewest: int = 1,
 ) -> tuple[float, float, float]:
     """Return a metric and its 95 % interval.
 
@@ -130,9 +131,11 @@ def estimate(
         What the metric compares with the labels.
     weights : array of int, shape (draws, n), optional
         From ``resamples``. Without them the interval is NaN and NaN.
+    fewest : int
+        The interval is NaN where the images are those of fewer patients, see ``FEWEST``.
     """
     value = float(metric(y_true, predictions, np.ones((1, len(y_true))))[0])
-    if weights is None or np.isnan(value):
+    if weights is None or np.isnan(value) or not _enough(weights, fewest):
         return value, np.nan, np.nan
     values = in_blocks(lambda part: metric(y_true, predictions, part), np.asarray(weights))
     return value, *percentile(values)
@@ -152,8 +155,12 @@ def mean(values: np.ndarray, *, weights: np.ndarray, fewest: int = 1) -> tuple[f
     """
     values = np.asarray(values, dtype=float)
     value, *interval = estimate(metrics.mean, values, values, weights=weights)
-    enough = fewest <= 1 or n_groups(weights[:, np.isfinite(values)]) >= fewest
+    enough = _enough(weights[:, np.isfinite(values)], fewest)
     return value, *(interval if enough else (np.nan, np.nan))
+
+
+def _enough(weights: np.ndarray, fewest: int) -> bool:
+    return fewest <= 1 or n_groups(weights) >= fewest
 
 
 def n_groups(weights: np.ndarray) -> int:
@@ -174,6 +181,7 @@ def difference(
     second: np.ndarray,
     *,
     weights: np.ndarray,
+    fewest: int = 1,
 ) -> tuple[float, float, float]:
     """Return by how much the first row's metric exceeds the second's, and the 95 % interval.
 
@@ -185,7 +193,7 @@ def difference(
     def gap(y_true: np.ndarray, _: None, weights: np.ndarray) -> np.ndarray:
         return metric(y_true, first, weights) - metric(y_true, second, weights)
 
-    return estimate(gap, y_true, None, weights=weights)
+    return estimate(gap, y_true, None, weights=weights, fewest=fewest)
 
 
 class Comparison(NamedTuple):

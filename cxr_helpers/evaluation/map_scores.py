@@ -60,22 +60,25 @@ def against_controls(
             own, other = own.to_numpy(), values.loc[best].to_numpy()
             judged = method != best and method not in bounds
             verdict = _verdict(own, other, weights) if judged else ""
-            lines.append((network, method, *_mean(own, weights), best, verdict))
+            lines.append((network, method, *mean(own, weights), best, verdict))
     names = ["network", "method", "value", "low", "high", "control", "verdict"]
     return pd.DataFrame(lines, columns=names)
 
 
 def _verdict(own: np.ndarray, other: np.ndarray, weights: np.ndarray) -> str:
-    """Return one of ``VERDICTS``; a dash where the images of too few patients have both, see ``_mean``."""
+    """Return one of ``VERDICTS``; a dash where the images of too few patients have both, see ``mean``."""
     gap = own - other  # NaN where either is not defined: compared on the same images
-    _, low, high = _mean(gap, weights)
+    _, low, high = mean(gap, weights)
     if np.isnan(low):
         return "–"
     return VERDICTS[0] if low > 0 else VERDICTS[2] if high < 0 else VERDICTS[1]
 
 
-def _mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, float, float]:
-    """Return the mean and its 95 % interval, NaN below ``bootstrap.FEWEST`` patients with one."""
+def mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, float, float]:
+    """Return the mean and its 95 % interval, NaN below ``bootstrap.FEWEST`` patients with a value.
+
+    Parameters are those of ``bootstrap.mean``.
+    """
     return bootstrap.mean(values, weights=weights, fewest=bootstrap.FEWEST)
 
 
@@ -102,7 +105,7 @@ def means(table: pd.DataFrame, *, weights: np.ndarray) -> pd.DataFrame:
     for (network, method), part in table.set_index("image").groupby(keys, sort=False):
         for score, values in part.drop(columns=keys).reindex(images).items():
             if n := int(values.notna().sum()):
-                lines.append((network, method, score, n, *_mean(values.to_numpy(), weights)))
+                lines.append((network, method, score, n, *mean(values.to_numpy(), weights)))
     return pd.DataFrame(lines, columns=[*keys, "score", "n", "value", "low", "high"])
 
 
@@ -125,7 +128,7 @@ def mean_curves(
     -------
     pandas.DataFrame
         Columns ``network``, ``method``, ``control`` (bool), ``order`` (``most`` or ``least``),
-        ``share``, ``value``, ``low`` and ``high``.
+        ``share``, ``value``, ``low`` and ``high`` (NaN below ``bootstrap.FEWEST`` patients).
     """
     lines = []
     for network, methods in shown.items():
@@ -135,8 +138,7 @@ def mean_curves(
             for order in ("most", "least"):
                 wide = curves[of_both].pivot(index="share", columns="image", values=order)
                 for share, values in wide.iterrows():
-                    interval = bootstrap.mean(values.to_numpy(), weights=weights)
-                    lines.append((*key, order, share, *interval))
+                    lines.append((*key, order, share, *mean(values.to_numpy(), weights)))
     names = ["network", "method", "control", "order", "share", "value", "low", "high"]
     return pd.DataFrame(lines, columns=names)
 
@@ -165,7 +167,7 @@ def exchange_gaps(
     """
     lines = []
     for network, (same, other) in right.items():
-        values = [_mean(v, weights) for v in (same, other, same - other)]
+        values = [mean(v, weights) for v in (same, other, same - other)]
         lines.append((network, *[tables.with_interval(*value) for value in values]))
     names = ["network", f"{what} of the same class", "of the other class", "gap"]
     return pd.DataFrame(lines, columns=names)
@@ -278,14 +280,14 @@ def detection(
     -------
     auroc, detected : (value, low, high)
         AUROC of ``relying`` against ``other``, and the share of ``relying`` above the limit, which
-        is found anew in each resample.
+        is found anew in each resample. Below ``bootstrap.FEWEST`` patients the intervals are NaN.
     """
     relying, other = (np.nan_to_num(np.asarray(values, dtype=float)) for values in (relying, other))
     labels, both = np.repeat([1, 0], len(other)), np.concatenate([relying, other])
     doubled = np.hstack([weights] * 2)
     detected = partial(_detected, false_alarms=false_alarms)
     first, second = (
-        bootstrap.estimate(metric, labels, both, weights=doubled)
+        bootstrap.estimate(metric, labels, both, weights=doubled, fewest=bootstrap.FEWEST)
         for metric in (metrics.auroc, detected)
     )
     return first, second
@@ -364,7 +366,7 @@ def paired_means(
     """
     first, second = (np.asarray(values, dtype=float) for values in (first, second))
     both = np.isfinite(first) & np.isfinite(second)
-    gap = _mean(np.where(both, first - second, np.nan), weights)
+    gap = mean(np.where(both, first - second, np.nan), weights)
     means = [values[both].mean() if both.any() else np.nan for values in (first, second)]
     return {"n": int(both.sum())} | dict(
         zip(("first", "second", "gap", "low", "high"), map(float, (*means, *gap)), strict=True)

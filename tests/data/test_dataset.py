@@ -75,6 +75,20 @@ def test_caption_names_what_the_bootstrap_resamples(stage, without_patient):
     assert ("single images without patient number" in drawn) == bool(without_patient)
 
 
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [
+        ({}, "random groups, contiguous blocks"),
+        ({"contiguous": "train"}, "random groups"),
+        ({"validation": "test", "contiguous": "test"}, ""),
+    ],
+)
+def test_caption_names_the_validation_splits_that_have_images(stage, split, expected):
+    images, index = make_images()
+    index["split"] = [split.get(name, name) for name in index["split"]]
+    assert dataset.save(stage, images, index, {"synthetic": True}).validations == expected
+
+
 def test_images_of_a_split_are_a_memory_mapped_view(stage):
     images, index = make_images()
     train = dataset.save(stage, images, index, {"synthetic": True})["train"]

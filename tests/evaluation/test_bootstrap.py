@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -197,3 +199,11 @@ def test_images_of_one_patient_count_once_for_an_interval():
     values = np.arange(12.0)
     assert np.isnan(bootstrap.mean(values, weights=weights, fewest=4)[1:]).all()
     assert np.isfinite(bootstrap.mean(values, weights=weights, fewest=3)).all()
+    y_true = np.repeat([0, 0, 1], 4)
+    for estimate in (
+        partial(bootstrap.estimate, metrics.auroc, y_true, values),
+        partial(bootstrap.difference, metrics.auroc, y_true, values, -values),
+    ):
+        value, *interval = estimate(weights=weights, fewest=4)
+        assert value == 1 and np.isnan(interval).all()
+        assert np.isfinite(estimate(weights=weights, fewest=3)).all()

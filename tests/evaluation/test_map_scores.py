@@ -82,7 +82,10 @@ def test_shortcut_is_detected_where_one_network_scores_higher():
 
 
 @pytest.mark.parametrize(("n", "allowed"), [(6, 0), (8, 0), (20, 1), (24, 1), (40, 2)])
-def test_no_more_than_five_per_cent_of_the_other_network_are_above_the_limit(n, allowed):
+def test_no_more_than_five_per_cent_of_the_other_network_are_above_the_limit(
+    n, allowed, monkeypatch
+):
+    monkeypatch.setattr(bootstrap, "FEWEST", 1)  # these resamples do not tell the patients apart
     other = np.random.default_rng(n).permutation(n).astype(float)
     weights = np.ones((2, n), dtype=int)
     for above in range(allowed + 2):  # just above the highest values of the other network
@@ -91,7 +94,8 @@ def test_no_more_than_five_per_cent_of_the_other_network_are_above_the_limit(n, 
         assert detected == low == high == (above <= allowed)
 
 
-def test_limit_is_found_anew_in_each_resample():
+def test_limit_is_found_anew_in_each_resample(monkeypatch):
+    monkeypatch.setattr(bootstrap, "FEWEST", 1)
     other = np.array([0.0, 1.0, 2.0, 9.0])
     relying = np.full(4, 3.0)
     weights = np.array([[2, 1, 1, 0], [1, 1, 1, 1]])  # without the highest value, all are above
@@ -186,6 +190,16 @@ def test_mean_of_few_images_has_no_interval():
     found = map_scores.means(table(few=few), weights=WEIGHTS).iloc[0]
     assert found["value"] == pytest.approx(np.nanmean(few))
     assert np.isnan(found["low"]) and np.isnan(found["high"])
+
+
+@pytest.mark.parametrize(("patients", "known"), [(5, False), (6, True)])
+def test_detection_has_no_interval_from_few_patients_whatever_their_images(patients, known):
+    groups = np.repeat(np.arange(patients), 4)
+    weights = bootstrap.resamples(groups, np.ones(len(groups)), seed=0)
+    relying, other = np.random.default_rng(0).normal(size=(2, len(groups)))
+    for value, low, high in map_scores.detection(relying, other, weights=weights):
+        assert np.isfinite(value)
+        assert np.isfinite([low, high]).tolist() == [known, known]
 
 
 @pytest.mark.parametrize("n", [6, 8, 24, 40])
