@@ -230,7 +230,7 @@ def finish(plan: Plan, log, stale) -> bool:
     display.show_log(log, title="plan" if options.dry_run else "done")
     if stale:
         terminal.write_line(f"no report: {', '.join(stale)} not up to date")
-    if options.seeds:
+    if options.seeds and plan.other_seeds:
         seeds = ", ".join(map(str, plan.other_seeds))
         terminal.write_line(f"then, where not up to date, the same stages with seeds {seeds}")
     return False
@@ -314,7 +314,8 @@ def predict(options, stages_of) -> int:
         pass  # raises where it cannot be written to, before the networks are loaded
     for line in preflight.check_device():
         terminal.write_line(f"note: {line}")
-    terminal.write_line(f"{len(images)} images, networks of {run.name}. Not for clinical use.")
+    n = f"{len(images)} image{'s' * (len(images) != 1)}"
+    terminal.write_line(f"{n}, networks of {run.name}. Not for clinical use.")
     table = prediction.predict(
         run, images, store=Store(BUILD / stages.STORE), log=terminal.write_line
     )

@@ -26,7 +26,7 @@ from cxr_helpers.pipeline.graph import Row
 from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.system import digests
 from report.blocks import Figure, Prose, Table
-from report.document import Front
+from report.document import PARTLY_SYNTHETIC, SYNTHETIC_WARNING, Front
 from report.errors import ReportError
 
 HERE = Path(__file__).parent
@@ -71,6 +71,7 @@ def compose(
         date=_date(),
         dataset=_dataset_line(data, len(index)),
         synthetic=data["synthetic"],
+        warning=PARTLY_SYNTHETIC if data["scored_only"] else SYNTHETIC_WARNING,
     )
     rows, groups = results.rows(run), run.graph.groups
     notes = _notes(HERE / "notes", lookup, chapters=list(run.graph))

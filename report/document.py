@@ -12,6 +12,11 @@ from report.errors import ReportError
 
 SHORT = 56  # characters of a caption in the lists of figures and tables
 SYNTHETIC_WARNING = "All figures and numbers come from synthetic images, not from patients."
+# of a run that scores the networks of another one
+PARTLY_SYNTHETIC = (
+    "The training images, the test images or both are synthetic: no number says how networks that were "
+    "trained on patients do on patients."
+)
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class Front:
     date: str
     dataset: str
     synthetic: bool
+    warning: str = SYNTHETIC_WARNING
     notice: str = "Not for clinical use."
 
 

@@ -16,7 +16,7 @@ from nbformat import NotebookNode
 from cxr_helpers.figures.publishing import SYNTHETIC_LABEL
 from report import mathfont
 from report.blocks import Figure, chapters
-from report.document import SYNTHETIC_WARNING, compose
+from report.document import compose
 from report.pandoc import Heading, convert
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -66,7 +66,7 @@ class HtmlExporter(TemplateExporter):
             "notes": markup(prose.notes),
             "policy": POLICY,
             "synthetic_label": SYNTHETIC_LABEL,
-            "synthetic_warning": SYNTHETIC_WARNING,
+            "synthetic_warning": document.front.warning,
             "math_font": mathfont.data_url(
                 mathfont.spacing_accents("".join([*prose.fragments, prose.notes]))
             ),

@@ -15,7 +15,7 @@ from nbformat import NotebookNode
 
 from cxr_helpers.figures.publishing import SYNTHETIC_LABEL
 from report.blocks import Table, chapters
-from report.document import SYNTHETIC_WARNING, Document, Front, compose
+from report.document import Document, Front, compose
 from report.pandoc import convert
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -97,12 +97,8 @@ def content(document: Document) -> dict[str, Any]:
 
 def front_content(front: Front) -> dict[str, Any]:
     """Return the contents of the title page."""
-    names = ("title", "author", "course", "date", "dataset", "synthetic", "notice")
-    return {
-        **{name: getattr(front, name) for name in names},
-        "label": SYNTHETIC_LABEL,
-        "warning": SYNTHETIC_WARNING,
-    }
+    names = ("title", "author", "course", "date", "dataset", "synthetic", "warning", "notice")
+    return {**{name: getattr(front, name) for name in names}, "label": SYNTHETIC_LABEL}
 
 
 def typeset(source: str, outputs: dict[str, bytes], *, date: str) -> tuple[bytes, list[str]]:

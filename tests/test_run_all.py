@@ -97,6 +97,7 @@ def test_mistake_is_reported_in_one_line_with_an_exit_code(build, capsys, argume
         (["--set", "seed=3", "--seed", "4"], "--set seed= cannot be combined with --seed"),
         (["--set", "2.epochs=3", "--grid", "epochs=1,2"], "cannot be combined with --grid epochs="),
         (["--set", "seed=3", "--seed", "4", "--grid", "epochs=1,2"], "--set seed= cannot"),
+        (["--set", "epochs=3", "--set", "epochs=4"], "--set epochs= is given twice: keep one"),
         (["--list", "--clean"], "--list and --clean cannot be combined"),
         (["--clean", "--run", "x"], "--clean and --run cannot be combined"),
         (["--clean", "--data", "x"], "--clean and --data cannot be combined"),
@@ -111,7 +112,14 @@ def test_invalid_option_is_refused(capsys, arguments, words):
     with pytest.raises(SystemExit) as error:
         run_all.main(arguments)
     assert error.value.code == 2
-    assert words in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("run_all.py: error: ") and words in line
+
+
+def test_stages_of_an_option_that_is_given_twice_add_up():
+    arguments = ["--only", "2", "3", "--only", "05_knn"]
+    options = command_line.parse(arguments, presets=["demo"], summary="")
+    assert options.only == ["2", "3", "05_knn"]
 
 
 @pytest.mark.parametrize(

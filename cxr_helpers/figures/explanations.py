@@ -111,12 +111,12 @@ def heat_and_effect(table: pd.DataFrame) -> Figure:
                 of_part = points[points["part"] == part]
                 ax.plot(of_part["effect"], of_part["gain"], marker, ms=4, color=f"C{number}")
         ax.axhline(1, color="black", ls=":", lw=0.8)
-        ax.set(title=network, ylim=(0, None))
+        ax.set_title(network)
         ax.set_xlabel("absolute change of the\nlog-odds per % of the image", fontsize=8)
     first = fig.axes[0]
     for part, marker in zip(parts, MARKERS, strict=False):
         first.plot([], [], marker, ms=4, color="black", label=part)
-    first.set_ylabel("gain")
+    first.set(ylabel="gain", ylim=(0, None))  # shared: after all panels are drawn
     fig.legend(*first.get_legend_handles_labels(), ncols=5, loc="outside lower center")
     return fig
 

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from cxr_helpers.data.sources import PHANTOM
 from cxr_helpers.pipeline import settings
@@ -30,7 +31,7 @@ def parse(
     arguments: Sequence[str] | None, *, presets: Sequence[str], summary: str
 ) -> argparse.Namespace:
     """Return the options of ``run_all.py``; an invalid one ends the program with exit code 2."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="run_all.py",
         description=summary,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -62,7 +63,7 @@ def parse(
     )  # fmt: skip
     text("--seed", metavar="N", help="seed of every stage")
     text("--seeds", metavar="N-M", help="train with each of these seeds, such as 0-4 or 0,7")
-    text("--only", nargs="+", metavar="STAGE", help="run only these stages")
+    text("--only", nargs="+", action="extend", metavar="STAGE", help="run only these stages")
     text("--from", dest="first", metavar="STAGE", help="skip the stages before this one")
     add(
         "--force",
@@ -129,7 +130,10 @@ def parse(
             "--weights-from uses the parameters of that run: omit --preset, --grid, and --set but "
             "for lung_masks"
         )
-    named = {_target_of(text) for text in options.settings}
+    named = [_target_of(text) for text in options.settings]
+    for target in named:
+        if named.count(target) > 1:
+            parser.error(f"--set {target}= is given twice: keep one of them")
     if options.seed and "seed" in map(_name_of, options.settings):
         parser.error("--set seed= cannot be combined with --seed or --seeds")
     for target in map(_target_of, options.grid):  # a value for one stage may follow a general one
@@ -137,6 +141,13 @@ def parse(
             parser.error(f"--set {target}= cannot be combined with --grid {target}=")
     _check_workers(parser, options)
     return options
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, without the list of all options before them."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def _check_alone(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

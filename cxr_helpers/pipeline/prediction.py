@@ -21,10 +21,13 @@ from cxr_helpers.system.files import as_utf8
 KINDS = CLASSES[1:]  # of pneumonia
 COLUMNS = ("file", "network", "probability", "threshold", "prediction", *KINDS, "warning", "run")
 CHUNK = 256  # images in memory at once
+NOT_READ = frozenset({".bmp", ".dcm", ".gif", ".tif", ".tiff", ".webp"})  # formats of images, too
 
 
 def find(paths: Sequence[str | Path]) -> list[Path]:
     """Return the image files that paths name: files, and the images in folders and below them.
+
+    Images of other formats (``NOT_READ``) are among them: ``predict`` gives the reason for each.
 
     Raises
     ------
@@ -34,7 +37,8 @@ def find(paths: Sequence[str | Path]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            known = SUFFIXES | NOT_READ
+            inside = (p for p in path.rglob("*") if p.suffix.lower() in known and p.is_file())
             parts = {p: p.relative_to(path).parts for p in inside}
             found += sorted(p for p, names in parts.items() if not any(map(is_clutter, names)))
         elif path.is_file():

@@ -63,6 +63,18 @@ def test_gain_is_drawn_against_the_effect_of_each_part():
     assert {line.get_label() for line in ax.lines} >= {"lesion", "marker"}
 
 
+def test_panels_of_gains_share_an_axis_on_which_all_of_them_are_seen():
+    lines = [
+        (network, "x", part, gain * factor, 1.0)
+        for network, factor in (("small", 1), ("large", 9))
+        for part, gain in (("lesion", 0.4), ("marker", 1.2))
+    ]
+    table = pd.DataFrame(lines, columns=["network", "method", "part", "gain", "effect"])
+    first, second = explanations.heat_and_effect(table).axes
+    low, high = first.get_ylim()
+    assert low == 0 and high > 9 * 1.2 and second.get_ylim() == (low, high)
+
+
 def test_every_image_is_a_point_and_a_map_without_heat_counts_as_zero():
     table = pd.DataFrame(
         {

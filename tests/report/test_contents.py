@@ -221,6 +221,46 @@ def test_discussion_links_published_counts_only_where_chapter_1_has_them(scored_
         assert ("#tab-published-counts" in discussion) is not scored_only
 
 
+@pytest.mark.parametrize(("synthetic", "scored_only"), [(1, 0), (1, 1), (0, 1)])
+def test_images_are_called_phantoms_only_where_they_are(scored_run, synthetic, scored_only):
+    """An earlier run on phantoms may score the images of patients."""
+    _, run, data, index = scored_run
+    lookup = contents._lookup(run, scores=results.collect(run), data=data, index=index)
+    lookup |= {"synthetic": synthetic, "scored_only": scored_only, "published_test_split": False}
+    abstract, discussion = (
+        " ".join(contents._prose(name, lookup).split()) for name in ("abstract.md", "discussion.md")
+    )
+    assert ("The images are phantoms." in discussion) == (synthetic and not scored_only)
+    assert ("or both are phantoms." in discussion) == (synthetic and scored_only)
+    assert ("drawn from a seed" in abstract) == (synthetic and not scored_only)
+    assert ("so no result here says anything about patients" in abstract) == synthetic
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "sentence"),
+    [
+        (0.02, 0.04, "excludes 0, by at least 0.01, with binary: the letter matters to the score."),
+        (0.002, 0.004, "No interval of the difference excludes 0 by at least 0.01"),
+        (
+            -0.04,
+            -0.02,
+            "excludes 0, by at least 0.01, with binary: the letter matters to the score.",
+        ),
+    ],
+)
+def test_letter_matters_only_where_its_printed_interval_excludes_0(scored_run, low, high, sentence):
+    _, run, data, index = scored_run
+    lookup = contents._lookup(run, scores=results.collect(run), data=data, index=index)
+    line = {"n": 40, "value": (low + high) / 2, "low": low, "high": high, "erased": 0.1}
+    line |= {"elsewhere": 0.0, "flipped": 0.0, "flipped_elsewhere": 0.0}
+    facts = lookup["facts"]
+    lookup["facts"] = facts | {
+        "07_explainability": facts["07_explainability"]
+        | {"letter": {"binary": line}, "letter_heat": {}}
+    }
+    assert sentence in " ".join(contents._prose("discussion.md", lookup).split())
+
+
 def test_maps_of_other_trainings_are_discussed_where_there_are_several(scored_run):
     _, run, data, index = scored_run
     scores = results.collect(run)
