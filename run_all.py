@@ -310,8 +310,15 @@ def predict(options, stages_of) -> int:
         named, BUILD, stages_of, option="--predict", stages=classifiers.STAGES
     )
     path = Path("predicted.csv")
-    with files.temporary_folder(path.parent):
-        pass  # raises where it cannot be written to, before the networks are loaded
+    try:
+        with files.temporary_folder(path.parent):
+            pass  # raises where it cannot be written to, before the networks are loaded
+    except OSError as error:
+        raise Refused(
+            6,
+            f"{path} cannot be written in this folder ({error.strerror}): "
+            "change its permissions, or run the command in another one",
+        ) from error
     for line in preflight.check_device():
         terminal.write_line(f"note: {line}")
     n = f"{len(images)} image{'s' * (len(images) != 1)}"

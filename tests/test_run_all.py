@@ -13,7 +13,7 @@ from folders import LAYOUT, make
 
 import run_all
 from cxr_helpers.data import downloads, ingestion, sources
-from cxr_helpers.pipeline import command_line, graph, stages
+from cxr_helpers.pipeline import command_line, graph, prediction, stages
 from cxr_helpers.pipeline.runs import Run
 
 ROOT = Path(run_all.__file__).parent
@@ -114,6 +114,20 @@ def test_invalid_option_is_refused(capsys, arguments, words):
     assert error.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("run_all.py: error: ") and words in line
+
+
+def test_predictions_that_cannot_be_written_are_refused_before_a_network_is_loaded(
+    monkeypatch, capsys
+):
+    def refused(_):
+        raise PermissionError(errno.EACCES, "Permission denied", "./.partial-1")
+
+    monkeypatch.setattr(prediction, "find", lambda paths: paths)
+    monkeypatch.setattr(command_line, "finished_run", lambda *_, **__: None)
+    monkeypatch.setattr(run_all.files, "temporary_folder", refused)
+    assert run_all.main(["--predict", "run", "image.png"]) == 6
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "predicted.csv cannot be written in this folder (Permission denied)" in line
 
 
 def test_stages_of_an_option_that_is_given_twice_add_up():

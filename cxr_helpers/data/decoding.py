@@ -209,7 +209,7 @@ def _fill(entry: Path, scan: Scan, sha256: pd.Series, size: int, framing: str) -
         try:
             return decode(scan.image(name), size, framing=framing)
         except OSError as error:
-            return (error.strerror or str(error)).split("\n")[0].replace(str(scan.root), "")
+            return (error.strerror or str(error)).split("\n")[0].replace(f"{scan.root}{os.sep}", "")
 
     table = scan.files[["file"]].assign(sha256=sha256)
     entry.parent.mkdir(parents=True, exist_ok=True)

@@ -204,6 +204,9 @@ def test_damaged_image_is_listed_as_unreadable(tmp_path):
         scan.files["file"][scan.files["file"].str.contains("train/NORMAL")].iloc[0]
     ]
     assert table["file"].isin(unreadable["file"]).sum() == 0
+    # the reason names the file as the folder of images does, not as if it began at the root
+    assert unreadable["file"].item() in unreadable["reason"].item()
+    assert "'/" not in unreadable["reason"].item()
 
 
 def test_three_damaged_images_are_left_out_of_a_small_data_set(tmp_path):
