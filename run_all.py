@@ -373,6 +373,11 @@ def typeset(options, values, run, log) -> None:
             terminal.write_line(f"comparing the maps of {1 + len(others)} trainings")
             repeatability.write(run, seeds=others, store=Store(BUILD / stages.STORE))
         executed = [run.executed(stage) for stage in run.graph]
+        for name, line in report_currency.lines_left_out(recipe, run).items():
+            terminal.write_line(
+                f"note: the title page had the {name} {line!r}: give --{name} again, or write it into "
+                "report/report.toml"
+            )
         try:
             pages = contents.compose(run, scores=scores, values=values, options=vars(options))
             warnings = render(executed, **pages, out=run.folder, pdf=not options.no_pdf).warnings

@@ -61,6 +61,13 @@ def is_current(recipe: Mapping, run: Run) -> bool:
     )
 
 
+def lines_left_out(recipe: Mapping, run: Run) -> dict[str, str]:
+    """Return the lines of the run's last title page, by option, that this recipe has none of."""
+    before = (files.read_json(run.folder / MANIFEST) or {}).get("recipe", {}).get("options", {})
+    lines = {name: before.get(name) for name in ("author", "course")}
+    return {name: line for name, line in lines.items() if line and not recipe["options"][name]}
+
+
 def write(recipe: Mapping, run: Run, made: Iterable[Path]) -> None:
     """Record the recipe by which a report was made, and the digests of its files."""
     file_digests = {path.name: digests.sha256_of_file(path) for path in made}

@@ -55,6 +55,17 @@ def test_changed_title_page_or_pdf_option_makes_it_stale(run, option):
     assert not is_current(run, **option)
 
 
+def test_lines_that_the_title_page_loses_are_named(run):
+    assert currency.lines_left_out(recipe(run, author=""), run) == {}
+    currency.write(recipe(run, author="A. Student", course="Course 101"), run, [])
+    assert currency.lines_left_out(recipe(run, author="B.", course="Course 101"), run) == {}
+    assert currency.lines_left_out(recipe(run, author="", course="Course 102"), run) == {
+        "author": "A. Student"
+    }
+    (run.folder / currency.MANIFEST).unlink()
+    assert currency.lines_left_out(recipe(run), run) == {}
+
+
 @pytest.mark.parametrize(
     "name",
     [
