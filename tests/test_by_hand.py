@@ -5,6 +5,7 @@ import papermill
 import pytest
 import tiny
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell
 
 from cxr_helpers.pipeline import graph, runs
@@ -43,6 +44,17 @@ def test_run_stays_up_to_date_whatever_is_run_by_hand(finished):
     plan = finished.run("--dry-run").text
     assert plan.count("│ up to date ") == len(graph.default())
     assert finished.run().code == 0 and finished.take_log() == []
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(10, "number = 10 is out of range: 0 to 9"), ("'x'", "number = 'x' is not of type int")],
+)
+def test_value_that_a_parameter_does_not_allow_is_refused(finished, number, message):
+    before = finished.contents()
+    with pytest.raises(CellExecutionError, match=f"DataError.*{message}"):
+        run_by_hand(finished, "02_binary", number=number)
+    assert finished.contents() == before
 
 
 def test_later_notebook_reads_what_an_earlier_one_wrote_by_hand(finished):

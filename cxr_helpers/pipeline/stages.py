@@ -10,12 +10,13 @@ from __future__ import annotations
 import fnmatch
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr_helpers.pipeline import standalone
+from cxr_helpers.pipeline import parameters, standalone
 from cxr_helpers.pipeline.runs import DECLARED, FORMAT, KEPT, SCRATCH, Run
 from cxr_helpers.pipeline.store import Store
 from cxr_helpers.system import accelerators, digests, environment, files
@@ -59,6 +60,8 @@ class Stage:
         If a stage that this one reads is not finished in this run (by hand: while it is running),
         or this stage in the earlier run, if one of them was made by another version of this
         project, or, by hand, if they were made from different data.
+    DataError
+        By hand, if a parameter of the notebook has a value that it does not allow.
     Refused
         By hand, if a stage that the quick run lacks fails.
     """
@@ -74,6 +77,8 @@ class Stage:
         self.by_hand = RUNNER not in os.environ
         self.earlier: Path | None = None
         reads = self.run.graph[name].reads
+        if self.by_hand:
+            self._check_parameters()
         if self.by_hand and self.run.owner is None:
             missing = [e for e in reads if self._source(e).outputs_digest(e) is None]
             if missing:
@@ -98,6 +103,21 @@ class Stage:
         self._start = time.monotonic()
         if self.by_hand:
             self._introduce()
+
+    def _check_parameters(self) -> None:
+        """Refuse values that the notebook's parameters do not allow, as the runner does beforehand."""
+        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+        if shell is None:
+            return
+        try:
+            known = parameters.read(self.run.graph[self.name].notebook)
+        except ValueError:  # the file is being edited
+            return
+        for name in filter(shell.user_ns.__contains__, known):
+            try:
+                known[name].check(shell.user_ns[name])
+            except ValueError as error:
+                raise DataError(str(error)) from None
 
     @property
     def run_dir(self) -> Path:
