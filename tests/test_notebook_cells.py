@@ -490,6 +490,24 @@ EFFECTS = pd.DataFrame(
 ).assign(network="binary", n=40)
 
 
+def run_letter(masks, maps, *, weights, **more):
+    """Run the cell on the letter for two images of two patients; return its names."""
+    return cells.run(
+        "07_explainability",
+        "07-letter",
+        radiographs=Labelled(),
+        effects=EFFECTS,
+        experiments={"letter erased": ()},
+        rows=np.array([0, 1]),
+        marker_masks=masks,
+        marked=masks.any(axis=(1, 2)),
+        all_maps=maps,
+        groups_of=np.array(["a", "b"]),
+        resamples=lambda *_: weights,
+        **more,
+    )
+
+
 def test_letter_is_reported_beside_its_placebo(monkeypatch):
     published = Published()
     monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
@@ -499,23 +517,12 @@ def test_letter_is_reported_beside_its_placebo(monkeypatch):
     heat, exact = np.zeros((2, 8, 8)), np.zeros((2, 8, 8))
     heat[0, 0, 0], heat[0, 7, 7] = 1, 3
     heat[1, 7, 7] = exact[:, 7, 7] = 1
-    names = cells.run(
-        "07_explainability",
-        "07-letter",
-        radiographs=Labelled(),
-        effects=EFFECTS,
-        experiments={"letter erased": ()},
-        rows=np.array([0, 1]),
-        marker_masks=marked,
-        marked=marked.any(axis=(1, 2)),
-        all_maps={
-            "binary": {"Grad-CAM": heat, "HiResCAM": exact},
-            "categorical": {"Grad-CAM": heat, "HiResCAM": 0 * exact},
-            "ours": {"Grad-CAM": heat},  # equal to its HiResCAM
-        },
-        groups_of=np.array(["a", "b"]),
-        resamples=lambda groups, _: np.array([[1, 1], [2, 0], [2, 0]]),
-    )
+    maps = {
+        "binary": {"Grad-CAM": heat, "HiResCAM": exact},
+        "categorical": {"Grad-CAM": heat, "HiResCAM": 0 * exact},
+        "ours": {"Grad-CAM": heat},  # equal to its HiResCAM
+    }
+    names = run_letter(marked, maps, weights=np.array([[1, 1], [2, 0], [2, 0]]))
     assert names["letter"] == {
         "binary": {"n": 40, "value": -0.52, "low": -0.8, "high": -0.2}
         | {"erased": -0.5, "elsewhere": 0.02, "flipped": 0.1, "flipped_elsewhere": 0.05}
@@ -541,20 +548,8 @@ def test_letter_is_reported_beside_its_placebo(monkeypatch):
 def test_chance_of_the_letter_is_that_of_the_images_whose_heat_is_compared():
     masks, heat = np.zeros((2, 8, 8), dtype=bool), np.ones((2, 8, 8))
     masks[0, 0, 0] = masks[1, :4] = True
-    names = cells.run(
-        "07_explainability",
-        "07-letter",
-        radiographs=Labelled(),
-        effects=EFFECTS,
-        experiments={"letter erased": ()},
-        rows=np.array([0, 1]),
-        marker_masks=masks,
-        marked=np.array([True, True]),
-        all_maps={"binary": {"Grad-CAM": heat, "HiResCAM": heat * [[[1]], [[0]]]}},
-        groups_of=np.array(["a", "b"]),
-        resamples=lambda groups, _: np.ones((3, 2)),
-        text=lambda _: None,
-    )
+    maps = {"binary": {"Grad-CAM": heat, "HiResCAM": heat * [[[1]], [[0]]]}}
+    names = run_letter(masks, maps, weights=np.ones((3, 2)), text=lambda _: None)
     found = names["cam_of_letter"]["binary"]
     assert found["n"] == 1 and found["area"] == found["first"] == 1 / 64
 
