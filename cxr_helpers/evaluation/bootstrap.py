@@ -171,7 +171,8 @@ def n_groups(weights: np.ndarray) -> int:
     weights : array of int, shape (draws, n)
         From ``resamples``; a hundred draws or more tell any two groups of a class apart.
     """
-    return np.unique(weights[:200], axis=1).shape[1]
+    images = np.ascontiguousarray(weights[:200].T)  # np.unique along an axis takes much longer
+    return len({image.tobytes() for image in images})
 
 
 def difference(
