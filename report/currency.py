@@ -12,7 +12,8 @@ from cxr_helpers.system import digests, environment, files
 
 MANIFEST = "report.manifest.json"
 TYPESETTERS = ("nbconvert", "jinja2", "matplotlib", "fonttools", "typst", "pypandoc-binary")
-OPTIONS = ("title", "author", "course", "no_pdf")
+TITLE_PAGE = ("title", "author", "course")
+OPTIONS = (*TITLE_PAGE, "no_pdf")
 
 
 def recipe(run: Run, *, options: Mapping[str, object]) -> dict:
@@ -64,7 +65,7 @@ def is_current(recipe: Mapping, run: Run) -> bool:
 def lines_left_out(recipe: Mapping, run: Run) -> dict[str, str]:
     """Return the lines of the run's last title page, by option, that this recipe has none of."""
     before = (files.read_json(run.folder / MANIFEST) or {}).get("recipe", {}).get("options", {})
-    lines = {name: before.get(name) for name in ("author", "course")}
+    lines = {name: before.get(name) for name in TITLE_PAGE}
     return {name: line for name, line in lines.items() if line and not recipe["options"][name]}
 
 

@@ -195,7 +195,7 @@ class Dataset(_Images):
         return [name for name in SPLITS[1:] if len(self[name])]
 
     @property
-    def validations(self) -> str:
+    def validation_splits(self) -> str:
         """The validation splits that are scored, for captions; empty where there is none."""
         return ", ".join(VALIDATION[name] for name in self.scored() if name in VALIDATION)
 

@@ -43,12 +43,23 @@ def _effect(change: float) -> str:
     return "0.00" if written == "+0.00" else written
 
 
+def _outwards(low: float, high: float) -> tuple[float, float]:
+    """Return the interval of an effect, rounded so that it contains the rounded value."""
+    return math.floor(round(100 * low, 6)) / 100, math.ceil(round(100 * high, 6)) / 100
+
+
 def _bounds(low: float, high: float) -> str:
-    """Return the interval of an effect, rounded outwards so that it contains the rounded value."""
     if math.isnan(low):
         return "[not available]"
-    low, high = math.floor(round(100 * low, 6)) / 100, math.ceil(round(100 * high, 6)) / 100
-    return f"[{_effect(low)}, {_effect(high)}]"
+    return f"[{', '.join(map(_effect, _outwards(low, high)))}]"
+
+
+def _excludes_zero(low: float, high: float) -> bool:
+    """Return whether the interval excludes 0 as ``bounds`` writes it."""
+    if math.isnan(low):
+        return False
+    low, high = _outwards(low, high)
+    return low > 0 or high < 0
 
 
 def _counted(n: int, one: str, many: str = "") -> str:
@@ -61,6 +72,7 @@ FILTERS: dict[str, Callable] = {
     "signed": lambda share: f"{100 * share:+z.1f}".replace("-", "\N{MINUS SIGN}"),
     "effect": _effect,
     "bounds": _bounds,
+    "excludes_zero": _excludes_zero,
     "p": lambda p: f"= {p:.2g}" if p >= 0.001 else "< 0.001",
     "counted": _counted,
     "decimals": lambda number: f"{number:.3f}",

@@ -86,7 +86,7 @@ def test_caption_names_what_the_bootstrap_resamples(stage, without_patient):
 def test_caption_names_the_validation_splits_that_have_images(stage, split, expected):
     images, index = make_images()
     index["split"] = [split.get(name, name) for name in index["split"]]
-    assert dataset.save(stage, images, index, {"synthetic": True}).validations == expected
+    assert dataset.save(stage, images, index, {"synthetic": True}).validation_splits == expected
 
 
 def test_images_of_a_split_are_a_memory_mapped_view(stage):

@@ -240,12 +240,14 @@ def test_images_are_called_phantoms_only_where_they_are(scored_run, synthetic, s
 @pytest.mark.parametrize(
     ("low", "high", "sentence"),
     [
-        (0.02, 0.04, "excludes 0, by at least 0.01, with binary: the letter matters to the score."),
-        (0.002, 0.004, "No interval of the difference excludes 0 by at least 0.01"),
+        (0.02, 0.04, "excludes 0 with binary: the letter matters to the score."),
+        (0.01, 0.04, "excludes 0 with binary: the letter matters to the score."),
+        (0.009, 0.04, "No interval of the difference, as it is printed, excludes 0"),
+        (0.002, 0.004, "No interval of the difference, as it is printed, excludes 0"),
         (
             -0.04,
             -0.02,
-            "excludes 0, by at least 0.01, with binary: the letter matters to the score.",
+            "excludes 0 with binary: the letter matters to the score.",
         ),
     ],
 )
