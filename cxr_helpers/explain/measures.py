@@ -27,10 +27,15 @@ from cxr_helpers.explain.explained import Explained, explained_by
 COVERS = {"occlusion": "mean", "occlusion, black": "black", "occlusion, around": "surroundings"}
 GRADIENTS = ("absolute gradient", "int. gradients", "Grad-CAM", "HiResCAM")
 METHODS = (*COVERS, *GRADIENTS)
+TRACED = ("occlusion", "absolute gradient", "Grad-CAM")  # of them the others use the functions
 
 
 def methods(
-    explained: Explained, *, patch_share: float, coarse: bool = False
+    explained: Explained,
+    *,
+    patch_share: float,
+    coarse: bool = False,
+    only: Sequence[str] = METHODS,
 ) -> dict[str, sanity.Method]:
     """Return the explanations by name, those of ``METHODS`` that the network has.
 
@@ -45,18 +50,21 @@ def methods(
         Whether with fewer evaluations, for maps that are only compared with each other: of the kinds
         of occlusion the first, whose patch is twice as large and moves by its side; and eight steps
         of the integral of integrated gradients.
+    only : sequence of str
+        Names: other methods are left out.
     """
     patch = max(2, round(min((1 + coarse) * patch_share, 0.5) * explained.size))
     occlude = partial(covering.maps, patch=patch, stride=patch if coarse else max(1, patch // 2))
     covers = list(COVERS)[:1] if coarse or explained.standardises else COVERS
     integral = {"steps": 8, "tolerance": None} if coarse else {}
-    return {
+    found = {
         **{name: partial(occlude, fill=COVERS[name]) for name in covers},
         "absolute gradient": attributions.absolute_gradient,
         "int. gradients": partial(attributions.integrated_gradients, **integral),
         "Grad-CAM": attributions.grad_cam,
         "HiResCAM": attributions.hires_cam,
     }
+    return {name: method for name, method in found.items() if name in only}
 
 
 def attribution_maps(
@@ -90,10 +98,11 @@ def attribution_maps(
     """
     explained = explained_by(model, feature_map)
     prepared = explained.prepare(images)
-    maps, ms = {}, {}
-    for name, method in methods(explained, patch_share=patch_share).items():
+    maps, ms, chosen = {}, {}, methods(explained, patch_share=patch_share)
+    for name in TRACED:
+        chosen[name](explained, prepared[:1])  # what is traced for it takes no time below
+    for name, method in chosen.items():
         some = prepared[:occluded] if name in COVERS else prepared
-        method(explained, some[:1])  # traces its functions
         start = time.process_time()
         maps[name] = method(explained, some)
         ms[name] = 1000 * (time.process_time() - start) / len(some)
@@ -218,6 +227,7 @@ def dependence(
     patch_share: float,
     seed: int,
     draws: int = 3,
+    only: Sequence[str] = METHODS,
 ) -> tuple[pd.DataFrame, dict[str, dict[str, np.ndarray]]]:
     """Return how similar maps stay when the network loses its training, from the last layer on.
 
@@ -234,6 +244,8 @@ def dependence(
     draws : int
         How often new weights are drawn. In the first, each layer or block is a step of its own; in
         the others there is one, all of them.
+    only : sequence of str
+        As for ``methods``.
 
     Returns
     -------
@@ -246,7 +258,7 @@ def dependence(
     """
     explained, trained = explained_by(model, feature_map), model.get_weights()
     prepared = explained.prepare(images)
-    chosen = methods(explained, patch_share=patch_share, coarse=True)
+    chosen = methods(explained, patch_share=patch_share, coarse=True, only=only)
     before = {name: method(explained, prepared) for name, method in chosen.items()}
     strip = {name: {"trained": maps[0]} for name, maps in before.items()}
     lines = []
@@ -261,9 +273,8 @@ def dependence(
     try:
         for draw in range(draws):
             keras.utils.set_random_seed(seed + draw)
-            fresh = keras.models.clone_model(model)  # with new initial weights
             model.set_weights(trained)
-            for step in sanity.randomised(model, fresh):
+            for step in sanity.randomised(model):
                 if draw > 0 and step != last:
                     continue
                 name = "all" if step == last else step
@@ -279,11 +290,17 @@ def dependence(
 
 
 def stability(
-    model: keras.Model, images: np.ndarray, *, feature_map: str, patch_share: float, seed: int
+    model: keras.Model,
+    images: np.ndarray,
+    *,
+    feature_map: str,
+    patch_share: float,
+    seed: int,
+    only: Sequence[str] = METHODS,
 ) -> dict[str, np.ndarray]:
     """Return the max-sensitivity of each method: dict of str to ndarray of float, shape (n,).
 
-    The methods are those of ``dependence``.
+    The methods and the parameters are those of ``dependence``.
     """
     explained = explained_by(model, feature_map)
     prepared = explained.prepare(images)
@@ -291,11 +308,8 @@ def stability(
         np.ptp(x, axis=(1, 2), keepdims=True) for x in (prepared, images / np.float32(255))
     )
     full_range = np.divide(after, before, out=np.ones_like(after), where=before > 0)
-    chosen = methods(explained, patch_share=patch_share, coarse=True)
-    return {
-        name: sanity.max_sensitivity(explained, prepared, method, scale=full_range, seed=seed)
-        for name, method in chosen.items()
-    }
+    chosen = methods(explained, patch_share=patch_share, coarse=True, only=only)
+    return sanity.max_sensitivity(explained, prepared, chosen, scale=full_range, seed=seed)
 
 
 def repeatability(

@@ -27,7 +27,7 @@ SCORES = (*STEPS.values(), SENSITIVITY)
 Method = Callable[[Explained, np.ndarray], np.ndarray]
 
 
-def randomised(network: keras.Model, fresh: keras.Model) -> Iterator[str]:
+def randomised(network: keras.Model) -> Iterator[str]:
     """Take the training away from ever more layers of a network, from the last one on.
 
     Adebayo et al. (2018), *Sanity Checks for Saliency Maps*, NeurIPS.
@@ -35,23 +35,24 @@ def randomised(network: keras.Model, fresh: keras.Model) -> Iterator[str]:
     Parameters
     ----------
     network : keras.Model
-        Trained; it is changed in place.
-    fresh : keras.Model
-        Untrained, of the same architecture: its weights are the new ones.
+        Trained; it is changed in place. Its layers get new weights from their own initialisers,
+        which ``keras.utils.set_random_seed`` determines.
 
     Yields
     ------
     str
         Name of the layer, or of the block of layers, that lost its training last.
     """
-    pairs = [
-        (step, layer, new)
-        for step, layer, new in zip(_steps(network), network.layers, fresh.layers, strict=True)
+    layers = [
+        (step, layer)
+        for step, layer in zip(_steps(network), network.layers, strict=True)
         if layer.weights
     ]
-    for name, members in itertools.groupby(pairs[::-1], key=lambda pair: pair[0]):
-        for _, layer, new in members:
-            layer.set_weights(new.get_weights())
+    for name, members in itertools.groupby(layers[::-1], key=lambda pair: pair[0]):
+        for _, layer in members:
+            fresh = type(layer).from_config(layer.get_config())
+            fresh.build_from_config(layer.get_build_config())
+            layer.set_weights(fresh.get_weights())
         yield name
 
 
@@ -144,13 +145,13 @@ def verdicts(scores: pd.DataFrame, *, fewest: int) -> pd.DataFrame:
 def max_sensitivity(
     explained: Explained,
     prepared: np.ndarray,
-    method: Method,
+    methods: Mapping[str, Method],
     *,
     scale: np.ndarray | float = 1.0,
     draws: int = 10,
     seed: int = 0,
-) -> np.ndarray:
-    """Return how far a map moves when its image changes a little, at most.
+) -> dict[str, np.ndarray]:
+    """Return how far the map of each method moves when its image changes a little, at most.
 
     The largest ‖map(x + d) - map(x)‖ / ‖map(x)‖ over uniform changes d of at most ``RADIUS`` of the
     range of grey levels that leave the prediction as it is (Yeh et al. 2019, *On the (In)fidelity and
@@ -160,28 +161,36 @@ def max_sensitivity(
     ----------
     explained : Explained
     prepared : ndarray of float32, shape (n, size, size)
-    method : callable
-        ``Explained`` and prepared images to maps.
+    methods : mapping of name to callable
+        ``Explained`` and prepared images to maps; the changes are the same for each.
     scale : float or ndarray of shape (n, 1, 1)
         Range of grey levels of prepared images.
     draws, seed : int
 
     Returns
     -------
-    ndarray of float, shape (n,)
+    dict of name to ndarray of float, shape (n,)
         NaN where the map is 0, or every change alters the prediction.
     """
     rng = np.random.default_rng(seed)
-    maps, called = method(explained, prepared), explained.score(prepared) >= 0
-    size = np.sqrt((maps**2).sum(axis=(1, 2)))
-    largest = np.full(len(prepared), -np.inf)
+    positive = explained.score(prepared) >= 0
+    maps = {name: method(explained, prepared) for name, method in methods.items()}
+    largest = {name: np.full(len(prepared), -np.inf) for name in methods}
     at_once = max(1, AT_ONCE // len(prepared))
     for first in range(0, draws, at_once):
         change = rng.uniform(-RADIUS, RADIUS, (min(at_once, draws - first), *prepared.shape))
         moved = (prepared + scale * change.astype(np.float32)).astype(np.float32)
         flat = moved.reshape(-1, *prepared.shape[1:])
-        same = (explained.score(flat).reshape(moved.shape[:2]) >= 0) == called
-        distance = np.sqrt(((method(explained, flat).reshape(moved.shape) - maps) ** 2).sum((2, 3)))
-        ratio = np.divide(distance, size, out=np.full(distance.shape, np.nan), where=size > 0)
-        largest = np.maximum(largest, np.where(same, ratio, -np.inf).max(axis=0))
-    return np.where(np.isfinite(largest), largest, np.nan)
+        same = (explained.score(flat).reshape(moved.shape[:2]) >= 0) == positive
+        for name, method in methods.items():
+            distance = _norm(method(explained, flat).reshape(moved.shape) - maps[name])
+            size = _norm(maps[name])
+            ratio = np.divide(distance, size, out=np.full(distance.shape, np.nan), where=size > 0)
+            of_draws = np.where(same, ratio, -np.inf).max(axis=0)
+            largest[name] = np.maximum(largest[name], of_draws)
+    return {name: np.where(np.isfinite(x), x, np.nan) for name, x in largest.items()}
+
+
+def _norm(maps: np.ndarray) -> np.ndarray:
+    """Return the Euclidean norm of each map."""
+    return np.sqrt((maps**2).sum(axis=(-2, -1)))

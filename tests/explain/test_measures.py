@@ -126,9 +126,18 @@ def test_dependence_leaves_the_network_as_it_is_and_falls(network):
 
 
 def test_stability_is_given_for_every_method(network, images):
-    found = measures.stability(network, images[:2], feature_map="conv", patch_share=1 / 3, seed=0)
+    options = {"feature_map": "conv", "patch_share": 1 / 3, "seed": 0}
+    found = measures.stability(network, images[:2], **options)
     assert list(found) == PRIMARY and all(len(values) == 2 for values in found.values())
     assert found["absolute gradient"].max() < 1e-6  # linear: the gradient is the same everywhere
+
+
+def test_some_methods_only(network, images):
+    options = {"feature_map": "conv", "patch_share": 1 / 3, "seed": 0}
+    some = ["occlusion", "occlusion, black", "Grad-CAM"]  # the coarse maps have no covers in black
+    assert list(measures.stability(network, images[:2], **options, only=some)) == some[::2]
+    found, strip = measures.dependence(network, images[:2], **options, draws=1, only=some)
+    assert list(strip) == list(found["method"].unique()) == some[::2]
 
 
 def test_grey_levels_change_by_the_same_share_of_their_range_in_every_network(monkeypatch):
