@@ -271,6 +271,28 @@ def test_tables_fit_the_page(tmp_path, columns, rows, cell):
         assert pdf.count("Columnnumber1") >= 2
 
 
+@needs_pdftotext
+def test_a_table_that_did_not_fit_comes_before_the_next_chapter(tmp_path):
+    """A float of one chapter does not lie below the heading of another."""
+    paths = [
+        notebook(
+            tmp_path,
+            "01_data",
+            "# Data",
+            *["Filling words. " * 60] * 8,
+            table(rows=20),
+            "Last words.",
+        ),
+        notebook(tmp_path, "02_next", "# Another chapter", *["More words. " * 60] * 3),
+    ]
+    rendered = render(paths, front=front(), out=tmp_path)
+    run = subprocess.run(
+        ["pdftotext", "-layout", rendered.pdf, "-"], capture_output=True, text=True, check=True
+    )
+    *_, page = (p for p in run.stdout.split("\f") if "More words" in p)
+    assert page.index("r19c0") < page.index("Another chapter") < page.index("More words")
+
+
 def test_failed_and_unfinished_notebooks_are_refused(tmp_path):
     error = new_output("error", ename="KeyError", evalue="'x'", traceback=[])
     failed = notebook(tmp_path, "01_data", "# Data", code(error))
