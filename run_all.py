@@ -328,7 +328,8 @@ def predict(options, stages_of) -> int:
     )
     unread = int((table["network"] == "").sum())
     if unread == len(images):
-        raise Refused(3, f"none of {len(images)} images could be read: {table['warning'].iloc[0]}")
+        first = f"{table['file'].iloc[0]} was {table['warning'].iloc[0]}"
+        raise Refused(3, f"no image could be read; {first}")
     replaced = " (replaced)" if path.exists() else ""
     files.write_text(path, table.to_csv(index=False, lineterminator="\n"))
     if unread:

@@ -12,7 +12,7 @@ import numpy as np
 from cxr_helpers.data import dataset
 from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.pipeline.store import Store
-from cxr_helpers.system import accelerators
+from cxr_helpers.system import accelerators, terminal
 
 if TYPE_CHECKING:
     import keras
@@ -84,7 +84,8 @@ def are_there(run: Run) -> bool:
 def load(run: Run) -> dict[str, Classifier]:
     """Return the classifiers of a run whose ``STAGES`` are finished, by name."""
     os.environ.update(accelerators.variables())
-    from cxr_helpers.models import architectures, networks, pretrained
+    with terminal.quiet_imports():
+        from cxr_helpers.models import architectures, networks, pretrained
 
     accelerators.prepare()
     folder, facts = run.stage("03_categorical"), run.declared("03_categorical")["facts"]

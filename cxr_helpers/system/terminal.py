@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -43,6 +46,27 @@ def open_streams() -> None:
             setattr(sys, name, open(null, "w" if number else "r", encoding="utf-8"))
         elif number and hasattr(getattr(sys, name), "reconfigure"):
             getattr(sys, name).reconfigure(errors="replace")
+
+
+@contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Hide what native libraries write to standard error as they are imported, unless that fails.
+
+    TensorFlow writes that there is no GPU, and more, before its level of logging has any effect.
+    """
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as hidden:
+        os.dup2(hidden.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            hidden.seek(0)
+            os.write(shown, hidden.read())
+            raise
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
 
 
 def write_out(lines: list[str]) -> None:

@@ -48,3 +48,16 @@ def test_characters_that_a_stream_cannot_encode_do_not_fail_a_run(option):
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True)
     assert done.returncode == 0 and b"Traceback" not in done.stderr
     assert b"phantom, preset demo ? " in done.stderr or option == "--list"
+
+
+@pytest.mark.parametrize("then", ["pass", "import nothing_like_this"])
+def test_what_a_library_writes_as_it_is_imported_is_shown_only_where_that_fails(then):
+    code = (
+        "import os; from cxr_helpers.system import terminal\n"
+        f"with terminal.quiet_imports(): os.write(2, b'no card'); {then}\n"
+        "os.write(2, b'afterwards')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    failed = then != "pass"
+    assert ("no card" in done.stderr) == ("nothing_like_this" in done.stderr) == failed
+    assert ("afterwards" in done.stderr) != failed
