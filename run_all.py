@@ -30,7 +30,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
-from cxr_helpers.data import ingestion, lung_outlines, sources
+from cxr_helpers.data import downloads, ingestion, lung_outlines, sources
 from cxr_helpers.data.lung_outlines import V7
 from cxr_helpers.evaluation import tables
 from cxr_helpers.figures import publishing
@@ -203,8 +203,11 @@ def prepared(variant: Variant, stages_of, schema) -> Iterator[Plan]:
         }
         for stage, own in values.items():
             own.update({name: path for name, path in paths.items() if name in schema[stage]})
-            if own.get("lung_masks", V7) not in ("", V7):
-                own["lung_masks"] = str(lung_outlines.find(own["lung_masks"]))
+            masks = own.get("lung_masks", "")
+            if masks not in ("", V7):
+                own["lung_masks"] = str(lung_outlines.find(masks))
+            elif masks == V7 and source.is_real and stage in chosen and not options.dry_run:
+                downloads.v7_lung_masks(cache_dir=BUILD / ".cache")  # fails before anything runs
             if own.get(currency.WEIGHTS):
                 own[currency.WEIGHTS] = files.weights(own[currency.WEIGHTS])
             if "precision" in own:  # recorded, and part of what a result depends on

@@ -15,6 +15,7 @@ import run_all
 from cxr_helpers.data import downloads, ingestion, sources
 from cxr_helpers.pipeline import command_line, graph, prediction, stages
 from cxr_helpers.pipeline.runs import Run
+from cxr_helpers.system.errors import DataError
 
 ROOT = Path(run_all.__file__).parent
 
@@ -671,6 +672,25 @@ def test_lung_masks_that_do_not_exist_are_refused_before_anything_runs(build, ca
     assert run_all.main(["--set", f"lung_masks={tmp_path / 'none'}", "--dry-run"]) == 3
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("error: lung_masks ") and "is not a folder" in message
+
+
+def test_lung_masks_are_downloaded_before_anything_runs(build, capsys, tmp_path, monkeypatch):
+    """Not by chapter 7, after half an hour; and not where it does not run, or on phantoms."""
+
+    def offline(*, cache_dir):
+        raise DataError("lung_masks=v7 could not be downloaded")
+
+    monkeypatch.setattr(run_all.downloads, "v7_lung_masks", offline)
+    data = ["--data", str(make(tmp_path / "images", ENOUGH)), "--set", "lung_masks=v7"]
+    assert run_all.main(data) == 3
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message == "error: lung_masks=v7 could not be downloaded"
+    assert not list(build.rglob("*.ipynb"))
+    assert run_all.main([*data, "--dry-run"]) == 0
+    assert run_all.main([*data, "--only", "02"]) == 2  # 01 has not run
+    assert "01_data is not up to date" in capsys.readouterr().err
+    assert run_all.main(["--set", "lung_masks=v7", "--only", "07"]) == 2
+    assert "01_data is not up to date" in capsys.readouterr().err
 
 
 def test_card_that_tensorflow_does_not_use_is_noted_and_the_run_goes_on(build, capsys, monkeypatch):

@@ -128,7 +128,7 @@ def _check(groups: np.ndarray, classes: np.ndarray, *, least: int, where: str) -
         kind = "normal" if fewest == "normal" else "one kind of pneumonia"
         raise DataError(
             f"too few images of {kind}: {where} has {count[fewest]} of at least {least} patient "
-            "groups, copies of test images not counted; add images, or set a smaller "
+            "groups (copies of test images do not count); add images, or set a smaller "
             "validation_fraction or contiguous_fraction"
         )
     return count[fewest]
