@@ -31,6 +31,11 @@ from report.errors import ReportError
 
 HERE = Path(__file__).parent
 HIDDEN = currency.UNTRACKED  # parameters that hold paths of the machine
+BESIDE_BORDER = {  # rows that the discussion compares with the network that sees only the border
+    f"{row}_{kind}": f"border_{kind}"
+    for row in ("ours", "knn")
+    for kind in ("binary", "categorical")
+} | {"binary_cnn": "border_binary", "categorical_cnn": "border_categorical"}
 NAMED = ("lung_masks", currency.WEIGHTS)  # the same, of which the last part is shown
 
 
@@ -248,6 +253,13 @@ def _lookup(run: Run, *, scores: pd.DataFrame, data: Mapping, index: pd.DataFram
             row for row in compared if abs(row.accuracy - row.published) <= 0.05
         ],
         "largest_difference": max(compared, key=lambda row: abs(row.accuracy - row.published)),
+        "minus_border": [
+            SimpleNamespace(label=row.label, **results.compare(run, row.id, border))
+            for row in run.graph.rows
+            if row.id in BESIDE_BORDER
+            and (border := BESIDE_BORDER[row.id]) in test
+            and row.id in test
+        ],
         "not_above_majority": [
             row.label for row in compared if row.accuracy <= majority[row.classes]
         ],
@@ -431,7 +443,8 @@ def _appendix(run: Run, *, values: Mapping, data: Mapping) -> list:
                 (
                     complete,
                     "tab-parameters",
-                    "Run time, peak memory, recipe and all parameters of every stage, including seeds.",
+                    "Run time, peak memory, recipe and all parameters of every stage, including seeds. A training "
+                    "or another result that was stored already was read, which takes a moment.",
                 ),
             )
             if len(table)

@@ -534,12 +534,12 @@ def test_letter_is_reported_beside_its_placebo(monkeypatch):
     assert names["cam_of_letter"]["categorical"]["n"] == 0  # no image on which both have heat
     assert names["cam_of_letter"]["ours"]["equal"]
     assert (
-        "Of the network ours, on 2 images with pneumonia, Grad-CAM puts 12.5% of its heat there "
+        "With our network, on 2 images with pneumonia, Grad-CAM puts 12.5% of its heat there "
         "(chance 6.2%)." in published.sentences[-1]
     )
     assert published.sentences[-1].startswith(
-        "Erasing the letter changes the log-odds of the binary network by −0.50 [−0.70, −0.30] on "
-        "40 images; erasing as much on the other side by +0.02 [−0.10, +0.10]. Of the network binary, "
+        "Erasing the letter changes the log-odds of the binary network by −0.500 [−0.700, −0.300] on "
+        "40 images; erasing as much on the other side by +0.020 [−0.100, +0.100]. With the binary network, "
         "on 2 images with pneumonia, Grad-CAM puts 12.5% of its heat there and HiResCAM 0.0% (chance "
         "6.2%)"
     )
@@ -566,15 +566,21 @@ def test_last_sentences_of_chapter_7_say_what_is_shown_and_no_more(monkeypatch, 
         **{"networks": {"binary": None}, "few": [0], "sane": None},
         "aurocs": {"binary": [(0.95, 0.9, 1.0), (0.9, 0.8, 1.0), (0.5, 0.4, 0.6)]},
         "lost_outside": {"binary": (0.05, gap, 0.09), "ours": (0.0, -0.1, 0.1)},
+        "surroundings": {
+            "binary": (0.75, 0.7, 0.05, -0.1, 0.2),
+            "ours": (0.85, 0.55, 0.3, 0.2, 0.4),
+        },
+        "experiments": {},
         "gain_of_other": {"occlusion": (1.2, np.nan, np.nan), "Grad-CAM": (0.5, 0.4, 0.6)},
         "hottest": "occlusion",
     }
     captions = graph.default()["07_explainability"].notebook.parent / "captions"
     Captions(captions / "07_explainability.toml", names, synthetic=True).text("found")
     (sentence,) = published.sentences
-    assert ("loses most: its AUROC falls from 0.950 to 0.900, by 0.050 [0.010," in sentence) == (
-        gap > 0
-    )
+    falls = "the AUROC falls most with the binary network, from 0.950 to 0.900, by 0.050 [0.010,"
+    assert (falls in sentence) == (gap > 0)
+    surroundings = "0.550 instead of 0.850 with our network (gap 0.300 [0.200, 0.400])."
+    assert surroundings in sentence and "0.700 instead of" not in sentence
     none = "Of fewer than 6 patients there are no verdicts by removal."
     assert ("by removal, 1 of" in sentence) != sentence.startswith(none)
     assert "up to 1.2 (occlusion, the highest of 2 methods" in sentence and "nan" not in sentence

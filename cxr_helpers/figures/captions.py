@@ -38,28 +38,36 @@ def _percent(share: float, digits: int = 1) -> str:
     return "not available" if math.isnan(share) else f"{share:.{digits}%}"
 
 
-def _effect(change: float) -> str:
-    written = f"{change:+z.2f}".replace("-", "\N{MINUS SIGN}")
-    return "0.00" if written == "+0.00" else written
+def _effect(change: float, digits: int = 2) -> str:
+    written = f"{change:+z.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    return written.lstrip("+") if float(written.replace("\N{MINUS SIGN}", "-")) == 0 else written
 
 
-def _outwards(low: float, high: float) -> tuple[float, float]:
+def _outwards(low: float, high: float, digits: int) -> tuple[float, float]:
     """Return the interval of an effect, rounded so that it contains the rounded value."""
-    return math.floor(round(100 * low, 6)) / 100, math.ceil(round(100 * high, 6)) / 100
+    unit = 10**digits
+    return math.floor(round(unit * low, 6)) / unit, math.ceil(round(unit * high, 6)) / unit
 
 
-def _bounds(low: float, high: float) -> str:
+def _bounds(low: float, high: float, digits: int = 2) -> str:
     if math.isnan(low):
         return "[not available]"
-    return f"[{', '.join(map(_effect, _outwards(low, high)))}]"
+    return f"[{', '.join(_effect(bound, digits) for bound in _outwards(low, high, digits))}]"
 
 
-def _excludes_zero(low: float, high: float) -> bool:
+def _excludes_zero(low: float, high: float, digits: int = 2) -> bool:
     """Return whether the interval excludes 0 as ``bounds`` writes it."""
     if math.isnan(low):
         return False
-    low, high = _outwards(low, high)
+    low, high = _outwards(low, high, digits)
     return low > 0 or high < 0
+
+
+NETWORKS = {
+    "binary": "the binary network",
+    "categorical": "the categorical network",
+    "ours": "our network",
+}
 
 
 def _counted(n: int, one: str, many: str = "") -> str:
@@ -73,6 +81,7 @@ FILTERS: dict[str, Callable] = {
     "effect": _effect,
     "bounds": _bounds,
     "excludes_zero": _excludes_zero,
+    "network": lambda name: NETWORKS.get(name, name),
     "p": lambda p: f"= {p:.2g}" if p >= 0.001 else "< 0.001",
     "counted": _counted,
     "decimals": lambda number: f"{number:.3f}",

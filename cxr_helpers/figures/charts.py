@@ -262,7 +262,7 @@ def accuracy_by_threshold(
         ylabel="accuracy",
         ylim=(0, 1),
     )
-    ax.legend()
+    fig.legend(ncols=3, loc="outside upper center")
     return fig
 
 

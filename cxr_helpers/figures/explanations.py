@@ -180,7 +180,9 @@ def twin_gains(table: pd.DataFrame) -> Figure:
     ax.set_ylim(-0.2, None)
     labels = [textwrap.fill(text.get_text(), 11) for text in ax.get_xticklabels()]
     ax.set_xticks(ax.get_xticks(), labels)
-    ax.legend(title=None, ncols=2, loc="best")
+    handles, names = ax.get_legend_handles_labels()
+    ax.get_legend().remove()
+    fig.legend(handles, names, ncols=2, loc="outside upper center")
     return fig
 
 

@@ -95,7 +95,9 @@ def test_uninformative_border_is_explained_and_has_no_worst_group(prose_of):
 
 def test_ranking_without_the_lungs_is_discussed_where_their_outlines_are_known(prose_of):
     _, discussion = prose_of(made_up_scores(), without_lungs={"binary": [0.93, 0.88, 0.97]})
-    assert "the AUROC is 0.930 (0.880 to 0.970; binary). Where the interval" in discussion
+    assert (
+        "the AUROC is 0.930 (0.880 to 0.970; the binary network). Where the interval" in discussion
+    )
     assert "inside of the lungs" not in prose_of(made_up_scores())[1]
 
 
@@ -240,14 +242,14 @@ def test_images_are_called_phantoms_only_where_they_are(scored_run, synthetic, s
 @pytest.mark.parametrize(
     ("low", "high", "sentence"),
     [
-        (0.02, 0.04, "excludes 0 with binary: the letter matters to the score."),
-        (0.01, 0.04, "excludes 0 with binary: the letter matters to the score."),
-        (0.009, 0.04, "No interval of the difference, as it is printed, excludes 0"),
-        (0.002, 0.004, "No interval of the difference, as it is printed, excludes 0"),
+        (0.02, 0.04, "excludes 0 with the binary network: the letter matters to the score."),
+        (0.001, 0.04, "excludes 0 with the binary network: the letter matters to the score."),
+        (0.0009, 0.04, "No interval of the difference, as it is printed, excludes 0"),
+        (0.0002, 0.0004, "No interval of the difference, as it is printed, excludes 0"),
         (
             -0.04,
             -0.02,
-            "excludes 0 with binary: the letter matters to the score.",
+            "excludes 0 with the binary network: the letter matters to the score.",
         ),
     ],
 )
