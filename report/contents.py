@@ -46,7 +46,7 @@ def compose(
     values: Mapping[str, Mapping[str, object]],
     options: Mapping[str, object],
 ) -> dict:
-    """Return the arguments of ``report.render`` for a finished run.
+    """Return the arguments of ``report.output.render`` for a finished run.
 
     Parameters
     ----------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from cxr_helpers.pipeline.runs import Run
@@ -43,6 +44,7 @@ def recipe(run: Run, *, options: Mapping[str, object]) -> dict:
             for path in sorted(paths)
             if path.is_file()
         },
+        "rows": [[run.graph.groups[row.id], asdict(row)] for row in run.graph.rows],
         "options": {name: options.get(name) for name in OPTIONS},
         "date": os.environ.get("SOURCE_DATE_EPOCH"),
         "versions": environment.versions(TYPESETTERS),

@@ -219,7 +219,12 @@ def _safe_parts(archive: Path, member: _Member) -> tuple[str, ...]:
     outside = path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name
     if outside or not (path.parts or member.is_folder):
         raise DataError(f"{archive.name} holds {name!r}, which leads outside: not unpacked")
-    if portable.WINDOWS and _is_image(path.parts) and any(map(portable.is_reserved, path.parts)):
+    if (
+        portable.WINDOWS
+        and member.is_file
+        and _is_image(path.parts)
+        and any(map(portable.is_reserved, path.parts))
+    ):
         raise DataError(
             f"{archive.name} holds {name!r}, a name that Windows cannot store: unpack it elsewhere, "
             "rename the file, and give the folder"

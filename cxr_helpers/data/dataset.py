@@ -28,7 +28,7 @@ class Stage(Protocol):
 
     folder: Path
 
-    def save(self, name: str, write: Callable, *args, **kwargs) -> Path:
+    def save(self, name: str, write: Callable, *args, **kwargs) -> None:
         """Write an artifact as ``write(path, *args, **kwargs)``."""
 
     def input(self, stage: str, name: str) -> Path:

@@ -21,7 +21,10 @@ from cxr_helpers.system import array_files, environment, files, portable
 from cxr_helpers.system.errors import DataError
 
 PIXELS = "pixels.npy"  # of an entry of the cache
-DECODER = 2  # to be raised when the same file would give other pixels
+UNREADABLE = (  # raised by Pillow, beside OSError; struct.error where the EXIF data are truncated
+    *(UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError, struct.error),
+)
+DECODER = 3  # to be raised when the same file would give other pixels
 BITS = (8, 10, 12, 14, 16)  # of grey levels
 FRAMINGS = ("squeeze", "pad")
 MAXIMUM_PIXELS = 100_000_000
@@ -72,7 +75,7 @@ def decode(
                 raise OSError(f"{image.width} × {image.height} pixels is too large")
             facts["rotated"] = image.getexif().get(0x0112, 1) != 1
             image.draft("L", (2 * size, 2 * size))
-            grey = ImageOps.exif_transpose(_to_grey(image))
+            grey = _to_grey(ImageOps.exif_transpose(image))  # _to_grey drops the EXIF data
             longest = max(grey.size)
             inner = (
                 (size, size)
@@ -82,10 +85,7 @@ def decode(
             grey = grey.resize(inner, Image.Resampling.BICUBIC, reducing_gap=3.0)
             if framing == "pad":
                 grey = ImageOps.pad(grey, (size, size), color=0)
-    except (
-        *(UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError),
-        struct.error,  # of Pillow, where the EXIF data are truncated
-    ) as error:
+    except UNREADABLE as error:
         raise OSError(f"not a readable image: {error}") from error
     return np.asarray(grey, dtype=np.uint8), facts
 

@@ -26,7 +26,6 @@ LUNG = 200
 # as where each lung has its number, are lung.
 LABELS = 15
 SHAPE = 0.02  # by how much the aspect ratios of mask and image may differ, relatively
-UNREADABLE = (OSError, Image.DecompressionBombError, SyntaxError, ValueError)  # raised by Pillow
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ def _by_size(paths: list[Path], index: pd.DataFrame) -> tuple[dict[int, Path], C
         try:
             with Image.open(path, formats=("PNG",)) as image:
                 stored[path] = image.size
-        except UNREADABLE:
+        except (OSError, *decoding.UNREADABLE):
             counts["masks that cannot be read"] += 1
     of_masks = Counter(stored.values())
     for path, size in stored.items():
@@ -172,7 +171,7 @@ def _mask(
     """Return a mask at the working size, or None and the reason."""
     try:
         grey = _grey(path)
-    except UNREADABLE:
+    except (OSError, *decoding.UNREADABLE):
         return None, "masks that cannot be read"
     if grey is None:
         return None, "masks in colour"

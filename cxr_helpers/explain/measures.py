@@ -189,7 +189,7 @@ def scores(
     -------
     scores : pandas.DataFrame
         Columns ``method``, ``image`` (position), for each region ``<region> hit``, ``<region> heat``,
-        ``<region> auprc``, ``<region> area`` and ``<region> gain`` (heat / area), and the symmetric
+        ``<region> rank``, ``<region> auprc``, ``<region> area`` and ``<region> gain`` (heat / area), and the symmetric
         relevance gain for each of ``removal.FILLS``, ``SRG, <fill>``, NaN where nothing was removed.
     curves : pandas.DataFrame
         Columns ``method``, ``fill``, ``image``, ``share`` (of the pixels removed), ``most`` and

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from cxr_helpers.system import accelerators, digests, files
+from cxr_helpers.system import accelerators, array_files, digests, files
 
 
 def key(model: keras.Model, *arrays: np.ndarray | None, **settings: object) -> str:
@@ -106,11 +105,13 @@ def restore(
             if str(file["key"]) != key:
                 return None
             arrays = {name: file[name] for name in file.files}
-    except (FileNotFoundError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        progress = json.loads(str(arrays["progress"]))
+    except array_files.DAMAGED:
+        return None
+    if not _variables(model).keys() <= arrays.keys():
         return None
     for name, variable in _variables(model).items():
         variable.assign(arrays.pop(name))
-    progress = json.loads(str(arrays["progress"]))
     extra: dict[str, list[np.ndarray]] = {}
     for name, array in arrays.items():  # in the order in which they were saved
         if "/" in name:

@@ -181,7 +181,10 @@ def fit(
             model,
             *(images, targets, *(validation or ()), sampling_weights),
             settings=(epochs, batch_size, seed, augmentation, average),
-            code=[digests.sha256_of_file(Path(m.__file__)) for m in (sys.modules[__name__], aug)],
+            code=[
+                digests.sha256_of_file(Path(module.__file__))
+                for module in (sys.modules[__name__], aug, checkpoints, prefetching, tracing)
+            ],
             versions=(tf.__version__, np.__version__),
             threads=environment.threads(),
         )
@@ -348,7 +351,8 @@ class _Progress:
         table = pd.DataFrame(self.rows)
         by_validation = not averaged and np.isfinite(self.best)
         last = table["epoch"] == len(table)
-        return table.assign(best=table["val_loss"] == self.best if by_validation else last)
+        first = table.index == table["val_loss"].idxmin() if by_validation else last
+        return table.assign(best=first)
 
     @classmethod
     def restored(

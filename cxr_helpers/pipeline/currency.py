@@ -17,7 +17,7 @@ from cxr_helpers.system import accelerators, digests, environment
 STYLE = Path(__file__).parents[1] / "figures" / "report.mplstyle"
 # parameters that hold paths: the contents of the files are tracked instead
 UNTRACKED = ("run_dir", "cache_dir", "data", "weights_from")
-WEIGHTS = "pretrained_weights"  # the same, but may be set
+WEIGHTS, MASKS = "pretrained_weights", "lung_masks"  # the same, but may be set
 
 
 def recipe(
@@ -44,6 +44,13 @@ def recipe(
         inputs["weights"] = Run(Path(str(trained)), run.graph).outputs_digest(stage)
     if file := parameters.get(WEIGHTS):
         inputs[WEIGHTS] = digests.sha256_of_file(Path(str(file)))
+    named = {k: v for k, v in parameters.items() if k not in (*UNTRACKED, WEIGHTS)}
+    if (masks := Path(str(parameters.get(MASKS) or "v7"))).is_dir():
+        paths = (path for path in sorted(masks.rglob("*")) if path.suffix.lower() == ".png")
+        inputs[MASKS] = digests.sha256_of_json(
+            {str(path.relative_to(masks)): digests.sha256_of_file(path) for path in paths}
+        )
+        del named[MASKS]
     cells = json.loads(spec.notebook.read_text(encoding="utf-8"))["cells"]
     code = [_text_and_tags(cell) for cell in cells if cell["cell_type"] == "code"]
     helpers = dependencies.modules_of([text for text, _ in code])
@@ -57,8 +64,7 @@ def recipe(
             [[cell["cell_type"], *_text_and_tags(cell)] for cell in cells]
         ),
         "helpers": dependencies.digest_each(helpers) | style,
-        "parameters": {k: v for k, v in parameters.items() if k not in (*UNTRACKED, WEIGHTS)}
-        | switched_off,
+        "parameters": named | switched_off,
         "inputs": inputs,
         "versions": environment.versions(),
     }

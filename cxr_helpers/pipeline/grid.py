@@ -18,7 +18,6 @@ from cxr_helpers.pipeline.runs import Run
 
 LONGEST = 80  # characters of a run's name
 MAX_RUNS = 200
-OVERVIEW = ("overview.html", "overview.csv")
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def find(paths: Sequence[str | Path]) -> list[Path]:
             raise DataError(f"{path} does not exist: expected images or folders of images")
     if not found:
         raise DataError(f"{', '.join(map(str, paths))}: no image ({', '.join(sorted(SUFFIXES))})")
-    return found
+    return list(dict.fromkeys(found))  # an image of a folder may be named as well
 
 
 def predict(

@@ -14,7 +14,6 @@ import inspect
 import json
 import os
 import re
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -91,7 +90,7 @@ class Store:
         """
         path = self._place(self._key(function, args, kwargs), room=0)
         if path.is_file():
-            with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            with suppress(*array_files.DAMAGED):
                 return _load(path)  # else it is damaged, and computed again
         result = function(*args, **kwargs)
         arrays: dict[str, np.ndarray] = {}
@@ -191,7 +190,8 @@ def _described(value: object) -> Iterable[bytes]:
     elif isinstance(value, functools.partial):
         yield from _described([value.func, value.args, value.keywords])
     elif inspect.ismethod(value):
-        yield from _described([value.__name__, value.__self__])
+        code = _code(type(value.__self__).__module__)
+        yield from _described([value.__name__, value.__self__, code])
     elif callable(value) and getattr(value, "__module__", "__main__") != "__main__":
         yield from _described([value.__module__, value.__qualname__, _code(value.__module__)])
     else:

@@ -29,7 +29,7 @@ class Stage(Protocol):
 
     earlier: Path | None
 
-    def save(self, name: str, write: Callable) -> Path:
+    def save(self, name: str, write: Callable) -> None:
         """Write an artifact as ``write(path)``."""
 
     def earlier_names(self, pattern: str) -> list[str]:

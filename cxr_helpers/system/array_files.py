@@ -6,9 +6,12 @@ file once therefore calls ``release`` in between.
 
 from __future__ import annotations
 
+import lzma
 import mmap
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +19,10 @@ from typing import BinaryIO
 
 import numpy as np
 
+DAMAGED = (  # raised for a damaged .npz file, or one that lacks an array
+    *(OSError, ValueError, KeyError, EOFError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
 PART = 2**24  # bytes that are copied at a time
 IN_MEMORY = 2**30  # bytes of an array that is gathered in memory, not in a file
 

@@ -98,7 +98,9 @@ def install() -> None:
         last = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
         hint = ": switch the notebook's internet access on" if service() == "Kaggle" else ""
         raise SystemExit(f"{names} cannot be installed ({last}){hint}")
-    if loaded := sorted(changed & {canonicalize_name(name) for name in sys.modules}):
+    distributions = metadata.packages_distributions()  # by module: Pillow is imported as PIL
+    imported = {d for name in list(sys.modules) for d in distributions.get(name, [name])}
+    if loaded := sorted(changed & {canonicalize_name(name) for name in imported}):
         raise SystemExit(
             f"{', '.join(loaded)} changed after it was imported: restart the session, then run all "
             "cells"

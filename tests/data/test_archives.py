@@ -212,8 +212,11 @@ def test_leftovers_of_dead_processes_are_removed(tmp_path, images):
         alive.communicate()
 
 
-def test_archive_with_its_folder_as_first_member_is_unpacked(tmp_path):
+@pytest.mark.parametrize("system", ["here", "windows"])
+def test_archive_with_its_folder_as_first_member_is_unpacked(tmp_path, request, system):
     """As by ``tar -czf images.tgz .``, whose first member is the folder itself."""
+    if system == "windows":
+        request.getfixturevalue("windows")
     make(tmp_path / "a")
     with tarfile.open(tmp_path / "images.tgz", "w:gz") as archive:
         archive.add(tmp_path / "a", arcname=".")

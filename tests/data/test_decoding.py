@@ -72,11 +72,19 @@ def test_progressive_and_misnamed_files_are_read(tmp_path, grey):
     decoding.decode(saved(tmp_path / "b.jpeg", grey, format="PNG"), 20)
 
 
-def test_exif_orientation_is_applied_and_recorded(tmp_path, grey):
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("a.jpeg", "L"), ("a.jpeg", "RGB"), *(("a.png", m) for m in ("L", "P", "LA", "RGBA", "I;16"))],
+)
+def test_exif_orientation_is_applied_and_recorded(tmp_path, grey, name, mode):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be rotated by a quarter turn clockwise
-    pixels, facts = decoding.decode(saved(tmp_path / "a.jpeg", grey, exif=exif), 20)
-    assert facts["rotated"]
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    else:
+        picture = grey.convert(mode)
+    pixels, facts = decoding.decode(saved(tmp_path / name, picture, exif=exif), 20)
+    assert facts["rotated"] and facts["mode"].startswith(mode[:1])
     assert np.all(np.diff(pixels.mean(axis=1)) > 0)
 
 
@@ -111,9 +119,12 @@ def test_file_that_is_not_an_image_is_refused(tmp_path, content):
 
 
 def test_truncated_exif_is_no_error_of_another_type(tmp_path, grey):
-    path = saved(tmp_path / "a.jpg", grey, exif=b"Exif\0\0II*\0")
+    exif = {"exif": b"Exif\0\0II*\0"}
     with pytest.raises(OSError, match="not a readable image"):
-        decoding.decode(path, 20)
+        decoding.decode(saved(tmp_path / "a.png", grey, **exif), 20)
+    pixels, facts = decoding.decode(saved(tmp_path / "a.jpg", grey, **exif), 20)  # as stored
+    expected, _ = decoding.decode(saved(tmp_path / "b.jpg", grey), 20)
+    assert np.array_equal(pixels, expected) and not facts["rotated"]
 
 
 def test_decompression_bomb_is_refused_from_its_header(tmp_path):

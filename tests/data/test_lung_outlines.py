@@ -166,6 +166,9 @@ def test_damaged_mask_and_mask_without_an_image_are_counted(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no image")
     counts = read(tmp_path).counts
     assert counts["masks that cannot be read"] == counts["masks without an image"] == 1
+    truncated = Image.new("L", (60, 40), 255)
+    truncated.save(tmp_path / "a.png", exif=b"Exif\0\0II*\0")
+    assert read(tmp_path).counts["masks that cannot be read"] == 1
 
 
 def test_two_masks_of_one_name_are_not_used(tmp_path):

@@ -207,7 +207,7 @@ def test_keys_depend_on_the_code_of_own_layers_and_activations(tmp_path, monkeyp
     assert digests.own_code(network()) == []
 
 
-@pytest.mark.parametrize("damage", ["truncated", "noise", "empty", "missing"])
+@pytest.mark.parametrize("damage", ["truncated", "noise", "empty", "missing", "method", "name"])
 def test_damaged_checkpoint_is_ignored(tmp_path, damage):
     model, path = network(), tmp_path / "x.npz"
     model.optimizer.build(model.trainable_variables)
@@ -215,9 +215,16 @@ def test_damaged_checkpoint_is_ignored(tmp_path, damage):
     progress, extra = checkpoints.restore(path, model, key="k")
     assert progress == {"x": 0.1} and np.array_equal(extra["best"][0], IMAGES)
     assert checkpoints.restore(path, model, key="other") is None
-    content = {"truncated": path.read_bytes()[:-200], "noise": b"\x93" * 500, "empty": b""}
+    whole = path.read_bytes()
+    content = {"truncated": whole[:-200], "noise": b"\x93" * 500, "empty": b""}
+    at = whole.rindex(b"PK\1\2")  # the last entry of the directory; its method is unknown
+    content["method"] = whole[: at + 10] + b"\x7f" + whole[at + 11 :]
+    content["name"] = whole.replace(b"model-1.npy", b"model-x.npy")  # an array is missing
     path.unlink() if damage == "missing" else path.write_bytes(content[damage])
+    changed = model.get_weights()[0] + 1
+    model.weights[0].assign(changed)
     assert checkpoints.restore(path, model, key="k") is None
+    assert np.array_equal(model.get_weights()[0], changed)
 
 
 def test_pickled_objects_are_not_loaded(tmp_path):

@@ -151,6 +151,13 @@ def test_weights_of_best_validation_epoch_are_restored(images, bright):
     assert best["epoch"].item() == 1
 
 
+def test_of_epochs_with_equal_validation_loss_the_first_is_best(images, bright):
+    model = network()
+    model.optimizer.learning_rate = 0.0
+    history = train(model, images, bright, epochs=3, validation=(images, bright))
+    assert history["val_loss"].nunique() == 1 and history["best"].tolist() == [True, False, False]
+
+
 def test_without_validation_last_epoch_is_kept(images, bright):
     history = train(network(), images, bright)
     assert history["best"].tolist() == [False, False, True]

@@ -75,6 +75,21 @@ def test_content_of_given_weights_counts_and_not_their_place(run, tmp_path):
     assert why(run, parameters=given) == "input changed: pretrained_weights"
 
 
+def test_content_of_lung_masks_counts_and_not_their_place(run, tmp_path):
+    first, moved = tmp_path / "masks", tmp_path / "other"
+    for folder in (first, moved):
+        (folder / "sub").mkdir(parents=True)
+        (folder / "sub" / "a.PNG").write_bytes(b"mask")
+    (moved / "notes.txt").write_text("no mask")
+    given = {"epochs": 3, currency.MASKS: str(first)}
+    run.write_manifest("01_data", recipe(run, parameters=given), seconds=1.0)
+    assert why(run, parameters=given | {currency.MASKS: str(moved)}) is None
+    (first / "b.png").write_bytes(b"another mask")
+    assert why(run, parameters=given) == "input changed: lung_masks"
+    for named in ("", "v7"):  # no folder
+        assert "lung_masks" in why(run, parameters=given | {currency.MASKS: named})
+
+
 def test_changed_images_are_named(run):
     assert why(run, fingerprint="g") == "input changed: data 'f' → 'g'"
 

@@ -18,6 +18,8 @@ def test_images_are_found_in_files_and_in_folders_and_below_them(tmp_path):
     found = prediction.find([tmp_path / "sub", single])
     assert [path.name for path in found] == ["c.JPG", "notes.txt"]
     assert [p.name for p in prediction.find([tmp_path])] == ["a.jpeg", "b.png", "c.JPG"]
+    both = prediction.find([tmp_path, tmp_path / "b.png"])  # once, though it is named twice
+    assert both == prediction.find([tmp_path])
     (tmp_path / "d.TIF").touch()  # is named as not read, instead of left out without a word
     found = prediction.find([tmp_path])
     assert [p.name for p in found] == ["a.jpeg", "b.png", "d.TIF", "c.JPG"]

@@ -1,5 +1,6 @@
 """A report is rendered again when anything that determines it changes, and only then."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -98,6 +99,14 @@ def test_edited_or_deleted_file_makes_it_stale(run, name, damage):
 
 def test_rerun_stage_makes_it_stale(run):
     run.write_manifest("05_knn", {"inputs": 2}, seconds=1.0)
+    assert not is_current(run)
+
+
+def test_other_declaration_of_a_row_makes_it_stale(run, monkeypatch):
+    """Its label, published accuracy, group or place, in the metadata of a notebook."""
+    first, *others = run.graph.rows
+    changed = [dataclasses.replace(first, published=0.11), *others]
+    monkeypatch.setattr(type(run.graph), "rows", property(lambda graph: changed))
     assert not is_current(run)
 
 

@@ -116,6 +116,18 @@ def test_own_kernel_is_not_changed_but_told_what_to_do(lacks, monkeypatch):
         hosted.install()
 
 
+def test_package_whose_module_has_another_name_is_known_as_loaded(monkeypatch):
+    """Pillow is imported as PIL."""
+    versions = hosted.installed() | {"pillow": "2.0"}
+    monkeypatch.setattr(hosted, "installed", lambda: versions)
+    monkeypatch.setitem(sys.modules, "PIL", object())
+    monkeypatch.setattr(hosted, "service", lambda: "Colab")
+    done = subprocess.CompletedProcess([], 0, stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(SystemExit, match="pillow changed after it was imported: restart"):
+        hosted.install()
+
+
 def test_other_packages_are_held_at_their_versions(lacks, monkeypatch, capsys):
     calls = []
 

@@ -7,12 +7,10 @@ patient numbers nor the kind of pneumonia are included. Its ``val`` joins ``trai
 
 from __future__ import annotations
 
-import lzma
 import math
 import os
 import threading
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -22,15 +20,12 @@ import pandas as pd
 from cxr_helpers.data import scans
 from cxr_helpers.data.class_names import UNKNOWN
 from cxr_helpers.data.scans import Match, Scan
+from cxr_helpers.system import array_files
 from cxr_helpers.system.errors import DataError
 
 EXPECTED = "a MedMNIST .npz file"
 CLASSES = ("normal", UNKNOWN)  # by label; 1 is pneumonia of unknown kind
 MAXIMUM_BYTES = 4 * 2**30  # of an array; PneumoniaMNIST's largest has 0.24 GB
-_DAMAGE = (
-    *(OSError, ValueError, EOFError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
-)
 
 
 def recognise(path: Path) -> Match | None:
@@ -138,7 +133,7 @@ def _header(path: Path, key: str) -> tuple[tuple[int, ...], np.dtype]:
             shape, _, dtype = read(file)
     except KeyError:
         raise DataError(f"{path.name}: {key} is missing; expected {_keys()}") from None
-    except _DAMAGE as error:
+    except array_files.DAMAGED as error:
         raise DataError(f"{path.name}: {key} cannot be read: {_first_line(error)}") from error
     if (size := math.prod(shape) * dtype.itemsize) > MAXIMUM_BYTES:
         raise DataError(f"{path.name}: {key} would take {size:,} bytes of memory; not read")
@@ -150,7 +145,7 @@ def _array(path: Path, key: str) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return arrays[key]
-    except _DAMAGE as error:
+    except array_files.DAMAGED as error:
         raise DataError(f"{path.name}: {key} cannot be read: {_first_line(error)}") from error
 
 
