@@ -254,7 +254,9 @@ def _lookup(run: Run, *, scores: pd.DataFrame, data: Mapping, index: pd.DataFram
         ],
         "largest_difference": max(compared, key=lambda row: abs(row.accuracy - row.published)),
         "minus_border": [
-            SimpleNamespace(label=row.label, **results.compare(run, row.id, border))
+            SimpleNamespace(
+                label=row.label, classes=row.classes, **results.compare(run, row.id, border)
+            )
             for row in run.graph.rows
             if row.id in BESIDE_BORDER
             and (border := BESIDE_BORDER[row.id]) in test
