@@ -9,14 +9,14 @@ from pathlib import Path
 from cxr_helpers.data import archives, ingestion
 from cxr_helpers.pipeline import locks, stages
 from cxr_helpers.pipeline.runs import KEPT, OWNER
-from cxr_helpers.system import files
+from cxr_helpers.system import files, portable
 
 
 def clean(build: Path, *, dry_run: bool = False) -> dict[Path, int]:
     """Remove stored results and decoded images that no stage of any run refers to.
 
     An interrupted training stays, and so do results that a run in progress uses; while there is one,
-    all decoded images stay. Downloads and
+    all decoded images stay, and so they do on Windows, where runs do not know theirs. Downloads and
     unpacked archives stay: they cannot be computed again.
 
     Parameters
@@ -37,7 +37,8 @@ def clean(build: Path, *, dry_run: bool = False) -> dict[Path, int]:
     used = _used(build)
     decoded = build / ".cache" / ingestion.DECODED
     # a run that is decoding has not declared yet which images it uses
-    folders = [build / stages.STORE] + [decoded] * (not any(in_progress(build)))
+    known = not portable.WINDOWS and not any(in_progress(build))
+    folders = [build / stages.STORE] + [decoded] * known
     return {folder: _clean(folder, used, dry_run=dry_run) for folder in folders}
 
 

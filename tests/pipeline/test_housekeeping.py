@@ -66,6 +66,13 @@ def test_file_that_another_process_is_writing_stays(build):
     assert left == [f"{files.PARTIAL}1-x.npz"]
 
 
+def test_decoded_images_stay_where_runs_do_not_know_theirs(build, monkeypatch):
+    """On Windows, where images are in memory."""
+    monkeypatch.setattr(housekeeping.portable, "WINDOWS", True)
+    assert build / ".cache" / "decoded" not in housekeeping.clean(build)
+    assert (build / ".cache" / "decoded" / "orphan").is_dir()
+
+
 def test_decoded_images_stay_while_a_run_is_in_progress(build):
     """Until it declares them, nothing says which ones it uses."""
     with Run(build / "run").locked():
