@@ -36,7 +36,7 @@ BESIDE_BORDER = {  # rows that the discussion compares with the network that see
     for row in ("ours", "knn")
     for kind in ("binary", "categorical")
 } | {"binary_cnn": "border_binary", "categorical_cnn": "border_categorical"}
-NAMED = ("lung_masks", currency.WEIGHTS)  # the same, of which the last part is shown
+NAMED = (currency.MASKS, currency.WEIGHTS)  # the same, of which the last part is shown
 
 
 def compose(

@@ -93,6 +93,29 @@ def test_uninformative_border_is_explained_and_has_no_worst_group(prose_of):
     assert "Worst group" not in [column["label"] for column in table.columns]
 
 
+def test_rows_are_compared_with_the_border_on_the_same_images(scored_run):
+    _, run, data, index = scored_run
+    lookup = contents._lookup(run, scores=results.collect(run), data=data, index=index)
+    ours = next(
+        row for row in lookup["minus_border"] if (row.label[:4], row.classes) == ("Ours", 2)
+    )
+    expected = results.compare(run, "ours_binary", "border_binary")
+    assert (ours.gain, ours.low, ours.high) == tuple(expected[k] for k in ("gain", "low", "high"))
+    discussion = " ".join(contents._prose("discussion.md", lookup).split())
+    words = re.search(r"minus that of such a network is (.*?)\. What the border", discussion)[1]
+    assert words.count(" points (") == len(lookup["minus_border"]) >= 2
+    assert f"for *{ours.label}* (two classes)" in words
+
+
+def test_surroundings_are_discussed_where_lungs_are_known(prose_of):
+    known = {"binary": [0.9, 0.7, 0.2, 0.1, 0.3], "ours": [0.85, 0.55, 0.3, 0.2, 0.4]}
+    abstract, discussion = prose_of(made_up_scores(), surroundings=known, surrounded=99)
+    assert "Where only the lungs of 99 images are kept" in abstract
+    assert "85.0% with surroundings from an image of the same class and 55.0%" in abstract
+    assert "+20.0 points (+10.0 to +30.0; the binary network), +30.0 points" in discussion
+    assert "Where only the lungs" not in "".join(prose_of(made_up_scores()))
+
+
 def test_ranking_without_the_lungs_is_discussed_where_their_outlines_are_known(prose_of):
     _, discussion = prose_of(made_up_scores(), without_lungs={"binary": [0.93, 0.88, 0.97]})
     assert (
