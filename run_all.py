@@ -158,6 +158,8 @@ def prepared(variant: Variant, stages_of, schema) -> Iterator[Plan]:
             schema, preset=preset, settings=changes, reserved=currency.UNTRACKED
         )
         chosen = command_line.selection(options, stages_of)
+        if options.if_stale:
+            options.only = None  # which would run them in any case
     except ValueError as error:
         raise Refused(2, str(error)) from error
     source = sources.find(options.data, cache_dir=BUILD / ".cache")

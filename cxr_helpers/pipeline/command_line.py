@@ -64,6 +64,7 @@ def parse(
     text("--seed", metavar="N", help="seed of every stage")
     text("--seeds", metavar="N-M", help="train with each of these seeds, such as 0-4 or 0,7")
     text("--only", nargs="+", action="extend", metavar="STAGE", help="run only these stages")
+    add("--if-stale", action="store_true", help=argparse.SUPPRESS)  # with --only, see standalone
     text("--from", dest="first", metavar="STAGE", help="skip the stages before this one")
     add(
         "--force",

@@ -60,7 +60,7 @@ def quick_run(run: Run, stages: Sequence[str], *, missing: Sequence[str]) -> Run
 def _make(stages: Sequence[str]) -> None:
     """Run stages with ``run_all.py``; print its line of each stage and raise its error."""
     command = [sys.executable, str(PROJECT / "run_all.py"), "--preset", PRESET, "--no-report"]
-    command += ["--run", f"phantom-{PRESET}", "--only", *stages]
+    command += ["--run", f"phantom-{PRESET}", "--if-stale", "--only", *stages]
     # a kernel asks the processes that it starts for colours
     environment = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}
     environment["PYTHONIOENCODING"] = "utf-8"  # on Windows, not the default of a pipe

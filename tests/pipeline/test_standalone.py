@@ -1,5 +1,7 @@
 """A notebook opened where its earlier stages were never made reads a quick run, made if need be."""
 
+import shutil
+
 import pytest
 import tiny
 from test_by_hand import run_by_hand
@@ -32,6 +34,11 @@ def test_earlier_stages_are_made_at_the_quick_setting(project):
     text = run_by_hand(project, "02_binary")
     assert "has no finished 01_data. Reads phantom-quick." in text
     assert project.take_log() == ["02_binary"]
+
+    shutil.rmtree(quick(project).stage("02_binary"))  # what is there is not made again
+    text = run_by_hand(project, "03_categorical")
+    assert "; 02_binary will be made at the quick setting" in text
+    assert project.take_log() == ["02_binary", "03_categorical"]
 
 
 def test_finished_run_is_read_instead(finished):
