@@ -261,11 +261,12 @@ def dependence(
     chosen = methods(explained, patch_share=patch_share, coarse=True, only=only)
     before = {name: method(explained, prepared) for name, method in chosen.items()}
     strip = {name: {"trained": maps[0]} for name, maps in before.items()}
+    ranked = {name: sanity.ranks(maps) for name, maps in before.items()}
     lines = []
 
     def compare(draw: int, step: str, maps: Mapping[str, np.ndarray]) -> None:
         for name, found in maps.items():
-            values = sanity.similarity(before[name], found)
+            values = sanity.correlation(ranked[name], sanity.ranks(found))
             lines.extend((name, draw, step, i, value) for i, value in enumerate(values))
 
     compare(0, "other image", {name: np.roll(maps, 1, axis=0) for name, maps in before.items()})
@@ -340,9 +341,10 @@ def repeatability(
         chosen = methods(explained, patch_share=patch_share, coarse=True)
         of_model.append({name: method(explained, prepared) for name, method in chosen.items()})
     for name in of_model[0]:
-        maps = [found[name] for found in of_model]
-        same = np.mean([sanity.similarity(*two) for two in itertools.combinations(maps, 2)], axis=0)
-        other = np.mean([sanity.similarity(m, np.roll(m, -1, axis=0)) for m in maps], axis=0)
+        ranked = [sanity.ranks(found[name]) for found in of_model]
+        pairs = itertools.combinations(ranked, 2)
+        same = np.mean([sanity.correlation(*pair) for pair in pairs], axis=0)
+        other = np.mean([sanity.correlation(r, np.roll(r, -1, axis=0)) for r in ranked], axis=0)
         lines.append(pd.DataFrame({"method": name, "similarity": same, "other": other}))
     found = pd.concat(lines).reset_index(names="image")
     return found[["method", "image", "similarity", "other"]]

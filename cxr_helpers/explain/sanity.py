@@ -73,11 +73,23 @@ def similarity(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
 
     NaN where one of the two is constant, such as a map without heat: it is not defined there.
     """
-    ranks = [stats.rankdata(x.reshape(len(x), -1), axis=1) for x in (maps, others)]
-    one, other = (x - x.mean(axis=1, keepdims=True) for x in ranks)
-    size = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
-    product = np.abs((one * other).sum(axis=1))
-    return np.divide(product, size, out=np.full(len(maps), np.nan), where=size > 0)
+    return correlation(ranks(maps), ranks(others))
+
+
+def ranks(maps: np.ndarray) -> np.ndarray:
+    """Return the ranks of each map's pixels, of mean 0 and length 1: float, shape (n, pixels).
+
+    NaN where the map is constant.
+    """
+    found = stats.rankdata(maps.reshape(len(maps), -1), axis=1)
+    found -= found.mean(axis=1, keepdims=True)
+    length = np.sqrt((found**2).sum(axis=1, keepdims=True))
+    return np.divide(found, length, out=np.full(found.shape, np.nan), where=length > 0)
+
+
+def correlation(ranked: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the absolute Spearman correlation of pairs of maps from their ``ranks``."""
+    return np.abs((ranked * others).sum(axis=1))
 
 
 def by_image(
