@@ -72,6 +72,11 @@ def find(folder: str | Path) -> Path:
     return path
 
 
+def files_of(folder: Path) -> list[Path]:
+    """Return the PNG files of a folder and of those below it, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".png")
+
+
 def read(
     folder: str | Path,
     index: pd.DataFrame,
@@ -102,7 +107,7 @@ def read(
         If the folder does not exist or holds no PNG file, or no mask fits an image.
     """
     folder = find(folder)
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".png")
+    paths = files_of(folder)
     if not paths:
         raise DataError(f"lung_masks {folder} holds no PNG file: expected one for each image")
     index = index.assign(stem=index["file"].map(lambda file: Path(file).stem))

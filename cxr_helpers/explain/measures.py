@@ -27,7 +27,7 @@ from cxr_helpers.explain.explained import Explained, explained_by
 COVERS = {"occlusion": "mean", "occlusion, black": "black", "occlusion, around": "surroundings"}
 GRADIENTS = ("absolute gradient", "int. gradients", "Grad-CAM", "HiResCAM")
 METHODS = (*COVERS, *GRADIENTS)
-TRACED = ("occlusion", "absolute gradient", "Grad-CAM")  # of them the others use the functions
+TRACED = ("occlusion", "absolute gradient", "Grad-CAM")  # the others call what these compile
 
 
 def methods(
@@ -189,8 +189,9 @@ def scores(
     -------
     scores : pandas.DataFrame
         Columns ``method``, ``image`` (position), for each region ``<region> hit``, ``<region> heat``,
-        ``<region> rank``, ``<region> auprc``, ``<region> area`` and ``<region> gain`` (heat / area), and the symmetric
-        relevance gain for each of ``removal.FILLS``, ``SRG, <fill>``, NaN where nothing was removed.
+        ``<region> rank``, ``<region> auprc``, ``<region> area`` and ``<region> gain`` (heat / area), and
+        the symmetric relevance gain for each of ``removal.FILLS``, ``SRG, <fill>``, NaN where nothing
+        was removed.
     curves : pandas.DataFrame
         Columns ``method``, ``fill``, ``image``, ``share`` (of the pixels removed), ``most`` and
         ``least`` (the log-odds when the most, or the least, relevant ones go first).

@@ -88,7 +88,7 @@ def ranks(maps: np.ndarray) -> np.ndarray:
 
 
 def correlation(ranked: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the absolute Spearman correlation of pairs of maps from their ``ranks``."""
+    """Return ``similarity`` from the ``ranks`` of both, each of shape (n, pixels)."""
     return np.abs((ranked * others).sum(axis=1))
 
 
@@ -187,6 +187,7 @@ def max_sensitivity(
     rng = np.random.default_rng(seed)
     positive = explained.score(prepared) >= 0
     maps = {name: method(explained, prepared) for name, method in methods.items()}
+    lengths = {name: _norm(of_images) for name, of_images in maps.items()}
     largest = {name: np.full(len(prepared), -np.inf) for name in methods}
     at_once = max(1, AT_ONCE // len(prepared))
     for first in range(0, draws, at_once):
@@ -196,13 +197,13 @@ def max_sensitivity(
         same = (explained.score(flat).reshape(moved.shape[:2]) >= 0) == positive
         for name, method in methods.items():
             distance = _norm(method(explained, flat).reshape(moved.shape) - maps[name])
-            size = _norm(maps[name])
-            ratio = np.divide(distance, size, out=np.full(distance.shape, np.nan), where=size > 0)
+            undefined = np.full(distance.shape, np.nan)
+            ratio = np.divide(distance, lengths[name], out=undefined, where=lengths[name] > 0)
             of_draws = np.where(same, ratio, -np.inf).max(axis=0)
             largest[name] = np.maximum(largest[name], of_draws)
     return {name: np.where(np.isfinite(x), x, np.nan) for name, x in largest.items()}
 
 
 def _norm(maps: np.ndarray) -> np.ndarray:
-    """Return the Euclidean norm of each map."""
+    """Return the Euclidean norm of each map, shape (…): from maps of shape (…, height, width)."""
     return np.sqrt((maps**2).sum(axis=(-2, -1)))

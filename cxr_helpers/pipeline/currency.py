@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from cxr_helpers.data import lung_outlines
+from cxr_helpers.data.lung_outlines import V7
 from cxr_helpers.pipeline import dependencies
 from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.system import accelerators, digests, environment
@@ -45,10 +47,12 @@ def recipe(
     if file := parameters.get(WEIGHTS):
         inputs[WEIGHTS] = digests.sha256_of_file(Path(str(file)))
     named = {k: v for k, v in parameters.items() if k not in (*UNTRACKED, WEIGHTS)}
-    if (masks := Path(str(parameters.get(MASKS) or "v7"))).is_dir():
-        paths = (path for path in sorted(masks.rglob("*")) if path.suffix.lower() == ".png")
+    if (masks := parameters.get(MASKS) or V7) != V7:
         inputs[MASKS] = digests.sha256_of_json(
-            {str(path.relative_to(masks)): digests.sha256_of_file(path) for path in paths}
+            {
+                path.relative_to(masks).as_posix(): digests.sha256_of_file(path)
+                for path in lung_outlines.files_of(Path(masks))
+            }
         )
         del named[MASKS]
     cells = json.loads(spec.notebook.read_text(encoding="utf-8"))["cells"]
