@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +19,9 @@ from report.blocks import Table, chapters
 from report.document import Document, Front, compose
 from report.pandoc import convert
 
+# The first so many floats of a chapter go to the bottom of a page, so as not to stand above its heading;
+# the others, and the last so many, to the top or bottom, so as not to stand below that of the next.
+EARLY = 2
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -71,13 +75,16 @@ def picture_name(figure: Any) -> str:
 
 def content(document: Document) -> dict[str, Any]:
     """Return all text other than prose, as the JSON that ``style.typ`` reads."""
-    blocks = {}
+    blocks, of_chapter = {}, Counter()
+    floats = Counter(item.chapter for item in document.items if item.label)
     for item in document.items:
         if item.label:
             block = item.block
+            of_chapter[item.chapter] += 1
             blocks[block.id] = {
                 "kind": item.kind,
                 "chapter": item.chapter,
+                "early": of_chapter[item.chapter] <= min(EARLY, floats[item.chapter] - EARLY),
                 "label": item.label,
                 "short": item.short,
                 "caption": block.caption,
