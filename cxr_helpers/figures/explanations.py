@@ -45,7 +45,7 @@ def removal_curves(table: pd.DataFrame) -> Figure:
     return fig
 
 
-def similarity_by_step(table: pd.DataFrame) -> Figure:
+def similarity_by_step(table: pd.DataFrame, *, methods: Sequence[str]) -> Figure:
     """Draw how similar maps stay while a network loses its training, a panel for each network.
 
     Parameters
@@ -53,15 +53,17 @@ def similarity_by_step(table: pd.DataFrame) -> Figure:
     table : pandas.DataFrame
         Columns ``network``, ``method``, ``step`` (in order; ``other image`` is drawn as a cross at
         the right end) and ``similarity``.
+    methods : sequence of str
+        All methods of the chapter, in order: each has the same colour in every figure.
     """
     fig, panels = _panels(table, height=2.2)
     for ax, name, part in panels:
         means = part.groupby(["method", "step"], sort=False)["similarity"].mean()
-        for number, method in enumerate(dict.fromkeys(part["method"])):
-            values = means[method]
+        for method in dict.fromkeys(part["method"]):
+            values, colour = means[method], _colour(method, methods)
             floor = values.pop("other image")
-            ax.plot(range(len(values)), values, marker="o", ms=3, color=f"C{number}", label=method)
-            ax.plot(len(values) - 0.6, floor, "x", ms=5, color=f"C{number}")
+            ax.plot(range(len(values)), values, marker="o", ms=3, color=colour, label=method)
+            ax.plot(len(values) - 0.6, floor, "x", ms=5, color=colour)
         ax.set(xticks=range(len(values)), title=name, ylim=(-0.02, 1.02))
         ax.set_xticklabels(values.index, rotation=60, ha="right", fontsize=6)
     first = fig.axes[0]
@@ -91,7 +93,7 @@ def effects(table: pd.DataFrame) -> Figure:
     return fig
 
 
-def heat_and_effect(table: pd.DataFrame) -> Figure:
+def heat_and_effect(table: pd.DataFrame, *, methods: Sequence[str]) -> Figure:
     """Draw the heat on parts of the image against what the parts really do, both by their area.
 
     Parameters
@@ -100,16 +102,19 @@ def heat_and_effect(table: pd.DataFrame) -> Figure:
         Columns ``network`` (a panel each), ``method``, ``part``, ``gain`` (share of the heat that is
         on the part by its share of the image) and ``effect`` (absolute change of the log-odds where
         the part is not drawn, for each percent of the image that it covers).
+    methods : sequence of str
+        As for ``similarity_by_step``.
     """
-    methods, parts = (list(dict.fromkeys(table[column])) for column in ("method", "part"))
+    parts = list(dict.fromkeys(table["part"]))
     fig, panels = _panels(table, height=2.4)
     for ax, network, of_network in panels:
-        for number, method in enumerate(methods):
+        for method in dict.fromkeys(table["method"]):
             points = of_network[of_network["method"] == method].sort_values("effect")
-            ax.plot(points["effect"], points["gain"], color=f"C{number}", lw=0.8, label=method)
+            colour = _colour(method, methods)
+            ax.plot(points["effect"], points["gain"], color=colour, lw=0.8, label=method)
             for part, marker in zip(parts, MARKERS, strict=False):
                 of_part = points[points["part"] == part]
-                ax.plot(of_part["effect"], of_part["gain"], marker, ms=4, color=f"C{number}")
+                ax.plot(of_part["effect"], of_part["gain"], marker, ms=4, color=colour)
         ax.axhline(1, color="black", ls=":", lw=0.8)
         ax.set_title(network)
         ax.set_xlabel("absolute change of the\nlog-odds per % of the image", fontsize=8)
@@ -211,6 +216,10 @@ def _points(
         spread = np.abs(part[["low", "high"]].to_numpy() - part[["value"]].to_numpy()).T
         options = {"fmt": MARKERS[k % len(MARKERS)], "color": f"C{k}", "label": network}
         ax.errorbar(part["value"], places, xerr=spread, **options, **style)
+
+
+def _colour(method: str, methods: Sequence[str]) -> str:
+    return f"C{methods.index(method)}"
 
 
 def _panels(

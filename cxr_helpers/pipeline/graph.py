@@ -37,6 +37,8 @@ DEMO = "demo"  # a first look on phantoms
 GROUPS = ("published", "ours", "baseline", "anomaly")  # of rows, in the order of Table 1
 # Of a declaration, with their types.
 KEYS = {"reads": list, "rows": list, "presets": dict, "seconds": dict}
+ROW_KEYS = {"id": str, "label": str, "published": int | float | None, "place": int | float}
+ROW_KEYS |= {"retrained": bool, "optional": bool}
 
 
 @dataclass(frozen=True)
@@ -213,14 +215,16 @@ def _spec(path: Path) -> StageSpec:
     """Return the declaration of a notebook."""
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]
-    except (ValueError, KeyError, TypeError) as error:
+        declared = metadata.get("cxr", {})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path.name} is not a complete notebook: {error}") from None
     try:
-        declared = metadata.get("cxr", {})
         _check_keys(declared, KEYS)
         for key, kind in KEYS.items():
             if not isinstance(declared.get(key, kind()), kind):
                 raise ValueError(f"{key!r} is not a {kind.__name__}")
+        if not all(isinstance(name, str) for name in declared.get("reads", ())):
+            raise ValueError("'reads' is not a list of names of stages")
         if not all(isinstance(values, dict) for values in declared.get("presets", {}).values()):
             raise ValueError("a preset is not a mapping of parameters to values")
         if not all(isinstance(n, int | float) for n in declared.get("seconds", {}).values()):
@@ -246,6 +250,9 @@ def _row(declared: Mapping, number: int) -> tuple[str, int, Row]:
     values = {"group": "ours", "place": 100 + number, **declared}
     if missing := [name for name in names[:3] if name not in values]:
         raise ValueError(f"a row has no {missing[0]!r}")
+    for key, kind in ROW_KEYS.items():
+        if key in values and not isinstance(values[key], kind):
+            raise ValueError(f"{key} of row {values['id']!r} is {values[key]!r}, of another type")
     if values["group"] not in GROUPS:
         raise ValueError(f"group {values['group']!r} is not one of {', '.join(GROUPS)}")
     if values["classes"] not in (2, 3):

@@ -34,10 +34,25 @@ def test_removal_curves_are_drawn_with_bands_in_a_panel_for_each_network():
 def test_similarity_is_drawn_by_step_with_a_cross_for_other_images():
     lines = [("a", "m", step, v) for step, v in (("other image", 0.4), ("last", 0.9), ("all", 0.1))]
     table = pd.DataFrame(lines, columns=["network", "method", "step", "similarity"])
-    (ax,) = explanations.similarity_by_step(table).axes
+    (ax,) = explanations.similarity_by_step(table, methods=["m"]).axes
     line, cross = ax.lines
     assert line.get_ydata().tolist() == [0.9, 0.1] and cross.get_ydata()[0] == 0.4
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["last", "all"]
+
+
+def test_a_method_has_the_same_colour_in_both_figures():
+    """Although the first one leaves a method out."""
+    lines = [("a", m, s, 0.5) for m in "xz" for s in ("other image", "last")]
+    similarity = pd.DataFrame(lines, columns=["network", "method", "step", "similarity"])
+    lines = [("a", m, "lesion", 0.4, 2) for m in "xyz"]
+    heat = pd.DataFrame(lines, columns=["network", "method", "part", "gain", "effect"])
+    (first,) = explanations.similarity_by_step(similarity, methods=list("xyz")).axes
+    (second,) = explanations.heat_and_effect(heat, methods=list("xyz")).axes
+    colours = [
+        {line.get_label(): line.get_color() for line in ax.lines if line.get_label() in ("x", "z")}
+        for ax in (first, second)
+    ]
+    assert colours[0] == colours[1] and len(set(colours[0].values())) == 2
 
 
 def test_effects_are_drawn_with_their_intervals_and_a_line_at_zero():
@@ -57,7 +72,7 @@ def test_gain_is_drawn_against_the_effect_of_each_part():
         ("ours", m, p, h, e) for m in "xy" for p, h, e in (("lesion", 0.4, 2), ("marker", 0.1, 1))
     ]
     table = pd.DataFrame(lines, columns=["network", "method", "part", "gain", "effect"])
-    (ax,) = explanations.heat_and_effect(table).axes
+    (ax,) = explanations.heat_and_effect(table, methods=["x", "y"]).axes
     joined = [line for line in ax.lines if line.get_label() in ("x", "y")]
     assert [line.get_xydata().tolist() for line in joined] == [[[1, 0.1], [2, 0.4]]] * 2
     assert {line.get_label() for line in ax.lines} >= {"lesion", "marker"}
@@ -70,7 +85,7 @@ def test_panels_of_gains_share_an_axis_on_which_all_of_them_are_seen():
         for part, gain in (("lesion", 0.4), ("marker", 1.2))
     ]
     table = pd.DataFrame(lines, columns=["network", "method", "part", "gain", "effect"])
-    first, second = explanations.heat_and_effect(table).axes
+    first, second = explanations.heat_and_effect(table, methods=["x"]).axes
     low, high = first.get_ylim()
     assert low == 0 and high > 9 * 1.2 and second.get_ylim() == (low, high)
 

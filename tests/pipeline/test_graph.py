@@ -144,6 +144,7 @@ def test_presets_are_collected_from_all_stages(tmp_path):
         ([], "[] is not a mapping"),
         ({"read": ["01_data"]}, "unknown key 'read'; did you mean 'reads'?"),
         ({"reads": "01_data"}, "'reads' is not a list"),
+        ({"reads": [1]}, "'reads' is not a list of names of stages"),
         ({"presets": ["quick"]}, "'presets' is not a dict"),
         ({"presets": {"quick": 3}}, "a preset is not a mapping of parameters to values"),
         ({"rows": ["knn"]}, "'knn' is not a mapping"),
@@ -151,6 +152,10 @@ def test_presets_are_collected_from_all_stages(tmp_path):
         ({"rows": [{**ROW, "lable": "x"}]}, "unknown key 'lable'; did you mean 'label'?"),
         ({"rows": [{**ROW, "group": "our"}]}, "group 'our' is not one of published, ours"),
         ({"rows": [{**ROW, "classes": "2"}]}, "classes of row 'knn' is '2', not 2 or 3"),
+        ({"rows": [{**ROW, "label": 2}]}, "label of row 'knn' is 2, of another type"),
+        ({"rows": [{**ROW, "published": "0.85"}]}, "published of row 'knn' is '0.85', of another"),
+        ({"rows": [{**ROW, "place": "first"}]}, "place of row 'knn' is 'first', of another type"),
+        ({"rows": [{**ROW, "optional": "yes"}]}, "optional of row 'knn' is 'yes', of another type"),
     ],
 )
 def test_invalid_declaration_names_the_notebook_and_the_key(tmp_path, declared, message):
@@ -161,7 +166,7 @@ def test_invalid_declaration_names_the_notebook_and_the_key(tmp_path, declared, 
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"cells": [', "{}"])
+@pytest.mark.parametrize("content", ["", "[]", '{"cells": [', "{}", '{"metadata": []}'])
 def test_incomplete_notebook_is_named(tmp_path, content):
     (tmp_path / "01_data.ipynb").write_text(content)
     with pytest.raises(ValueError, match=r"01_data\.ipynb is not a complete notebook"):
