@@ -6,7 +6,8 @@
 Each row of the table is measured in a separate process, one after the other, on the same
 generated images; the first epoch (compilation) is excluded. The naive loop is that of a course
 notebook: in every epoch each JPEG is opened, resized, rotated, shifted and flipped in Python, and
-passed to ``train_on_batch``. "TensorFlow's choice" is the project's loop without asking for oneDNN.
+passed to ``train_on_batch``. "TensorFlow's choice" is the project's loop without asking for oneDNN,
+"Keras's layer" with ``keras.layers.BatchNormalization`` instead of one fused operation.
 Embeddings are timed as one ``predict`` call per image, decoded on the spot, against batches from the
 memory-mapped cache. Ratios refer to the naive row of the same network.
 """
@@ -25,6 +26,7 @@ from pathlib import Path
 from cxr_helpers.system import accelerators
 
 BATCH, EPOCHS = 32, 3
+KERAS = "Keras's layer"
 ROWS = (
     ("binary", "naive", "float32"),
     ("binary", "TensorFlow's choice", "float32"),
@@ -32,7 +34,9 @@ ROWS = (
     ("binary", "project", "mixed_bfloat16"),
     ("ours", "naive", "float32"),
     ("ours", "TensorFlow's choice", "float32"),
+    ("ours", KERAS, "float32"),
     ("ours", "project", "float32"),
+    ("ours", KERAS, "mixed_bfloat16"),
     ("ours", "project", "mixed_bfloat16"),
 )
 
@@ -61,7 +65,7 @@ def main() -> None:
             command = [sys.executable, __file__, "--size", str(options.size), "--child", folder]
             done = subprocess.run(
                 [*command, *row],
-                env=os.environ | (accelerators.variables() if row[1] == "project" else {}),
+                env=os.environ | (accelerators.variables() if row[1] in ("project", KERAS) else {}),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 check=True,
@@ -101,6 +105,8 @@ def measure(folder: Path, network: str, method: str, precision: str, *, size: in
     labels = np.load(folder / "labels.npy")
     files = sorted(folder.glob("*.jpeg"))
     ours = network == "ours"
+    if method == KERAS:
+        architectures.BatchNormalization = keras.layers.BatchNormalization
     model = architectures.residual_cnn(size) if ours else architectures.binary_cnn(size)
     targets = keras.utils.to_categorical(labels, 3) if ours else labels[:, None].astype("float32")
     model.compile("adam", "categorical_crossentropy" if ours else "binary_crossentropy")

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from cxr_helpers.models import architectures
 
@@ -143,3 +144,75 @@ def test_residual_cnn_of_open_size_predicts_at_any_size():
     model = architectures.residual_cnn(None, widths=(4, 8))
     for size in (16, 24):
         assert model.predict_on_batch(np.zeros((2, size, size, 1), np.float32)).shape == (2, 3)
+
+
+# --- batch normalisation ---
+
+
+def outputs_and_gradients(layer, features, *, training):
+    """Return what a layer makes of features, the gradients of its squares, and its weights."""
+    values = tf.Variable(features)
+    with tf.GradientTape() as tape:
+        outputs = layer(tf.cast(values, layer.compute_dtype), training=training)
+        score = tf.reduce_mean(tf.cast(outputs, "float32") ** 2 * np.arange(1, 5, dtype="float32"))
+    weights = [weight.value for weight in layer.trainable_weights]
+    assert outputs.dtype == layer.compute_dtype
+    found = [outputs, *tape.gradient(score, [values, *weights]), *layer.weights]
+    return [keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")) for x in found]
+
+
+def both_normalisations(policy, features, *, training):
+    """Return the above of our layer and of Keras's, with equal weights that are not the initial ones."""
+    pair = [
+        kind(momentum=0.9, epsilon=1e-5, dtype=policy)
+        for kind in (architectures.BatchNormalization, keras.layers.BatchNormalization)
+    ]
+    weights = np.random.default_rng(1).uniform(0.5, 2, (4, features.shape[-1]))
+    for layer in pair:
+        layer.build(features.shape)
+        layer.set_weights(list(weights))
+    return [outputs_and_gradients(layer, features, training=training) for layer in pair]
+
+
+@pytest.mark.parametrize("training", [True, False, None])
+@pytest.mark.parametrize("shape", [(5, 6, 7, 4), (1, 1, 1, 4)])
+@pytest.mark.parametrize(
+    ("policy", "rounding"),
+    [("float32", 1e-4), ("mixed_bfloat16", 0.02), ("mixed_float16", 0.002)],
+)
+def test_batch_normalisation_is_that_of_keras(policy, rounding, shape, training):
+    features = np.random.default_rng(0).normal(2, 3, shape).astype("float32")
+    for ours, of_keras in zip(
+        *both_normalisations(policy, features, training=training), strict=True
+    ):
+        np.testing.assert_allclose(ours, of_keras, rtol=rounding, atol=rounding)
+
+
+def test_batch_normalisation_that_is_not_trained_keeps_its_statistics():
+    layer = architectures.BatchNormalization()
+    layer.build((None, None, None, 2))
+    layer.trainable = False
+    before = layer.get_weights()
+    layer(np.ones((2, 3, 3, 2), np.float32), training=True)
+    assert all(np.array_equal(a, b) for a, b in zip(before, layer.get_weights(), strict=True))
+
+
+def test_batch_normalisation_is_left_to_keras_on_a_gpu(tensorflow_gpu):
+    """To the last bit: its fused gradient is not deterministic there."""
+    tensorflow_gpu()
+    features = np.random.default_rng(0).normal(2, 3, (5, 6, 7, 4)).astype("float32")
+    ours, of_keras = both_normalisations("float32", features, training=True)
+    assert all(map(np.array_equal, ours, of_keras))
+
+
+def test_weights_of_keras_normalisation_are_read(tmp_path, monkeypatch):
+    """Runs of earlier versions have them."""
+    with monkeypatch.context() as patch:
+        patch.setattr(architectures, "BatchNormalization", keras.layers.BatchNormalization)
+        earlier = architectures.residual_cnn(16, widths=(4, 8))
+    earlier.set_weights([np.random.default_rng(0).random(w.shape) for w in earlier.get_weights()])
+    earlier.save_weights(tmp_path / "ours.weights.h5")
+    model = architectures.residual_cnn(16, widths=(4, 8))
+    model.load_weights(tmp_path / "ours.weights.h5")
+    images = np.random.default_rng(1).random((3, 16, 16, 1), dtype=np.float32)
+    np.testing.assert_allclose(model(images), earlier(images), atol=1e-6)
