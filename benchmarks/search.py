@@ -16,6 +16,10 @@ images such that their border says nothing about their class, see ``evaluation.s
 chosen by the labels of test images; the columns ``test_*`` are for the record, and come from the
 test split of the folder that was given. Trained weights are kept in
 ``<run>/search/``: a recipe that is there is scored again, not trained.
+
+With ``--held-out``, recipes are trained without the patients of shortcut-conflicting images (whose
+border suggests another class) and scored on all such images that are no test images, in
+``search-held-out.csv``.
 """
 
 from __future__ import annotations
@@ -74,6 +78,8 @@ class Line:
     swapped: float = 0.0  # share of training images with the border of one of another class
     conflict_weight: float = 1.0
     mix_style: float = 0.0  # share of the steps in which statistics of feature maps are mixed
+    held_out: bool = False  # trained without the patients of shortcut-conflicting images
+    precision: str = "float32"
     seed: int = 0
     equalised: bool = False  # contrast-equalised images, in training and prediction
     test_size: int = 112
@@ -86,10 +92,12 @@ class Line:
     def training(self) -> dict:
         """Return the settings of the training: equal for equal weights."""
         settings = asdict(self)
-        left_out = (*PREDICTION, *([] if self.mix_style else ["mix_style"]))  # keeps earlier names
-        return {name: settings[name] for name in settings if name not in left_out}
+        added = [name for name, usual in ADDED.items() if settings[name] == usual]
+        return {name: settings[name] for name in settings if name not in (*PREDICTION, *added)}
 
 
+# Left out where they are as usual: weights that were trained before keep their files.
+ADDED = {"mix_style": 0.0, "held_out": False, "precision": "float32"}
 PREDICTION = ("name", "test_size", "views", "neighbours", "statistics", "members")  # of a line
 AS_PUBLISHED = {"optimizer": "adam", "augmentation": "published", "epochs": 12}
 AS_PUBLISHED |= {"batch_size": 32, "learning_rate": 0.001}
@@ -183,8 +191,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, help="folder of a run whose 01_data is complete")
     parser.add_argument("--only", nargs="+", default=[line.name for line in RECIPES])
+    parser.add_argument("--held-out", action="store_true", help="see above")
+    parser.add_argument("--precision", default="float32", help="numeric policy, with --held-out")
     options = parser.parse_args()
-    lines = {line.name: line for line in RECIPES}
+    if options.precision != "float32" and not options.held_out:
+        parser.error(f"--precision {options.precision}: search.csv is of float32")
+    keras.mixed_precision.set_global_policy(options.precision)
+    common = {"held_out": options.held_out, "precision": options.precision}
+    lines = {line.name: replace(line, **common) for line in RECIPES}
     if unknown := set(options.only) - set(lines):
         parser.error(f"--only {sorted(unknown)}: expected some of {', '.join(lines)}")
     if not (options.run / "stages" / "01_data" / "dataset.json").is_file():
@@ -193,6 +207,9 @@ def main() -> None:
     radiographs = dataset.read(options.run / "stages" / "01_data")
     folder = options.run / "search"
     folder.mkdir(exist_ok=True)
+    if options.held_out:
+        write_held_out(lines, options.only, radiographs, folder)
+        return
     for name in options.only:
         print(name, flush=True)
         write(lines[name], score(lines, lines[name], radiographs, folder))
@@ -202,8 +219,7 @@ def main() -> None:
 def train(line: Line, radiographs: dataset.Dataset, folder: Path) -> keras.Model:
     """Return the trained network of a line, from its file where there is one."""
     keras.utils.set_random_seed(line.seed)
-    part = radiographs["train"]
-    part = part.where(part.category >= 0)
+    part = training_images(line, radiographs)
     published = line.network == "published"
     classes = len(radiographs.classes)
     if published:
@@ -246,8 +262,7 @@ def train(line: Line, radiographs: dataset.Dataset, folder: Path) -> keras.Model
         sizes = {"epochs": line.epochs, "batch_size": line.batch_size}
         training.fit(model, images, one_hot.astype("float32"), **sizes, **common)
     else:
-        conflicting = shortcut_groups.alignment(part.index, seed=0) < 0
-        relative = np.where(conflicting, line.conflict_weight, 1)
+        relative = np.where(are_conflicting(part.index), line.conflict_weight, 1)
         sampling_weights = sampling.balanced(part.category, relative)
         recipe = recipes.Recipe(
             epochs=line.epochs,
@@ -261,6 +276,21 @@ def train(line: Line, radiographs: dataset.Dataset, folder: Path) -> keras.Model
         recipes.fit(model, images, one_hot, recipe, sampling_weights=sampling_weights, **common)
     model.save_weights(weights)
     return model
+
+
+def training_images(line: Line, radiographs: dataset.Dataset) -> dataset.Part:
+    """Return the images on which a line is trained."""
+    part = radiographs["train"]
+    keep = part.category >= 0
+    if line.held_out:
+        cluster = part.index["cluster"]
+        keep &= ~cluster.isin(cluster[are_conflicting(part.index)]).to_numpy()
+    return part.where(keep)
+
+
+def are_conflicting(index: pd.DataFrame) -> np.ndarray:
+    """Return whether each image is shortcut-conflicting, ndarray of bool, shape (n,)."""
+    return shortcut_groups.alignment(index, seed=0) < 0
 
 
 class MixStyle(keras.layers.Layer):
@@ -329,7 +359,7 @@ def predict(lines: dict, line: Line, radiographs, folder: Path, images: np.ndarr
             each = (training.predict(model, view) for view in views(line, images))
             _PREDICTED[key] = np.mean(list(each), axis=0)
         return _PREDICTED[key]
-    part = radiographs["train"]
+    part = training_images(line, radiographs)
     points, queries = (embedded(line, model, np.asarray(x)) for x in (part.detail, images))
     options = {"k": line.neighbours, "metric": "cosine", "weights": "distance"}  # as in chapter 5
     votes = knn.classifier(points, part.pneumonia, **options).predict_proba(queries)[:, 1]
@@ -397,6 +427,47 @@ def score(lines: dict, line: Line, radiographs: dataset.Dataset, folder: Path) -
                 group = index["group"].to_numpy(dtype=str)
                 np.savez(folder / f"{line.name}.npz", y_true=y_true, group=group, **changes)
     return pd.concat(tables, ignore_index=True).assign(recipe=line.name)
+
+
+def write_held_out(
+    lines: dict[str, Line], names: list[str], radiographs: dataset.Dataset, folder: Path
+) -> None:
+    """Score lines on the conflicting images; add them to their file, in place of earlier ones.
+
+    ``*_gain`` are paired differences from ``REFERENCE``, where that has been scored.
+    """
+    parts = [radiographs[split] for split in ("train", "validation", "contiguous")]
+    index = pd.concat([part.index for part in parts], ignore_index=True)
+    conflicting = are_conflicting(index)
+    images = np.concatenate([np.asarray(part.detail) for part in parts])[conflicting]
+    y_true = (index["class_name"] != "normal").to_numpy(dtype=int)[conflicting]
+    weights = bootstrap.resamples(index["group"][conflicting], y_true, seed=0)
+    path = DECISIONS / "search-held-out.csv"
+    for name in names:
+        print(name, flush=True)
+        line = lines[name]
+        y_prob = pneumonia(predict(lines, line, radiographs, folder, images))
+        predictions = folder / f"{name}, {line.precision}, held out.npy"
+        np.save(predictions, y_prob)
+        reference = predictions.with_name(f"{REFERENCE}, {line.precision}, held out.npy")
+        scored = {"recipe": name, "precision": line.precision}
+        scored |= {"normal": (y_true == 0).sum(), "pneumonia": y_true.sum()}
+        for metric, function in (("auroc", metrics.auroc), ("accuracy", accuracy_at_half)):
+            estimates = {"": bootstrap.estimate(function, y_true, y_prob, weights=weights)}
+            if reference != predictions and reference.is_file():
+                others = np.load(reference)
+                gap = bootstrap.difference(function, y_true, y_prob, others, weights=weights)
+                estimates["_gain"] = gap
+            for kind, values in estimates.items():
+                bounds = (f"{metric}{kind}{bound}" for bound in ("", "_low", "_high"))
+                scored |= dict(zip(bounds, values, strict=True))
+        scored["specificity"] = (y_prob[y_true == 0] < 0.5).mean()
+        scored["sensitivity"] = (y_prob[y_true == 1] >= 0.5).mean()
+        table = pd.DataFrame([scored])
+        if path.is_file():
+            earlier = pd.read_csv(path)
+            table = pd.concat([earlier[earlier["recipe"] != name], table])
+        table.to_csv(path, index=False, float_format="%.4f")
 
 
 def gains(line: Line, folder: Path) -> dict[str, float]:
