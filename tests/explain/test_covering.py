@@ -1,5 +1,6 @@
 import functools
 
+import keras
 import numpy as np
 import pytest
 import small
@@ -46,13 +47,18 @@ def test_splice_is_made_once_and_uses_weights_that_change_later():
 @pytest.mark.parametrize(
     "first",
     [
-        [layers.Conv2D(4, 5, strides=2), layers.Conv2D(4, 3)],
-        [layers.Conv2D(4, 3), layers.MaxPooling2D(3, strides=2), layers.AveragePooling2D(2)],
+        lambda: [layers.Conv2D(4, 5, strides=2), layers.Conv2D(4, 3)],
+        lambda: [
+            layers.Conv2D(4, 3),
+            layers.MaxPooling2D(3, strides=2),
+            layers.AveragePooling2D(2),
+        ],
     ],
     ids=["strided", "overlapping"],
 )
 def test_other_sequences_are_spliced_exactly(first):
-    explained = small.sequence(*first, bias=False)
+    keras.utils.set_random_seed(0)  # some networks without a bias answer nothing but zero
+    explained = small.sequence(*first(), bias=False)
     prepared = explained.prepare(small.images(n=1, size=40))
     options = {"patch": 7, "stride": 5}
     assert covering.Splice.of(explained) is not None
