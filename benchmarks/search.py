@@ -442,7 +442,6 @@ def write_held_out(
     images = np.concatenate([np.asarray(part.detail) for part in parts])[conflicting]
     y_true = (index["class_name"] != "normal").to_numpy(dtype=int)[conflicting]
     weights = bootstrap.resamples(index["group"][conflicting], y_true, seed=0)
-    path = DECISIONS / "search-held-out.csv"
     for name in names:
         print(name, flush=True)
         line = lines[name]
@@ -463,11 +462,7 @@ def write_held_out(
                 scored |= dict(zip(bounds, values, strict=True))
         scored["specificity"] = (y_prob[y_true == 0] < 0.5).mean()
         scored["sensitivity"] = (y_prob[y_true == 1] >= 0.5).mean()
-        table = pd.DataFrame([scored])
-        if path.is_file():
-            earlier = pd.read_csv(path)
-            table = pd.concat([earlier[earlier["recipe"] != name], table])
-        table.to_csv(path, index=False, float_format="%.4f")
+        replace_lines("search-held-out.csv", pd.DataFrame([scored]))
 
 
 def gains(line: Line, folder: Path) -> dict[str, float]:
@@ -561,20 +556,21 @@ def write(line: Line, scores: pd.DataFrame) -> None:
         "mean_accuracy": accuracy["mean"],
         **{f"{row.split}_{row.metric}": row.value for row in unchanged.itertuples()},
     }
-    order = [line.name for line in RECIPES]
     columns = ["recipe", "split", "change", "metric", "value", "low", "high"]
-    for file, table in (
-        ("search.csv", pd.DataFrame([summary]).rename(columns={"name": "recipe"})),
-        ("search-changes.csv", scores[columns]),
-    ):
-        path = DECISIONS / file
-        if path.is_file():
-            earlier = pd.read_csv(path, dtype=INTEGERS)  # empty for the mean of other lines
-            table = pd.concat([earlier[earlier["recipe"] != line.name], table])
-        position = table["recipe"].map({name: n for n, name in enumerate(order)})
-        table = table.assign(position=position).dropna(subset=["position"])
-        table = table.sort_values("position", kind="stable").drop(columns="position")
-        table.to_csv(path, index=False, float_format="%.4f")
+    replace_lines("search.csv", pd.DataFrame([summary]).rename(columns={"name": "recipe"}))
+    replace_lines("search-changes.csv", scores[columns])
+
+
+def replace_lines(file: str, table: pd.DataFrame) -> None:
+    """Write the lines of a recipe into a file, in place of earlier ones, in the order of ``RECIPES``."""
+    path = DECISIONS / file
+    if path.is_file():
+        earlier = pd.read_csv(path, dtype=INTEGERS)  # empty for the mean of other lines
+        table = pd.concat([earlier[~earlier["recipe"].isin(table["recipe"])], table])
+    position = table["recipe"].map({line.name: n for n, line in enumerate(RECIPES)})
+    table = table.assign(position=position).dropna(subset=["position"])
+    table = table.sort_values("position", kind="stable").drop(columns="position")
+    table.to_csv(path, index=False, float_format="%.4f")
 
 
 def write_gains(lines: dict[str, Line], folder: Path) -> None:

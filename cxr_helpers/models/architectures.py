@@ -229,7 +229,7 @@ class BatchNormalization(layers.BatchNormalization):
     """
 
     def call(self, inputs, training=None, mask=None):
-        """Return feature maps, normalised: (n, height, width, channels)."""
+        """Return (n, height, width, channels) feature maps of the layer's precision, normalised."""
         if accelerators.gpu() is not None:
             return super().call(inputs, training=training, mask=mask)
         of_batch = bool(training and self.trainable)

@@ -37,8 +37,12 @@ DEMO = "demo"  # a first look on phantoms
 GROUPS = ("published", "ours", "baseline", "anomaly")  # of rows, in the order of Table 1
 # Of a declaration, with their types.
 KEYS = {"reads": list, "rows": list, "presets": dict, "seconds": dict}
-ROW_KEYS = {"id": str, "label": str, "published": int | float | None, "place": int | float}
-ROW_KEYS |= {"retrained": bool, "optional": bool}
+ROW_KEYS = {  # with their types, and these in words
+    **dict.fromkeys(("id", "label"), (str, "a text")),
+    "published": (int | float | None, "a number"),
+    "place": (int | float, "a number"),
+    **dict.fromkeys(("retrained", "optional"), (bool, "true or false")),
+}
 
 
 @dataclass(frozen=True)
@@ -250,9 +254,9 @@ def _row(declared: Mapping, number: int) -> tuple[str, int, Row]:
     values = {"group": "ours", "place": 100 + number, **declared}
     if missing := [name for name in names[:3] if name not in values]:
         raise ValueError(f"a row has no {missing[0]!r}")
-    for key, kind in ROW_KEYS.items():
+    for key, (kind, words) in ROW_KEYS.items():
         if key in values and not isinstance(values[key], kind):
-            raise ValueError(f"{key} of row {values['id']!r} is {values[key]!r}, of another type")
+            raise ValueError(f"{key} of row {values['id']!r} is {values[key]!r}, not {words}")
     if values["group"] not in GROUPS:
         raise ValueError(f"group {values['group']!r} is not one of {', '.join(GROUPS)}")
     if values["classes"] not in (2, 3):

@@ -152,10 +152,17 @@ def test_presets_are_collected_from_all_stages(tmp_path):
         ({"rows": [{**ROW, "lable": "x"}]}, "unknown key 'lable'; did you mean 'label'?"),
         ({"rows": [{**ROW, "group": "our"}]}, "group 'our' is not one of published, ours"),
         ({"rows": [{**ROW, "classes": "2"}]}, "classes of row 'knn' is '2', not 2 or 3"),
-        ({"rows": [{**ROW, "label": 2}]}, "label of row 'knn' is 2, of another type"),
-        ({"rows": [{**ROW, "published": "0.85"}]}, "published of row 'knn' is '0.85', of another"),
-        ({"rows": [{**ROW, "place": "first"}]}, "place of row 'knn' is 'first', of another type"),
-        ({"rows": [{**ROW, "optional": "yes"}]}, "optional of row 'knn' is 'yes', of another type"),
+        ({"rows": [{**ROW, "label": None}]}, "label of row 'knn' is None, not a text"),
+        ({"rows": [{**ROW, "label": 2}]}, "label of row 'knn' is 2, not a text"),
+        (
+            {"rows": [{**ROW, "published": "0.85"}]},
+            "published of row 'knn' is '0.85', not a number",
+        ),
+        ({"rows": [{**ROW, "place": "first"}]}, "place of row 'knn' is 'first', not a number"),
+        (
+            {"rows": [{**ROW, "optional": "yes"}]},
+            "optional of row 'knn' is 'yes', not true or false",
+        ),
     ],
 )
 def test_invalid_declaration_names_the_notebook_and_the_key(tmp_path, declared, message):
