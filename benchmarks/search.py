@@ -17,9 +17,10 @@ chosen by the labels of test images; the columns ``test_*`` are for the record, 
 test split of the folder that was given. Trained weights are kept in
 ``<run>/search/``: a recipe that is there is scored again, not trained.
 
-With ``--held-out``, recipes are trained without the patients of shortcut-conflicting images (whose
-border suggests another class) and scored on all such images that are no test images, in
-``search-held-out.csv``.
+With ``--held-out``, recipes are scored on shortcut-conflicting images (whose border suggests another
+class), all that are no test images, in ``search-held-out.csv``. Their patients are left out of
+training: ``all`` of them, or one half of them after the other (``halves``), with the other half
+among the training images.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Line:
     swapped: float = 0.0  # share of training images with the border of one of another class
     conflict_weight: float = 1.0
     mix_style: float = 0.0  # share of the steps in which statistics of feature maps are mixed
-    held_out: bool = False  # trained without the patients of shortcut-conflicting images
+    held_out: str = ""  # trained without the patients of conflicting images: all, or of HALVES
     precision: str = "float32"
     seed: int = 0
     equalised: bool = False  # contrast-equalised images, in training and prediction
@@ -97,7 +98,8 @@ class Line:
 
 
 # Left out where they are as usual: weights that were trained before keep their files.
-ADDED = {"mix_style": 0.0, "held_out": False, "precision": "float32"}
+ADDED = {"mix_style": 0.0, "held_out": "", "precision": "float32"}
+HALVES = ("first half", "second half")
 PREDICTION = ("name", "test_size", "views", "neighbours", "statistics", "members")  # of a line
 AS_PUBLISHED = {"optimizer": "adam", "augmentation": "published", "epochs": 12}
 AS_PUBLISHED |= {"batch_size": 32, "learning_rate": 0.001}
@@ -110,6 +112,8 @@ STYLE = tuple(f"{name}, style" for name in WHOLE_AND_CROPS)
 STYLE_OTHER_SEED = tuple(f"{name}, style, other seed" for name in WHOLE_AND_CROPS)
 BOTH_SEEDS = WHOLE_AND_CROPS + OTHER_SEED
 MIXED_STYLE = ("crops, mixed style", "ten crops, mixed style")
+CONFLICTING_8 = tuple(f"{name}, conflicting 8 times" for name in ("crops", "ten crops"))
+CONFLICTING_24 = tuple(f"{name}, conflicting 24 times" for name in ("crops", "ten crops"))
 MIXED_STYLE_OTHER_SEED = tuple(f"{name}, other seed" for name in MIXED_STYLE)
 EQUALISED = tuple(f"{name}, equalised" for name in WHOLE_AND_CROPS)
 OWN = tuple(f"{name}, own statistics" for name in ("crops, 96 at 112", "ten crops"))
@@ -160,6 +164,18 @@ RECIPES = (
     Line("crops, batches of 96", batch_size=96, learning_rate=0.005),
     Line("crops, borders swapped", swapped=0.5),
     Line("ten crops, borders swapped", swapped=0.5, views="crops"),
+    Line("crops, conflicting 8 times", conflict_weight=8),
+    Line("ten crops, conflicting 8 times", conflict_weight=8, views="crops"),
+    Line("whole images and ten crops, conflicting 8 times", members=CONFLICTING_8),
+    Line(
+        "kNN, ten crops, k = 201, conflicting 8 times",
+        conflict_weight=8,
+        neighbours=201,
+        views="crops",
+    ),
+    Line("crops, conflicting 24 times", conflict_weight=24),
+    Line("ten crops, conflicting 24 times", conflict_weight=24, views="crops"),
+    Line("whole images and ten crops, conflicting 24 times", members=CONFLICTING_24),
     Line("crops, mixed style", mix_style=0.5),
     Line("ten crops, mixed style", mix_style=0.5, views="crops"),
     Line("whole images and ten crops, mixed style", members=MIXED_STYLE),
@@ -191,14 +207,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, help="folder of a run whose 01_data is complete")
     parser.add_argument("--only", nargs="+", default=[line.name for line in RECIPES])
-    parser.add_argument("--held-out", action="store_true", help="see above")
+    parser.add_argument("--held-out", choices=["all", "halves"], default="", help="see above")
     parser.add_argument("--precision", default="float32", help="numeric policy, with --held-out")
     options = parser.parse_args()
     if options.precision != "float32" and not options.held_out:
         parser.error(f"--precision {options.precision}: search.csv is of float32")
     keras.mixed_precision.set_global_policy(options.precision)
-    common = {"held_out": options.held_out, "precision": options.precision}
-    lines = {line.name: replace(line, **common) for line in RECIPES}
+    lines = {line.name: replace(line, precision=options.precision) for line in RECIPES}
     if unknown := set(options.only) - set(lines):
         parser.error(f"--only {sorted(unknown)}: expected some of {', '.join(lines)}")
     if not (options.run / "stages" / "01_data" / "dataset.json").is_file():
@@ -208,7 +223,7 @@ def main() -> None:
     folder = options.run / "search"
     folder.mkdir(exist_ok=True)
     if options.held_out:
-        write_held_out(lines, options.only, radiographs, folder)
+        write_held_out(lines, options.only, options.held_out, radiographs, folder)
         return
     for name in options.only:
         print(name, flush=True)
@@ -284,8 +299,20 @@ def training_images(line: Line, radiographs: dataset.Dataset) -> dataset.Part:
     keep = part.category >= 0
     if line.held_out:
         cluster = part.index["cluster"]
-        keep &= ~cluster.isin(cluster[are_conflicting(part.index)]).to_numpy()
+        conflicting = cluster[are_conflicting(part.index)]
+        keep &= ~(cluster.isin(conflicting) & are_held_out(cluster, line.held_out)).to_numpy()
     return part.where(keep)
+
+
+def are_held_out(cluster: pd.Series, held_out: str) -> pd.Series:
+    """Return whether each image is of the patients that are left out if they are conflicting.
+
+    A half is drawn by patient (``cluster``, with the images alike), whatever other images there are.
+    """
+    if held_out == "all":
+        return pd.Series(True, index=cluster.index)
+    digests = cluster.map(lambda name: hashlib.sha256(str(name).encode()).digest()[0])
+    return digests % 2 == HALVES.index(held_out)
 
 
 def are_conflicting(index: pd.DataFrame) -> np.ndarray:
@@ -430,7 +457,11 @@ def score(lines: dict, line: Line, radiographs: dataset.Dataset, folder: Path) -
 
 
 def write_held_out(
-    lines: dict[str, Line], names: list[str], radiographs: dataset.Dataset, folder: Path
+    lines: dict[str, Line],
+    names: list[str],
+    held_out: str,
+    radiographs: dataset.Dataset,
+    folder: Path,
 ) -> None:
     """Score lines on the conflicting images; add them to their file, in place of earlier ones.
 
@@ -440,16 +471,22 @@ def write_held_out(
     index = pd.concat([part.index for part in parts], ignore_index=True)
     conflicting = are_conflicting(index)
     images = np.concatenate([np.asarray(part.detail) for part in parts])[conflicting]
-    y_true = (index["class_name"] != "normal").to_numpy(dtype=int)[conflicting]
-    weights = bootstrap.resamples(index["group"][conflicting], y_true, seed=0)
+    index = index[conflicting]
+    y_true = (index["class_name"] != "normal").to_numpy(dtype=int)
+    weights = bootstrap.resamples(index["group"], y_true, seed=0)
     for name in names:
         print(name, flush=True)
-        line = lines[name]
-        y_prob = pneumonia(predict(lines, line, radiographs, folder, images))
-        predictions = folder / f"{name}, {line.precision}, held out.npy"
+        y_prob = np.zeros(len(y_true))
+        for part in HALVES if held_out == "halves" else (held_out,):
+            own = {key: replace(line, held_out=part) for key, line in lines.items()}
+            left_out = are_held_out(index["cluster"], part).to_numpy()
+            found = predict(own, own[name], radiographs, folder, images[left_out])
+            y_prob[left_out] = pneumonia(found)
+        precision = lines[name].precision
+        predictions = folder / f"{name}, {precision}, {held_out} held out.npy"
         np.save(predictions, y_prob)
-        reference = predictions.with_name(f"{REFERENCE}, {line.precision}, held out.npy")
-        scored = {"recipe": name, "precision": line.precision}
+        reference = predictions.with_name(f"{REFERENCE}, {precision}, {held_out} held out.npy")
+        scored = {"recipe": name, "held_out": held_out, "precision": precision}
         scored |= {"normal": (y_true == 0).sum(), "pneumonia": y_true.sum()}
         for metric, function in (("auroc", metrics.auroc), ("accuracy", accuracy_at_half)):
             estimates = {"": bootstrap.estimate(function, y_true, y_prob, weights=weights)}
@@ -462,7 +499,7 @@ def write_held_out(
                 scored |= dict(zip(bounds, values, strict=True))
         scored["specificity"] = (y_prob[y_true == 0] < 0.5).mean()
         scored["sensitivity"] = (y_prob[y_true == 1] >= 0.5).mean()
-        replace_lines("search-held-out.csv", pd.DataFrame([scored]))
+        replace_lines("search-held-out.csv", pd.DataFrame([scored]), "held_out")
 
 
 def gains(line: Line, folder: Path) -> dict[str, float]:
@@ -546,7 +583,7 @@ def write(line: Line, scores: pd.DataFrame) -> None:
         robustness.summary(validation, metric).loc[line.name] for metric in ("auroc", "accuracy")
     )
     unchanged = scores[scores["change"] == robustness.UNCHANGED]
-    settings = asdict(line)
+    settings = {k: v for k, v in asdict(line).items() if k not in ("held_out", "precision")}
     if line.members:  # which have their own settings
         settings = {k: v if k in ("name", "members") else None for k, v in settings.items()}
     summary = settings | {
@@ -561,15 +598,21 @@ def write(line: Line, scores: pd.DataFrame) -> None:
     replace_lines("search-changes.csv", scores[columns])
 
 
-def replace_lines(file: str, table: pd.DataFrame) -> None:
-    """Write the lines of a recipe into a file, in place of earlier ones, in the order of ``RECIPES``."""
-    path = DECISIONS / file
+def replace_lines(file: str, table: pd.DataFrame, *more: str) -> None:
+    """Write the lines of a recipe into a file, in place of earlier ones, in the order of ``RECIPES``.
+
+    ``more`` are columns besides the recipe that tell lines of a recipe apart.
+    """
+    path, columns = DECISIONS / file, ["recipe", *more]
     if path.is_file():
         earlier = pd.read_csv(path, dtype=INTEGERS)  # empty for the mean of other lines
-        table = pd.concat([earlier[~earlier["recipe"].isin(table["recipe"])], table])
+        written = pd.MultiIndex.from_frame(table[columns])
+        table = pd.concat(
+            [earlier[~pd.MultiIndex.from_frame(earlier[columns]).isin(written)], table]
+        )
     position = table["recipe"].map({line.name: n for n, line in enumerate(RECIPES)})
     table = table.assign(position=position).dropna(subset=["position"])
-    table = table.sort_values("position", kind="stable").drop(columns="position")
+    table = table.sort_values(["position", *more], kind="stable").drop(columns="position")
     table.to_csv(path, index=False, float_format="%.4f")
 
 
