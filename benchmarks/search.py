@@ -113,6 +113,7 @@ STYLE_OTHER_SEED = tuple(f"{name}, style, other seed" for name in WHOLE_AND_CROP
 BOTH_SEEDS = WHOLE_AND_CROPS + OTHER_SEED
 MIXED_STYLE = ("crops, mixed style", "ten crops, mixed style")
 CONFLICTING_8 = tuple(f"{name}, conflicting 8 times" for name in ("crops", "ten crops"))
+CONFLICTING_8_OTHER_SEED = tuple(f"{name}, other seed" for name in CONFLICTING_8)
 CONFLICTING_24 = tuple(f"{name}, conflicting 24 times" for name in ("crops", "ten crops"))
 MIXED_STYLE_OTHER_SEED = tuple(f"{name}, other seed" for name in MIXED_STYLE)
 EQUALISED = tuple(f"{name}, equalised" for name in WHOLE_AND_CROPS)
@@ -172,6 +173,12 @@ RECIPES = (
         conflict_weight=8,
         neighbours=201,
         views="crops",
+    ),
+    Line("crops, conflicting 8 times, other seed", conflict_weight=8, seed=1),
+    Line("ten crops, conflicting 8 times, other seed", conflict_weight=8, views="crops", seed=1),
+    Line(
+        "whole images and ten crops, conflicting 8 times, other seed",
+        members=CONFLICTING_8_OTHER_SEED,
     ),
     Line("crops, conflicting 24 times", conflict_weight=24),
     Line("ten crops, conflicting 24 times", conflict_weight=24, views="crops"),
