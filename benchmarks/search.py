@@ -384,7 +384,7 @@ def predict(lines: dict, line: Line, radiographs, folder: Path, images: np.ndarr
     elif line.statistics:
         key = replace(line, name="")
         if key not in _ADAPTED:
-            own = views(line, np.asarray(radiographs["train"].detail))
+            own = views(line, np.asarray(training_images(line, radiographs).detail))
             _ADAPTED[key] = adaptation.adapted(model, own, seed=line.seed)
         model = _ADAPTED[key]
     if not line.neighbours:
@@ -472,7 +472,7 @@ def write_held_out(
 ) -> None:
     """Score lines on the conflicting images; add them to their file, in place of earlier ones.
 
-    ``*_gain`` are paired differences from ``REFERENCE``, where that has been scored.
+    ``*_gain`` are paired differences from ``REFERENCE``, which has to be scored first.
     """
     parts = [radiographs[split] for split in ("train", "validation", "contiguous")]
     index = pd.concat([part.index for part in parts], ignore_index=True)
@@ -481,7 +481,12 @@ def write_held_out(
     index = index[conflicting]
     y_true = (index["class_name"] != "normal").to_numpy(dtype=int)
     weights = bootstrap.resamples(index["group"], y_true, seed=0)
-    for name in names:
+    precision = lines[REFERENCE].precision  # of all
+    predictions = f"{{}}, {precision}, {held_out} held out.npy"
+    reference = folder / predictions.format(REFERENCE)
+    if REFERENCE not in names and not reference.is_file():
+        raise SystemExit(f"{reference} is missing: give {REFERENCE!r} to --only, too")
+    for name in sorted(names, key=lambda name: name != REFERENCE):
         print(name, flush=True)
         y_prob = np.zeros(len(y_true))
         for part in HALVES if held_out == "halves" else (held_out,):
@@ -489,15 +494,12 @@ def write_held_out(
             left_out = are_held_out(index["cluster"], part).to_numpy()
             found = predict(own, own[name], radiographs, folder, images[left_out])
             y_prob[left_out] = pneumonia(found)
-        precision = lines[name].precision
-        predictions = folder / f"{name}, {precision}, {held_out} held out.npy"
-        np.save(predictions, y_prob)
-        reference = predictions.with_name(f"{REFERENCE}, {precision}, {held_out} held out.npy")
+        np.save(folder / predictions.format(name), y_prob)
         scored = {"recipe": name, "held_out": held_out, "precision": precision}
         scored |= {"normal": (y_true == 0).sum(), "pneumonia": y_true.sum()}
         for metric, function in (("auroc", metrics.auroc), ("accuracy", accuracy_at_half)):
             estimates = {"": bootstrap.estimate(function, y_true, y_prob, weights=weights)}
-            if reference != predictions and reference.is_file():
+            if name != REFERENCE:
                 others = np.load(reference)
                 gap = bootstrap.difference(function, y_true, y_prob, others, weights=weights)
                 estimates["_gain"] = gap
@@ -506,7 +508,7 @@ def write_held_out(
                 scored |= dict(zip(bounds, values, strict=True))
         scored["specificity"] = (y_prob[y_true == 0] < 0.5).mean()
         scored["sensitivity"] = (y_prob[y_true == 1] >= 0.5).mean()
-        replace_lines("search-held-out.csv", pd.DataFrame([scored]), "held_out")
+        replace_lines("search-held-out.csv", pd.DataFrame([scored]), "held_out", "precision")
 
 
 def gains(line: Line, folder: Path) -> dict[str, float]:
