@@ -19,9 +19,10 @@ from report.blocks import Table, chapters
 from report.document import Document, Front, compose
 from report.pandoc import convert
 
-# The first so many floats of a chapter go to the bottom of a page, so as not to stand above its heading
-# (with two, the third can stand above the second); the others, and the last so many, to the top or
-# bottom, so as not to stand below the heading of the next chapter.
+# The first so many floats of a chapter go to the bottom of a page, so as not to stand above its heading;
+# the others, and the last so many, to the top or bottom, so as not to stand below that of the next.
+# The first of the others can still stand above the last of these, on one page: with two in the reports
+# on real images and of the preset quick, with three in neither.
 EARLY = 3
 TEMPLATES = Path(__file__).parent / "templates"
 
