@@ -12,7 +12,7 @@ from ``REFERENCE``, of the changes that no option of the recipes imitates: all r
 ``REFERENCE`` too, vary tone and scale, so against networks trained on whole images the gain is also
 that of having trained on something like brighter, darker, of low contrast or collimated closely.
 ``balanced_auroc`` weights
-images such that their border says nothing about their class, see ``evaluation.shortcut_groups``. Nothing is
+images such that their border says less about their class, see ``evaluation.shortcut_groups``. Nothing is
 chosen by the labels of test images; the columns ``test_*`` are for the record, and come from the
 test split of the folder that was given. Trained weights are kept in
 ``<run>/search/``: a recipe that is there is scored again, not trained.

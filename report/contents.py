@@ -35,7 +35,13 @@ BESIDE_BORDER = {  # rows that the discussion compares with the network that see
     f"{row}_{kind}": f"border_{kind}"
     for row in ("ours", "knn")
     for kind in ("binary", "categorical")
-} | {"binary_cnn": "border_binary", "categorical_cnn": "border_categorical"}
+} | {
+    "binary_cnn": "border_binary",
+    "categorical_cnn": "border_categorical",
+    "autoencoder_corrected": "border_binary",
+    "knn_autoencoder": "border_binary",
+    "anomaly_both": "border_binary",
+}
 NAMED = (currency.MASKS, currency.WEIGHTS)  # the same, of which the last part is shown
 
 
@@ -246,6 +252,8 @@ def _lookup(run: Run, *, scores: pd.DataFrame, data: Mapping, index: pd.DataFram
         "scored_only": data["scored_only"],
         "dataset": data["name"],
         "n_images": f"{len(index):,}",
+        "n_test": f"{(index['split'] == 'test').sum():,}",
+        "n_test_groups": f"{index.loc[index['split'] == 'test', 'group'].nunique():,}",
         "test": test,
         "published": published,
         "compared": compared,

@@ -42,7 +42,9 @@ def convert(document: Document, *, target: Literal["html", "typst"]) -> Converte
     Each fragment is parsed separately, as in Jupyter, so that an unclosed code fence or a
     footnote of one cell does not affect the next. Raw HTML becomes text, images become their
     alternative text, and links become plain text unless they point to a web address, to a place
-    in this report or to one of its notebooks.
+    in this report or to one of its notebooks. A link to a figure or table that is empty, or reads
+    "the figure below" or "table above" in the notebook, becomes its label; in brackets it is left out
+    with them where the report has no such figure or table.
 
     Parameters
     ----------

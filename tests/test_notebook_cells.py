@@ -16,7 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from cxr_helpers.data import class_names, dataset
-from cxr_helpers.evaluation import bootstrap, map_scores, scorecard
+from cxr_helpers.evaluation import bootstrap, map_scores, scorecard, tables
 from cxr_helpers.figures.captions import Captions
 from cxr_helpers.models import architectures, sampling
 from cxr_helpers.pipeline import graph
@@ -97,6 +97,65 @@ def test_threshold_and_temperature_are_fitted_on_validation(monkeypatch):
     names, published = calibrated(monkeypatch, train=30, validation=30, test=30)
     assert len(names["thresholds"]) == 3 and names["temperature"] > 0
     assert "chosen on 30 validation images" in published.captions["tab-binary-thresholds"]
+
+
+def test_no_temperature_is_given_where_all_validation_images_are_right(monkeypatch):
+    data = radiographs(train=3, validation=30, test=30)
+    published = Published()
+    monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
+    y_true = np.arange(63) % 3 > 0
+    with data.evaluation():
+        names = cells.run(
+            "02_binary",
+            *("b5006de3", "ce590903", "29a65587"),
+            radiographs=data,
+            **{"train": data["train"], "validation": data.selection, "balanced": False},
+            **{"probability": np.where(y_true, 0.9, 0.1), "sampling_weights": None, "seed": 0},
+            **{"y_true": y_true[33:], "y_prob": np.where(y_true, 0.9, 0.1)[33:]},
+            **dict.fromkeys(("figure", "table"), published),
+        )
+    assert names["temperature"] is None
+    assert "all validation images are predicted correctly" in published.sentences[-1]
+
+
+@pytest.mark.parametrize(
+    ("adam", "sgd", "conclusion"),
+    [
+        ((0.512, 0.93, 0.90, 0.5), (0.503, 0.52, 0.62, 0.496), "2 of these (0.001, 0.01)"),
+        ((0.8, 0.93, 0.9, 0.5), (0.55, 0.52, 0.62, 0.5), "agree with the statement"),
+        ((0.8, 0.93, 0.9, 0.5), (0.55, 0.52, 0.62, 0.8), "do not bear out the statement"),
+        ((0.51, 0.52, 0.53, 0.54), (0.5, 0.49, 0.5, 0.5), "cannot test the statement"),
+    ],
+)
+def test_optimizers_are_compared_where_a_run_exceeds_chance(monkeypatch, adam, sgd, conclusion):
+    published, rates = Published(), (0.0001, 0.001, 0.01, 0.1)
+    monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
+    lines = [("adam", *pair) for pair in zip(rates, adam, strict=True)]
+    lines += [("sgd", *pair) for pair in zip(rates, sgd, strict=True)]
+    study = pd.DataFrame(lines, columns=["optimizer", "learning_rate", "val_auroc"])
+    held_out = Labelled(pneumonia=np.arange(60) % 2)
+    cells.run("02_binary", "02-21", radiographs=None, study=study, held_out=held_out)
+    assert conclusion in published.sentences[-1]
+
+
+@pytest.mark.parametrize(
+    ("middle", "words"),
+    [
+        ((0.3, 0.25, 0.35), "In the outer sixth, too,"),
+        ((0.5, 0.42, 0.58), "and only there, the classes are shown to differ"),
+        ((0.7, 0.65, 0.75), "the opposite direction to that in the middle"),
+    ],
+)
+def test_detail_of_the_outer_sixth_is_compared_with_the_middle(monkeypatch, middle, words):
+    published, below = Published(), (0.3, [0.25, 0.35])
+    monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
+    names = {"lost": [0.5] * 4, "aurocs": {"middle": {"detail": middle}}, "fewest": 100}
+    for name, (auroc, interval) in {"outer": below, "error": below, "equal": below}.items():
+        names |= {f"{name}_auroc": auroc, f"{name}_interval": interval}
+    captions = graph.default()["04_autoencoder"].notebook.parent / "captions"
+    names |= {"tables": tables, "bootstrap": bootstrap}
+    Captions(captions / "04_autoencoder.toml", names, synthetic=True).text("detail")
+    assert words in published.sentences[-1]
 
 
 def test_run_of_the_optimizer_study_that_diverges_ranks_nothing():
@@ -313,6 +372,33 @@ class Labelled(SimpleNamespace):
         return len(self.pneumonia)
 
 
+def test_recalls_are_of_the_test_images_whose_kind_of_pneumonia_is_known():
+    """The third of five images is no test image, and the kind of the fourth is unknown."""
+    finished, no_comparison = {}, bootstrap.Comparison(0.0, 0.0, 0.0, 1.0)
+    cells.run(
+        "03_categorical",
+        "03-21",
+        stage=SimpleNamespace(finish=lambda **results: finished.update(results)),
+        y_true=np.array([0, 1, 2]),
+        y_pred=np.array([0, 1, 1]),
+        ours_predicted=np.array([0, 2, 0, 1, 2]),
+        test_rows=np.array([0, 1, 4]),
+        in_test=np.array([True, True, False, True, True]),
+        ours=SimpleNamespace(count_params=int),
+        card=SimpleNamespace(predictions=None),
+        robust={"AUROC": pd.DataFrame()},
+        conflicting=np.zeros(1),
+        classes=("normal", "bacterial", "viral"),
+        **dict.fromkeys(("against_published", "against_as_two"), no_comparison),
+        **{"confused": {}, "viral_auroc": (np.nan,) * 3, "averaged_less": {}, "results": None},
+        **{"scored": True, "unchanged": True},
+        **dict.fromkeys(
+            ("best_epoch", "sampled_share", "accuracy_as_two", "ours_conflict_weight"), 1
+        ),
+    )
+    assert finished["facts"]["misclassified"] == 1
+
+
 def test_outer_sixth_is_the_region_where_nothing_else_is_known(monkeypatch):
     published = Published()
     monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
@@ -358,7 +444,8 @@ def outlined(folder, monkeypatch, *, pneumonia):
 def test_outline_of_a_size_that_a_training_image_has_too_is_not_matched(tmp_path, monkeypatch):
     regions, sentences = outlined(tmp_path, monkeypatch, pneumonia=[1, 1, 1, 0])
     assert regions["lung"].any(axis=(1, 2)).tolist() == [False, True, True, True]
-    assert len(sentences) == 1 and "3 of 5 images have lung outlines" in sentences[0]
+    assert len(sentences) == 2 and "3 of 5 images have lung outlines" in sentences[0]
+    assert "3 have outlines, 2 of them with pneumonia" in sentences[1]
 
 
 @pytest.mark.parametrize("pneumonia", [[1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]])
@@ -534,14 +621,14 @@ def test_letter_is_reported_beside_its_placebo(monkeypatch):
     assert names["cam_of_letter"]["categorical"]["n"] == 0  # no image on which both have heat
     assert names["cam_of_letter"]["ours"]["equal"]
     assert (
-        "With our network, on 2 images with pneumonia, Grad-CAM puts 12.5% of its heat there "
-        "(chance 6.2%)." in published.sentences[-1]
+        "With our network, on 2 images with pneumonia, Grad-CAM puts 12.5% of its heat on the "
+        "letter (chance 6.2%)." in published.sentences[-1]
     )
     assert published.sentences[-1].startswith(
         "Erasing the letter changes the log-odds of the binary network by −0.500 [−0.700, −0.300] on "
         "40 images; erasing as much on the other side by +0.020 [−0.100, +0.100]. With the binary network, "
-        "on 2 images with pneumonia, Grad-CAM puts 12.5% of its heat there and HiResCAM 0.0% (chance "
-        "6.2%)"
+        "on 2 images with pneumonia, Grad-CAM puts 12.5% of its heat on the letter and HiResCAM "
+        "0.0% (chance 6.2%)"
     )
 
 
@@ -563,7 +650,9 @@ def test_last_sentences_of_chapter_7_say_what_is_shown_and_no_more(monkeypatch, 
         **{"bootstrap": bootstrap, "map_scores": map_scores, "effects": EFFECTS},
         **{"target": "lung", "place": "lung gain", "truth_below": 0, "planted": True},
         **dict.fromkeys(("by_place", "main", "faithful"), pd.DataFrame(rows)),
-        **{"networks": {"binary": None}, "few": [0], "sane": None},
+        **{"networks": {"binary": None}, "few": [0], "sane": None, "tables": tables},
+        "border_gaps": {"binary": (0.125, 0.1, 0.2)},
+        "unchanged": {"ours": 0.9},
         "aurocs": {"binary": [(0.95, 0.9, 1.0), (0.9, 0.8, 1.0), (0.5, 0.4, 0.6)]},
         "lost_outside": {"binary": (0.05, gap, 0.09), "ours": (0.0, -0.1, 0.1)},
         "surroundings": {
@@ -579,7 +668,8 @@ def test_last_sentences_of_chapter_7_say_what_is_shown_and_no_more(monkeypatch, 
     (sentence,) = published.sentences
     falls = "the AUROC falls most with the binary network, from 0.950 to 0.900, by 0.050 [0.010,"
     assert (falls in sentence) == (gap > 0)
-    surroundings = "0.550 instead of 0.850 with our network (gap 0.300 [0.200, 0.400])."
+    assert "The border gap is 0.125 [0.10, 0.20] with the binary network." in sentence
+    surroundings = "0.550 instead of 0.850 with our network (gap 0.300 [0.200, 0.400]; on unchanged"
     assert surroundings in sentence and "0.700 instead of" not in sentence
     none = "Of fewer than 6 patients there are no verdicts by removal."
     assert ("by removal, 1 of" in sentence) != sentence.startswith(none)

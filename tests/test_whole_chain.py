@@ -178,6 +178,15 @@ def test_pdf_contains_titles_rows_and_every_figure(run):
         assert any(title in heading for heading in headings)
 
 
+def test_text_refers_to_every_figure_and_table(run):
+    """They may stand pages after it in the PDF."""
+    referred = set(
+        re.findall(r'<a href="#((?:fig|tab)-[\w-]+)">(?:Figure|Table) \d+</a>', html_of(run))
+    )
+    assert {id for _, id in published_in(run, "figure", "table")} - referred == set()
+    assert not re.search(r"(?:figure|table) (?:above|below)", pdf_text(run.folder))
+
+
 def test_lists_name_the_page_on_which_a_figure_or_table_stands(run):
     """Floats may stand pages after the text that mentions them; and no page is empty."""
     pages = pdf_pages(run.folder)

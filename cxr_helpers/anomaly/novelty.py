@@ -32,7 +32,7 @@ class Detector:
     typical : (float, float)
         Mean and standard deviation of the log distance of the images it was fitted on. Nearest
         neighbours leave the image itself out; the Gaussian includes it, so that new normal images
-        score slightly above 0.
+        score above 0: by about 1 with 500 images of 144 features, by 10 with 50.
     """
 
     centre: np.ndarray
@@ -70,8 +70,9 @@ class Detector:
         Returns
         -------
         ndarray of float64, shape (n,)
-            Log distance, standardised over the images of fitting: near 0 for normal images,
-            higher for anomalous ones. Scores of several detectors may be averaged.
+            Log distance, standardised over the images of fitting, see ``typical``; higher for anomalous
+            images. Scores of several detectors may be averaged: fitted on few images, that of the
+            Gaussian varies more and so has more weight.
         """
         mean, deviation = self.typical
         return (_logarithm(self.distance(features)) - mean) / deviation
@@ -106,8 +107,8 @@ class Detector:
 def nearest_normals(features: np.ndarray, *, neighbours: int = 3) -> Detector:
     """Fit a detector by mean distance to the nearest normal images.
 
-    Ramaswamy et al. (2000), doi:10.1145/342009.335437; for images Bergman, Cohen and Hoshen
-    (2020), arXiv:2002.10445.
+    For images Bergman, Cohen and Hoshen (2020), arXiv:2002.10445; Ramaswamy et al. (2000),
+    doi:10.1145/342009.335437, take the distance to the last of them instead of the mean.
 
     Parameters
     ----------

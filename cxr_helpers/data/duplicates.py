@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from cxr_helpers.data import splits
 from cxr_helpers.system import array_files
 
 NEAR_BITS = 6  # of the 64 of a perceptual hash
@@ -111,7 +112,9 @@ def _bits(image: np.ndarray) -> int:
 
 
 def leaks(index: pd.DataFrame, pairs: pd.DataFrame, *, drop: str = "train") -> np.ndarray:
-    """Return which images to drop because the other side has a copy or the same patient group.
+    """Return which images to drop because the other side has a copy or an image of the same patient.
+
+    Groups that share an image, possibly re-encoded, count as one patient, see ``splits.clusters``.
 
     Parameters
     ----------
@@ -141,7 +144,8 @@ def leaks(index: pd.DataFrame, pairs: pd.DataFrame, *, drop: str = "train") -> n
     copied = np.zeros(len(index), dtype=bool)
     for one, other in ((pairs["first"], pairs["second"]), (pairs["second"], pairs["first"])):
         copied[one[kept[other]]] = True
-    group = index["group"].isin(index.loc[kept, "group"].unique()).to_numpy()
+    cluster = splits.clusters(index["group"], pairs)
+    of_same_patient = np.isin(cluster, cluster[kept])
     if drop == "test" and not (copied & ~kept).any():
-        group = np.zeros_like(copied)
-    return (copied | group) & ~kept
+        of_same_patient = np.zeros_like(copied)
+    return (copied | of_same_patient) & ~kept

@@ -114,8 +114,8 @@ def temperature(logits: np.ndarray, y_true: np.ndarray) -> float:
     Returns
     -------
     float, range [0.01, 100]
-        Above 1 where the network is overconfident. A value at an end of the range means that the
-        images do not determine it: at 0.01, every prediction is correct.
+        Above 1 where the network is overconfident. NaN where every prediction is correct: the lower
+        the temperature, the lower the loss then, and the images do not determine it.
 
     Raises
     ------
@@ -132,6 +132,10 @@ def temperature(logits: np.ndarray, y_true: np.ndarray) -> float:
         raise ValueError(
             f"classes {np.unique(y_true).tolist()}: expected 0 to {logits.shape[1] - 1}"
         )
+
+    of_class = logits[np.arange(len(y_true)), y_true]
+    if (of_class >= logits.max(axis=1)).all():
+        return np.nan
 
     def loss(log_t: float) -> float:
         log_prob = special.log_softmax(logits / np.exp(log_t), axis=1)

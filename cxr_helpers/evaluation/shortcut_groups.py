@@ -92,7 +92,9 @@ def alignment(index: pd.DataFrame, *, seed: int) -> np.ndarray:
 
 
 def balancing_weights(index: pd.DataFrame) -> np.ndarray:
-    """Return weights of images with which their border says nothing about their class.
+    """Return weights of images with which their border says little about their class.
+
+    It says nothing if the border networks' probabilities are calibrated, which is not checked.
 
     Each image is weighted by the probability of the *other* class given its border (overlap
     weights: Li, Morgan and Zaslavsky 2018, doi:10.1080/01621459.2016.1260466). Scores with these
@@ -204,8 +206,8 @@ def note(aurocs: Mapping[str, tuple[float, float, float]], metrics: Collection[s
     """
     if metrics:
         n = (
-            "n is the number of images in the group; a dash means that there is no such group or "
-            "that the row is a border network."
+            f"n is the number of images in the group. Groups of fewer than {MINIMUM_IMAGES} images are not "
+            "scored; a dash means that all are smaller, or that the row is a border network."
         )
         return " ".join([*(MEANING[name] for name in metrics), n])
     defined = {split: auroc for split, auroc in aurocs.items() if not np.isnan(auroc[0])}

@@ -80,9 +80,44 @@ local function destination(target, chapter)
   return stem and chapters[stem] and '#' .. chapters[stem]
 end
 
+-- What a notebook calls [the figure below](#id) has a number in the report.
+
+local function is_reference(el)
+  local words = pandoc.utils.stringify(el.content):lower()
+  local place = words:match('%f[%a]figure (%a+)$') or words:match('%f[%a]table (%a+)$')
+  return place == 'below' or place == 'above'
+end
+
+-- A reference in brackets is left out with them where the report has no such figure or table.
+local function without_absent(inlines)
+  local kept = pandoc.Inlines {}
+  local i = 1
+  while i <= #inlines do
+    local el, after = inlines[i], inlines[i + 1]
+    local before = kept[#kept]
+    local id = el.t == 'Link' and is_reference(el) and el.target:match('^#(.+)$')
+    if id and not job.labels[id] and before and after and before.t == 'Str' and after.t == 'Str'
+      and before.text:match('%($') and after.text:match('^%)') then
+      before.text = before.text:sub(1, -2)
+      if before.text == '' then
+        kept:remove()
+        local space = kept[#kept]
+        if space and (space.t == 'Space' or space.t == 'SoftBreak') then kept:remove() end
+      end
+      kept:insert(pandoc.Str(after.text:sub(2)))
+      i = i + 2
+    else
+      kept:insert(el)
+      i = i + 1
+    end
+  end
+  return kept
+end
+
 local function link(el, chapter)
   local found = destination(el.target, chapter)
   local id = found and found:match('^#(.+)$')
+  if id and job.labels[id] and is_reference(el) then el.content = pandoc.Inlines {} end
   if #el.content == 0 then
     el.content = id and (titles[id] or { pandoc.Str(job.labels[id] or id) })
       or { pandoc.Str(el.target) }
@@ -126,7 +161,10 @@ end
 
 local docs = pandoc.List(job.prose):map(function(fragment)
   local doc = pandoc.read(fragment.markdown, FORMAT)
-  return doc:walk { Header = function(el) return heading(el, fragment) end }
+  return doc:walk {
+    Header = function(el) return heading(el, fragment) end,
+    Inlines = without_absent,
+  }
 end)
 
 local blocks = pandoc.List {}

@@ -118,6 +118,17 @@ def test_test_image_shared_with_the_models_is_dropped_with_its_group(images):
         assert leaking[40] and leaking[41] and not leaking[42]
 
 
+@pytest.mark.parametrize(
+    ("drop", "one", "other"), [("train", "test", "train"), ("test", "train", "test")]
+)
+def test_other_images_of_a_patient_whose_image_has_a_copy_are_dropped(drop, one, other):
+    """The copies have different patient numbers: one of them is wrong, or they are one patient."""
+    groups = ["normal 300", "normal 5", "normal 5", "normal 9"]
+    index = pd.DataFrame({"split": [one, other, other, other], "group": groups})
+    pairs = pd.DataFrame({"first": [0], "second": [1]})
+    assert duplicates.leaks(index, pairs, drop=drop).tolist() == [False, True, True, False]
+
+
 def test_equal_groups_without_a_shared_image_are_not_leakage(images):
     group = images[1].loc[images[1]["split"] == "train", "group"].iloc[0]
     index = images[1].copy()

@@ -90,6 +90,14 @@ def test_temperature_by_hand():
     assert found == pytest.approx(5 / np.log(3), rel=1e-4)
 
 
+@pytest.mark.parametrize("margin", [0.5, 8.0])
+def test_temperature_is_not_determined_where_every_prediction_is_correct(margin):
+    y_true = np.arange(60) % 2
+    logits = np.column_stack([np.zeros(60), np.where(y_true, margin, -margin)])
+    assert np.isnan(calibration.temperature(logits, y_true))
+    assert calibration.temperature(logits, np.r_[1, y_true[1:]]) > 0.1
+
+
 def test_temperature_lowers_the_loss_and_keeps_the_predicted_class():
     logits, y_true = RNG.normal(0, 4, (200, 3)), RNG.integers(0, 3, 200)
     scaled = special.softmax(logits / calibration.temperature(logits, y_true), axis=1)

@@ -27,6 +27,7 @@ FACTS = {
     "held_out_interval": [0.4, 0.6],
     "ours_averaged_less": {"the whole image alone": {"binary_accuracy": 0.5}},
     "percentile": 5,
+    "published_as_two": {"accuracy": 0.75, "gain": 0.05, "low": -0.01, "high": 0.11},
     "share_pneumonia_lower_error": 0.5,
 }
 BORDER_AUROC = (0.479, 0.42, 0.54)
@@ -71,7 +72,7 @@ def prose_of(monkeypatch):
     def prose(scores, **facts):
         all_facts = defaultdict(str, FACTS | facts)
         monkeypatch.setattr(Run, "declared", lambda *_: {"facts": all_facts})
-        index = pd.DataFrame({"split": ["test"], "class_name": ["normal"]})
+        index = pd.DataFrame({"split": ["test"], "class_name": ["normal"], "group": ["normal 1"]})
         lookup = contents._lookup(Run(Path()), scores=scores, data=DATA, index=index)
         return opening(lookup), " ".join(contents._prose("discussion.md", lookup).split())
 
@@ -102,25 +103,29 @@ def test_rows_are_compared_with_the_border_on_the_same_images(scored_run):
     expected = results.compare(run, "ours_binary", "border_binary")
     assert (ours.gain, ours.low, ours.high) == tuple(expected[k] for k in ("gain", "low", "high"))
     discussion = " ".join(contents._prose("discussion.md", lookup).split())
-    words = re.search(r"minus that of such a network is (.*?)\. What the border", discussion)[1]
+    words = re.search(r"minus that of such a network is (.*?)\. (?:What|The interval)", discussion)[
+        1
+    ]
     assert words.count(" points (") == len(lookup["minus_border"]) >= 2
     assert f"for *{ours.label}* (two classes)" in words
 
 
 def test_surroundings_are_discussed_where_lungs_are_known(prose_of):
     known = {"binary": [0.9, 0.7, 0.2, 0.1, 0.3], "ours": [0.85, 0.55, 0.3, 0.2, 0.4]}
-    abstract, discussion = prose_of(made_up_scores(), surroundings=known, surrounded=99)
+    unchanged = {"surrounded_unchanged": {"binary": 0.97, "ours": 0.98}, "surrounded_majority": 0.6}
+    facts = {"surroundings": known, "surrounded": 99} | unchanged
+    abstract, discussion = prose_of(made_up_scores(), **facts)
     assert "Where only the lungs of 99 images are kept" in abstract
-    assert "85.0% with surroundings from an image of the same class and 55.0%" in abstract
+    assert "98.0% on the unchanged images, 85.0% with surroundings from" in abstract
+    assert "from an image of the same class and 55.0%" in abstract
+    assert "85.0% (our network; on the unchanged images 98.0%); the majority class" in discussion
     assert "+20.0 points (+10.0 to +30.0; the binary network), +30.0 points" in discussion
     assert "Where only the lungs" not in "".join(prose_of(made_up_scores()))
 
 
 def test_ranking_without_the_lungs_is_discussed_where_their_outlines_are_known(prose_of):
     _, discussion = prose_of(made_up_scores(), without_lungs={"binary": [0.93, 0.88, 0.97]})
-    assert (
-        "the AUROC is 0.930 (0.880 to 0.970; the binary network). Where the interval" in discussion
-    )
+    assert "the AUROC is 0.930 (0.880 to 0.970; the binary network). A network whose" in discussion
     assert "inside of the lungs" not in prose_of(made_up_scores())[1]
 
 
@@ -128,7 +133,7 @@ def test_worst_group_accuracy_has_interval_and_number_of_images(prose_of):
     scores = with_worst_group(made_up_scores())
     abstract, discussion = prose_of(scores, oversampled_train_images=3)
     assert "25.0% (95% interval 10.0 to 45.0) with the published" in discussion
-    assert "(n = 12)" in discussion and "sampled more often" in abstract
+    assert "(n = 12; " in discussion and "sampled more often" in abstract
     table = table_one(scores)
     labels = [column["label"] for column in table.columns]
     worst_group = [
@@ -230,7 +235,7 @@ def test_published_test_split_is_recognised_by_its_counts_with_and_without_subty
         ("match those of the published", "are *not* the published")
     ):
         names_of_test = ["normal"] * 234 + names[n_missing:]
-        index = pd.DataFrame({"split": "test", "class_name": names_of_test})
+        index = pd.DataFrame({"split": "test", "class_name": names_of_test, "group": "1"})
         lookup = contents._lookup(run, scores=scores, data=data, index=index)
         assert conclusion in " ".join(contents._prose("discussion.md", lookup).split())
 
@@ -283,8 +288,7 @@ def test_letter_matters_only_where_its_printed_interval_excludes_0(scored_run, l
     line |= {"elsewhere": 0.0, "flipped": 0.0, "flipped_elsewhere": 0.0}
     facts = lookup["facts"]
     lookup["facts"] = facts | {
-        "07_explainability": facts["07_explainability"]
-        | {"letter": {"binary": line}, "letter_heat": {}}
+        "07_explainability": facts["07_explainability"] | {"letter": {"binary": line}}
     }
     assert sentence in " ".join(contents._prose("discussion.md", lookup).split())
 

@@ -111,6 +111,24 @@ def test_figures_and_tables_are_numbered_in_reading_order(notebooks, tmp_path):
     assert targets <= set(ids)
 
 
+@needs_pdftotext
+def test_references_of_a_notebook_have_the_numbers_of_the_report(tmp_path):
+    """In brackets, those to what the report does not have are left out; elsewhere they are dead."""
+    prose = (
+        "# Data\n\nCounts ([figure below](#fig-a)), sizes ([figure below](#fig-none)), both "
+        "([table\nabove](#tab-none)). [The last figure below](#fig-a) and [the\ntable above](#tab-a); "
+        "[how figure and table compare](#fig-a)."
+    )
+    first = notebook(tmp_path, "01_data", prose, figure("fig-a"), table("tab-a"))
+    rendered = render([first], front=front(), out=tmp_path / "out")
+    expected = "Counts (Figure 1), sizes, both. Figure 1 and Table 1; how figure and table compare."
+    assert expected in " ".join(page_of(rendered).text.split())
+    assert without_spaces(expected) in pdf_text(rendered)
+    dead = notebook(tmp_path, "02_next", "# Next\n\nSee [the figure below](#fig-none).")
+    with pytest.raises(ReportError, match="#fig-none in 02_next"):
+        render([first, dead], front=front(), out=tmp_path / "out")
+
+
 def test_list_of_figures_names_what_is_drawn_and_not_the_finding(notebooks, tmp_path):
     caption = "It rises by 3. A line over time; n = 2."
     drawn = Figure("fig-z", SVG, None, caption, "A line", title="A line over time; n = 2.")
