@@ -37,6 +37,7 @@ from cxr_helpers.figures import publishing
 from cxr_helpers.pipeline import (
     command_line,
     currency,
+    dependencies,
     display,
     execution,
     forecast,
@@ -73,6 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
         stages_of = graph.load(NOTEBOOKS)
         schema = {stage: parameters.read(spec.notebook) for stage, spec in stages_of.items()}
         settings.check_presets(schema, stages_of.presets)
+        for spec in stages_of.values():
+            dependencies.check(spec.notebook)
     except OSError as error:
         path = terminal.short_path(Path(error.filename))
         return command_line.fail(4, f"{path}: {error.strerror}")

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from cxr_helpers.evaluation import metrics
 from cxr_helpers.models import training
 
 BANDS = (1, 2, 4, 8)  # standard deviations of the Gaussians between them, in 1/128 of the side
@@ -102,44 +101,9 @@ def error_and_detail(model: keras.Model, images: np.ndarray) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def auroc_at_equal_detail(
-    y_true: np.ndarray, error_and_detail: np.ndarray, weights: np.ndarray
-) -> np.ndarray:
-    """Return the AUROC of the error in excess of that of normal images with as much detail.
-
-    In each resample, a straight line is fitted to its normal images, log error against log detail:
-    the uncertainty of the line, which images with less detail extend, is part of the interval.
-
-    Parameters
-    ----------
-    y_true : array of int, shape (n,)
-        1 for pneumonia.
-    error_and_detail : ndarray of float, shape (n, 2)
-        At least 0, see the function of that name.
-    weights : array, shape (draws, n)
-        From ``bootstrap.resamples``.
-
-    Returns
-    -------
-    ndarray of float64, shape (draws,)
-        NaN where a resample lacks a class.
-    """
-    y, x = np.log(np.maximum(np.asarray(error_and_detail).T, _FLOOR))
-    weights = np.asarray(weights, dtype=float)
-    of_normal = weights * (np.asarray(y_true) == 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = of_normal / of_normal.sum(axis=1, keepdims=True)
-        mean_x, mean_y = share @ x, share @ y
-        variance = share @ x**2 - mean_x**2
-        slope = np.where(variance > _FLOOR, (share @ (x * y) - mean_x * mean_y) / variance, 0.0)
-    excess = y - mean_y[:, None] - slope[:, None] * (x - mean_x[:, None])
-    excess = np.nan_to_num(excess)  # without normal images there is no AUROC either
-    return np.array(
-        [
-            metrics.auroc(y_true, of_draw, draw[None])[0]
-            for of_draw, draw in zip(excess, weights, strict=True)
-        ]
-    )
+def logarithms(error: np.ndarray, detail: np.ndarray) -> np.ndarray:
+    """Return the natural logarithms of both, ndarray of float64, shape (n, 2)."""
+    return np.log(np.maximum(np.column_stack([error, detail]), _FLOOR))
 
 
 def _blurred(maps: np.ndarray, sigma: float) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import lzma
 import shutil
@@ -33,6 +34,10 @@ _READ_AT_ONCE = (
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
 )
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error)
+
+
+class Damaged(DataError):
+    """The archive is not as it was made."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +132,14 @@ def unpack(archive: Path, *, cache_dir: str | Path) -> Path:
         raise DataError(
             f"{archive.name} cannot be unpacked here ({error}): unpack it, and give the folder"
         ) from error
-    except (*_DAMAGE, lzma.LZMAError) as error:
-        raise DataError(f"{archive.name} cannot be unpacked: {error}; download it again") from error
+    except (*_DAMAGE, lzma.LZMAError, UnicodeDecodeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (
+            None,
+            errno.EINVAL,
+            errno.ENAMETOOLONG,
+        ):
+            raise  # of the disk
+        raise Damaged(f"{archive.name} cannot be unpacked: {error}; download it again") from error
     finally:
         with contextlib.suppress(OSError):  # nothing was unpacked into it
             target.parent.rmdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -14,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 import pandas as pd
 import PIL
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from cxr_helpers.data.scans import Scan
 from cxr_helpers.system import array_files, environment, files, portable
@@ -27,6 +28,18 @@ UNREADABLE = (  # raised by Pillow, beside OSError; struct.error where the EXIF 
 DECODER = 3  # to be raised when the same file would give other pixels
 BITS = (8, 10, 12, 14, 16)  # of grey levels
 FRAMINGS = ("squeeze", "pad")
+UPRIGHT = {  # what undoes an EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+TRANSIENT = frozenset(  # errors of the machine or a network, not of the file
+    {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.EAGAIN, errno.ENOMEM}
+)
 MAXIMUM_PIXELS = 100_000_000
 MAXIMUM_UNREADABLE = 0.01  # share of the images, or the next number where that is larger
 ALWAYS_ALLOWED = 3  # unreadable images, however few there are
@@ -73,9 +86,9 @@ def decode(
             facts = {"width": image.width, "height": image.height, "mode": image.mode}
             if image.width * image.height > MAXIMUM_PIXELS:
                 raise OSError(f"{image.width} × {image.height} pixels is too large")
-            facts["rotated"] = image.getexif().get(0x0112, 1) != 1
+            facts["rotated"] = image.getexif().get(ExifTags.Base.Orientation) in UPRIGHT
             image.draft("L", (2 * size, 2 * size))
-            grey = _to_grey(ImageOps.exif_transpose(image))  # _to_grey drops the EXIF data
+            grey = _to_grey(upright(image))
             longest = max(grey.size)
             inner = (
                 (size, size)
@@ -88,6 +101,16 @@ def decode(
     except UNREADABLE as error:
         raise OSError(f"not a readable image: {error}") from error
     return np.asarray(grey, dtype=np.uint8), facts
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Return an image with its EXIF orientation applied.
+
+    ``ImageOps.exif_transpose`` also writes the other EXIF data again, which fails where one of them is
+    damaged.
+    """
+    method = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+    return image if method is None else image.transpose(method)
 
 
 def _opened(source: Path | BinaryIO | np.ndarray) -> Image.Image:
@@ -209,6 +232,11 @@ def _fill(entry: Path, scan: Scan, sha256: pd.Series, size: int, framing: str) -
         try:
             return decode(scan.image(name), size, framing=framing)
         except OSError as error:
+            if error.errno in TRANSIENT:
+                problem = f"{name} cannot be read now ({error.strerror})"
+                raise DataError(
+                    f"{problem}: check where it is stored, then the same command"
+                ) from error
             return (error.strerror or str(error)).split("\n")[0].replace(f"{scan.root}{os.sep}", "")
 
     table = scan.files[["file"]].assign(sha256=sha256)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image
 
 from cxr_helpers.data import decoding
 from cxr_helpers.system.errors import DataError
@@ -74,7 +74,8 @@ def find(folder: str | Path) -> Path:
 
 def files_of(folder: Path) -> list[Path]:
     """Return the PNG files of a folder and of those below it, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".png")
+    found = (path for path in folder.rglob("*") if path.suffix.lower() == ".png")
+    return sorted(path for path in found if path.is_file())
 
 
 def read(
@@ -206,7 +207,7 @@ def _grey(path: Path) -> np.ndarray | None:
     with Image.open(path, formats=("PNG",)) as image:
         if image.width * image.height > decoding.MAXIMUM_PIXELS:
             raise OSError(f"{image.width} × {image.height} pixels is too large")
-        image = ImageOps.exif_transpose(image)
+        image = decoding.upright(image)
         if image.mode == "P":
             colours = np.asarray(image.convert("RGB"))
             if (colours.max(axis=2) != colours.min(axis=2)).any():

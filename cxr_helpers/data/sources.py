@@ -126,4 +126,12 @@ def fetch(data: str, *, cache_dir: str | Path) -> Source:
     path = Path(os.path.realpath(data))
     if data == MENDELEY:
         path = downloads.mendeley(cache_dir=cache_dir)
+        try:
+            return replace(source, located=str(archives.unpack(path, cache_dir=cache_dir)))
+        except archives.Damaged as error:  # its length was right
+            path.unlink(missing_ok=True)
+            reason = str(error).removesuffix("; download it again")
+            raise DataError(
+                f"{reason}: it was removed, the same command downloads it again"
+            ) from error
     return replace(source, located=str(archives.unpack(path, cache_dir=cache_dir)))

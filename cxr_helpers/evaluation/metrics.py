@@ -76,6 +76,39 @@ def auroc(y_true: np.ndarray, y_score: np.ndarray, weights: np.ndarray) -> np.nd
     return _ratio((negative * above).sum(axis=0), pairs)
 
 
+def residual_auroc(y_true: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the AUROC of a value in excess of that of class 0 with an equal covariate.
+
+    In each resample, a straight line is fitted to its images of class 0: the uncertainty of the line,
+    which images of class 1 may lie beyond, is part of the interval.
+
+    Parameters
+    ----------
+    y_true : array of int, shape (n,)
+        1 for the positive class, 0 for the other.
+    values : array of float, shape (n, 2)
+        The value, and its covariate.
+    weights : array, shape (draws, n)
+
+    Returns
+    -------
+    ndarray of float64, shape (draws,)
+        NaN where a resample lacks a class.
+    """
+    y, x = np.asarray(values, dtype=float).T
+    x = x - x.mean()  # else the differences of squares below lose their digits
+    weights = np.asarray(weights, dtype=float)
+    of_zero = weights * (np.asarray(y_true) == 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = of_zero / of_zero.sum(axis=1, keepdims=True)
+        mean_x, mean_y = share @ x, share @ y
+        variance, covariance = share @ x**2 - mean_x**2, share @ (x * y) - mean_x * mean_y
+        slope = np.where(variance > 1e-12, covariance / variance, 0.0)
+    excess = np.nan_to_num(y - mean_y[:, None] - slope[:, None] * (x - mean_x[:, None]))
+    each = zip(excess, weights, strict=True)
+    return np.array([auroc(y_true, of_draw, draw[None])[0] for of_draw, draw in each])
+
+
 def macro_auroc(y_true: np.ndarray, y_prob: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the mean AUROC of each class against the rest; NaN where a class is missing.
 

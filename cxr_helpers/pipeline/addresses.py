@@ -36,7 +36,7 @@ def find(named: str) -> str:
     """
     path = Path(named)
     if "://" not in named and (path.suffix == ".json" or path.exists()):
-        address = (files.read_json(path) or {}).get("address")
+        address = (files.read_json(path) or {}).get("address") if path.is_file() else None
         if not isinstance(address, str):
             raise Refused(
                 USAGE,

@@ -117,18 +117,20 @@ def load(run: Run) -> dict[str, Classifier]:
         of_crops=architectures.trained_residual_cnn(*of_ours, for_crops=True),
     )
     name = run.manifest("03_categorical")["recipe"]["parameters"]["pretrained"]
-    if (folder / "pretrained.weights.h5").is_file() and name:
+    weights = run.artifact("03_categorical", "pretrained.weights.h5")
+    if weights and name:
         model = pretrained.build(name, classes=n_classes, weights=None)
-        model.load_weights(folder / "pretrained.weights.h5")
+        model.load_weights(weights)
         saved = "03_categorical", "pretrained_probabilities.npy"
         found[name] = Classifier(
             model, found["ours"].size, {name: 0.5}, saved, "", pretrained.FEATURE_MAP, mirrored=True
         )
     for network in networks.registered():
-        if not (folder / f"{network.id}.weights.h5").is_file():
+        weights = run.artifact("03_categorical", f"{network.id}.weights.h5")
+        if weights is None:
             continue  # added since the run was made
         model = network.build(size, n_classes)
-        model.load_weights(folder / f"{network.id}.weights.h5")
+        model.load_weights(weights)
         saved = "03_categorical", f"{network.id}_probabilities.npy"
         found[network.label] = Classifier(
             model, size, {network.label: 0.5}, saved, network.id, network.feature_map

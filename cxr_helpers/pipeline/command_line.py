@@ -288,7 +288,9 @@ def finished_run(
         With exit code 2 where there is no such run, one of ``stages`` is not complete or older than
         what it reads, or another version of this project made it.
     """
-    folder = build / named if RUN_NAME.fullmatch(named) else Path(named).resolve()
+    folder = build / named
+    if not (RUN_NAME.fullmatch(named) or (folder / "stages").is_dir()):
+        folder = Path(named).resolve()
     if not (folder / "stages").is_dir():
         known = sorted(path.parent.name for path in build.glob("*/stages"))
         hint = did_you_mean(named, known)
@@ -333,8 +335,8 @@ def selection(options: argparse.Namespace, graph: Graph) -> list[str]:
 
 def run_name(data_name: str, preset: str) -> str:
     """Return the name of a run's folder, of letters, digits, ``.``, ``_`` and ``-``."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", data_name).strip("-.") or "data"
-    name = f"{plain[:60]}-{preset}"
+    plain, kind = (re.sub(r"[^A-Za-z0-9._-]+", "-", n).strip("-.") for n in (data_name, preset))
+    name = f"{(plain or 'data')[:60]}-{kind}"
     return f"data-{name}" if portable.is_reserved(name) else name
 
 

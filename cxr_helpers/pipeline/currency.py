@@ -101,6 +101,8 @@ def why_stale(run: Run, stage: str, recipe: Mapping) -> str | None:
         return "declaration changed"
     if damaged := run.damaged_output(stage):
         return f"artifact changed or missing: {damaged}"
+    if reason := run.declared(stage)["facts"].get("unavailable"):
+        return f"tried again: {reason}"
     return None
 
 

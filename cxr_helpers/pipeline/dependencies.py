@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import threading
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -75,10 +76,38 @@ def _state(name: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
+def check(notebook: Path) -> None:
+    """Refuse a notebook with a code cell that cannot be parsed, or that imports such a module.
+
+    Raises
+    ------
+    ValueError
+        Naming the notebook and the cell, or the module, and the line.
+    """
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    sources = []
+    for position, cell in enumerate(cells):
+        if cell["cell_type"] == "code":
+            sources.append("".join(cell["source"]))
+            try:
+                _parse(sources[-1])
+            except SyntaxError as error:
+                place = f"{notebook.name}, cell {position}, line {error.lineno}"
+                raise ValueError(f"{place}: {error.msg}") from None
+    modules_of(sources)
+
+
 @cache
 def _imported_by(name: str, size: int, modified: int) -> frozenset[str]:
     """Return what a module imports; its source is parsed again only where it has changed."""
-    return _imported(_file(name).read_text(encoding="utf-8")) if modified else frozenset()
+    if not modified:
+        return frozenset()
+    path = _file(name)
+    try:
+        return _imported(path.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        place = path.relative_to(PACKAGE.parent).as_posix()
+        raise ValueError(f"{place}, line {error.lineno}: {error.msg}") from None
 
 
 def _imported(source: str) -> frozenset[str]:
@@ -106,10 +135,14 @@ def _library_imports(source: str) -> Iterator[str]:
 
 
 def _parse(source: str) -> ast.Module:
-    """Parse a cell or a module, without IPython's magic commands."""
-    lines = (line for line in source.splitlines() if not line.lstrip().startswith("%"))
+    """Parse a cell or a module; IPython's own syntax (``%time``, ``!ls``, ``?name``) is allowed."""
     with _ONE_THREAD:
-        return ast.parse("\n".join(lines))
+        try:
+            return ast.parse(source)
+        except SyntaxError:
+            from IPython.core.inputtransformer2 import TransformerManager  # takes half a second
+
+            return ast.parse(TransformerManager().transform_cell(source))
 
 
 def _modules(name: str) -> set[str]:

@@ -70,14 +70,15 @@ def variants(
     if len(points) * len(options.sources) > MAX_RUNS:
         raise ValueError(f"--grid: {len(points) * len(options.sources)} runs, at most {MAX_RUNS}")
     found = []
+    suffixes = _suffixes(dict(zip(targets, point, strict=True)) for point in points)
     for data in options.sources:
-        for point in points:
+        for point, suffix in zip(points, suffixes, strict=True):
             chosen = dict(zip(targets, point, strict=True))
             own = copy.copy(options)
             own.data = data
             own.preset = options.preset or command_line.default_preset(data, presets)
             own.settings = [*options.settings, *(f"{n}={value}" for n, value in chosen.items())]
-            found.append(Variant(own, chosen, _suffix(chosen)))
+            found.append(Variant(own, chosen, suffix))
     for variant in found if axes else ():  # before the first one runs for hours
         changes = variant.options.settings
         settings.resolve(schema, preset={}, settings=changes, reserved=currency.UNTRACKED)
@@ -101,6 +102,19 @@ def _axis(text: str, schema: settings.Schema) -> tuple[str, list[str]]:
 
 def _source_names(sources: Iterable[str]) -> list[str]:
     return [Path(source).name or source for source in sources]
+
+
+def _suffixes(each: Iterable[Mapping[str, str]]) -> list[str]:
+    """Return what distinguishes the names of runs; a digest, too, where names would be equal."""
+    points = list(each)
+    plain = [_suffix(chosen) for chosen in points]
+    folded = [suffix.casefold() for suffix in plain]  # as some file systems see them
+    return [
+        suffix
+        if folded.count(suffix.casefold()) == 1
+        else f"{suffix}-{hashlib.sha256(repr(chosen).encode()).hexdigest()[:8]}"
+        for suffix, chosen in zip(plain, points, strict=True)
+    ]
 
 
 def _suffix(chosen: Mapping[str, str]) -> str:

@@ -64,7 +64,10 @@ def _clean(folder: Path, used: set[str], *, dry_run: bool) -> int:
         if path.stem not in used and not path.name.startswith(files.PARTIAL):
             freed += _size(path)
             if not dry_run:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)  # a run may have removed it
     return freed
 
 

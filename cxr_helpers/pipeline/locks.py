@@ -75,14 +75,15 @@ def held(folder: Path, *, lock: str, owner: str, wait: float = 0.0, advice: str)
 def holder(folder: Path, *, owner: str) -> str | None:
     """Return the process that holds the lock of a folder, in words; None where none does.
 
-    A process that was killed leaves its file behind.
+    A process that was killed leaves its file behind, and its number may be that of a later process.
     """
     path = folder / owner
     try:
         text = path.read_text(encoding="utf-8").removeprefix("process ")  # of earlier versions
+        touched = path.stat().st_mtime
     except (OSError, ValueError):
         return None
-    if processes.is_running(text):
+    if processes.is_running(text, at=touched + BEAT):
         return processes.described(text)
     return _elsewhere(path)
 

@@ -27,6 +27,7 @@ logging.getLogger("papermill").addHandler(logging.NullHandler())
 logging.getLogger("papermill").propagate = False
 
 
+START = 300  # seconds that a kernel may take to start, on a busy machine
 ATTEMPTS = 3  # to start a kernel: its ports, where it has some, are chosen before it binds them
 
 
@@ -145,8 +146,8 @@ def execute(
             with own_kernel() as (manager, record):
                 try:
                     papermill.execute_notebook(
-                        source,
-                        running,
+                        _literally(source),
+                        _literally(running),
                         parameters=dict(parameters),
                         engine_name=_SavedOnce.NAME,
                         kernel_name=kernels.NAME,
@@ -157,6 +158,7 @@ def execute(
                         progress_bar=False,
                         stdout_file=_Progress(log),
                         execution_timeout=timeout,
+                        start_timeout=START,
                         shutdown_kernel="immediate",
                     )
                     break
@@ -166,9 +168,11 @@ def execute(
                     )
                     where = f"{source.name}, cell {error.cell_index}"
                     raise NotebookFailed(f"{where}: {fault.message}", fault=fault) from error
-                except RuntimeError:  # of nbclient
-                    if attempt == ATTEMPTS or not _port_was_taken(stderr):
+                except RuntimeError as error:  # of nbclient
+                    if isinstance(error, DeadKernelError):
                         raise
+                    if attempt == ATTEMPTS or not _port_was_taken(stderr):
+                        raise _not_started(source.name, stderr, error) from error
                     log("another program has just taken the kernel's port: it is started again")
         check_complete(running, run, stage)
     except DeadKernelError as error:
@@ -188,6 +192,16 @@ def execute(
         if threading.current_thread() is not threading.main_thread():
             ensure_event_loop().close()  # Jupyter makes one for each thread, and leaves it open
     return done
+
+
+def _not_started(name: str, stderr: Path, error: Exception) -> NotebookFailed:
+    """Return the error of a kernel that died, or did not answer, before it ran a cell."""
+    lines = []
+    with suppress(OSError):
+        lines = stderr.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    reason = lines[-1] if lines else str(error)
+    fault = Fault(errors.MACHINE, type(error).__name__, reason)
+    return NotebookFailed(f"{name}: its kernel did not start: {reason}", fault=fault)
 
 
 def _port_was_taken(stderr: Path) -> bool:
@@ -244,6 +258,11 @@ def update_markdown(source: Path, executed: Path) -> None:
             cells.append(ran.pop(0))  # papermill adds it below the parameters cell
     notebook.cells = cells
     files.write_text(executed, nbformat.writes(notebook))
+
+
+def _literally(path: Path) -> str:
+    """Return a path as papermill needs it, which replaces names in braces by parameters."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 class _Progress:

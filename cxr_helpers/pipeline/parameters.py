@@ -123,7 +123,8 @@ class Parameter:
             raise ValueError(f"{self.name} = {item!r} is not one of {known}{hint}")
 
     def _in_range(self, number: float) -> bool:
-        if not (math.isfinite(number) and self.low <= number <= self.high):
+        # no number is below -inf; a long integer has no float to ask whether it is finite
+        if not (self.low <= number <= self.high and -math.inf < number < math.inf):
             return False
         return self.step is None or number % self.step == 0
 
@@ -144,7 +145,7 @@ def read(notebook: Path) -> dict[str, Parameter]:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{notebook.name} is not a complete notebook: {error}") from None
-    tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]
+    tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
     if len(tagged) != 1:
         raise ValueError(
             f"{notebook.name} has {len(tagged)} cells tagged 'parameters'; expected exactly one"
@@ -168,8 +169,8 @@ def read(notebook: Path) -> dict[str, Parameter]:
                 f"{place}: {name} has the type {kind!r}, not one of {', '.join(TYPES)}"
             )
         comment = lines[node.end_lineno - 1][node.end_col_offset :].strip().lstrip("# ")
-        parameters[name] = Parameter(name, kind, default, **_help_and_rule(comment))
         try:
+            parameters[name] = Parameter(name, kind, default, **_help_and_rule(comment))
             parameters[name].check(default)
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from None
@@ -185,8 +186,11 @@ def _help_and_rule(comment: str) -> dict:
     if ".." not in rule:
         return attributes | {"choices": tuple(word.strip() for word in rule.split("|"))}
     span, _, step = rule.partition(" by ")
-    low, high = (float(end) for end in span.split(".."))
-    return attributes | {"low": low, "high": high, "step": float(step) if step else None}
+    try:
+        low, high = (float(end) for end in span.split(".."))
+        return attributes | {"low": low, "high": high, "step": float(step) if step else None}
+    except ValueError:
+        raise ValueError(f"[{rule}] is not a range such as [1..500] or [16..512 by 8]") from None
 
 
 def _convert(text: str, kind: str, name: str) -> object:

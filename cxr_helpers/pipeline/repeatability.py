@@ -67,6 +67,8 @@ def _similarity(runs: Sequence[Run], store: Store) -> list[tuple]:
     trainings = [classifiers.load(run) for run in runs]
     lines = []
     for name, first in trainings[0].items():
+        if not all(name in of_run for of_run in trainings):
+            continue  # such as one from ImageNet, whose weights could not be downloaded
         models, images = [of_run[name].model for of_run in trainings], test.at(first.size)[rows]
         options = {"feature_map": first.feature_map, "patch_share": PATCH}
         table = store.call(measures.repeatability, models, images, **options)

@@ -64,8 +64,7 @@ def collect(run: Run, *, seeds: Iterable[int] = ()) -> pd.DataFrame:
 
 def _scores(run: Run, names: Iterable[str]) -> list[pd.DataFrame]:
     """Return the tables of scores of some stages of a run."""
-    paths = [run.stage(name) / "scores.csv" for name in names]
-    return [pd.read_csv(path) for path in paths if path.is_file()]
+    return [pd.read_csv(path) for name in names if (path := run.artifact(name, "scores.csv"))]
 
 
 def compare(run: Run, first: str, second: str, *, seed: int = 0) -> dict[str, float]:
@@ -85,8 +84,8 @@ def compare(run: Run, first: str, second: str, *, seed: int = 0) -> dict[str, fl
         ``gain`` (first minus second), ``low`` and ``high`` (its paired 95 % bootstrap interval,
         whole patient groups resampled), ``p`` (McNemar's exact test), ``n``.
     """
-    paths = [run.stage(name) / "predictions.csv" for name in run.graph]
-    tables = [pd.read_csv(path) for path in paths if path.is_file()]
+    paths = [run.artifact(name, "predictions.csv") for name in run.graph]
+    tables = [pd.read_csv(path) for path in paths if path]
     predictions = pd.concat(tables, ignore_index=True).query("split == 'test'")
     one, other = (
         predictions[predictions["row"] == row].set_index("image") for row in (first, second)

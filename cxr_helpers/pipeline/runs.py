@@ -74,6 +74,14 @@ class Run:
         declared = files.read_json(self.stage(stage) / DECLARED)
         return declared if declared and "outputs" in declared else None
 
+    def artifact(self, stage: str, name: str) -> Path | None:
+        """Return the path of an artifact that a finished stage declared; None where it has none.
+
+        A folder may also hold files of an earlier execution, which are not its artifacts.
+        """
+        declared = self.declared(stage)
+        return self.stage(stage) / name if declared and name in declared["outputs"] else None
+
     def is_readable(self, stage: str) -> bool:
         """Return whether this version of the project can read the artifacts of a finished stage."""
         return (self.declared(stage) or {}).get("format") == FORMAT

@@ -24,14 +24,16 @@ def resolve(
     preset : mapping of stage to values
         As in ``graph.Graph.presets``.
     settings : iterable of str
-        ``NAME=VALUE`` for every stage that has the parameter, ``STAGE.NAME=VALUE`` for one.
+        ``NAME=VALUE`` for every stage that has the parameter, ``STAGE.NAME=VALUE`` for one, which
+        takes precedence.
     reserved : iterable of str
         Parameters that settings may not change, because the runner has options for them.
 
     Raises
     ------
     ValueError
-        If a name is unknown (the message has the most similar known one) or a value not allowed.
+        If a name is unknown (the message has the most similar known one), a value not allowed, or a
+        parameter of one stage is set twice.
     """
     values = {stage: {p.name: p.default for p in own.values()} for stage, own in schema.items()}
     for stage, changes in preset.items():
@@ -41,7 +43,8 @@ def resolve(
             if name not in schema[stage]:
                 raise ValueError(f"{stage} has no parameter {name!r}{_hint(name, schema[stage])}")
             values[stage][name] = schema[stage][name].check(value)
-    for setting in settings:
+    chosen: dict[tuple[str, str], str] = {}  # which setting gives the parameter of one stage
+    for setting in sorted(settings, key=lambda text: "." in text.partition("=")[0]):
         target, equals, text = setting.partition("=")
         if not equals:
             raise ValueError(f"{setting!r} is not NAME=VALUE or STAGE.NAME=VALUE")
@@ -60,6 +63,10 @@ def resolve(
             raise ValueError(f"{missing} {name!r}{did_you_mean(name, known)}")
         for stage in stages:
             values[stage][name] = schema[stage][name].parse(text)
+        if word and (stages[0], name) in chosen:
+            both = f"{chosen[stages[0], name]}= and {target.strip()}="
+            raise ValueError(f"{both} give a value to the same parameter: keep one of them")
+        chosen |= {(stages[0], name): target.strip()} if word else {}
     return values
 
 

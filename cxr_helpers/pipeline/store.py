@@ -222,7 +222,7 @@ def _packed(value: object, arrays: dict[str, np.ndarray]) -> object:
         kind = "list" if isinstance(value, list) else "tuple"
         return {kind: [_packed(item, arrays) for item in value]}
     array = np.asarray(value)
-    if array.dtype.hasobject:
+    if array.dtype.hasobject and all(isinstance(item, str) for item in array.flat):
         array = np.asarray(array.tolist())
     if array.dtype.hasobject or array.dtype.kind not in "biufU":
         raise TypeError(f"a result of type {type(value).__name__} cannot be stored")

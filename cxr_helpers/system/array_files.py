@@ -10,6 +10,7 @@ import lzma
 import mmap
 import os
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +22,7 @@ import numpy as np
 
 DAMAGED = (  # raised for a damaged .npz file, or one that lacks an array
     *(OSError, ValueError, KeyError, EOFError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError),
 )
 PART = 2**24  # bytes that are copied at a time
 IN_MEMORY = 2**30  # bytes of an array that is gathered in memory, not in a file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
@@ -32,11 +33,12 @@ def parse(text: str) -> tuple[int, str] | None:
     return (int(match["number"]), match["host"] or host()) if match else None
 
 
-def is_running(text: str) -> bool | None:
+def is_running(text: str, *, at: float = math.inf) -> bool | None:
     """Return whether a written process runs; None where that cannot be seen from this machine.
 
     A process that was killed and whose parent has not waited for it does not run. A text that is no
-    process does not run either.
+    process does not run either, and neither does one whose number a process has that began after
+    the time ``at``, in seconds since 1970.
     """
     found = parse(text)
     if found is None:
@@ -45,7 +47,8 @@ def is_running(text: str) -> bool | None:
     if machine != host():
         return None
     try:
-        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+        process = psutil.Process(number)
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= at
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:  # another user's

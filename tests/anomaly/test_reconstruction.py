@@ -1,10 +1,8 @@
 import keras
 import numpy as np
-import pytest
 from keras import layers
 
 from cxr_helpers.anomaly import reconstruction
-from cxr_helpers.evaluation import metrics
 
 
 def constant(grey):
@@ -80,25 +78,3 @@ def test_outer_region_is_the_outer_sixth_of_each_side():
     # 8 × 48 and 32 × 16 of the 48 × 48 - 32 × 32 outer pixels
     assert np.allclose(found["error outer"], np.array([384, 512]) / 1280 * square, atol=1e-7)
     assert np.allclose(found["error whole"], np.array([384, 1536]) / 2304 * square, atol=1e-7)
-
-
-def test_error_at_equal_detail_is_the_residual_from_the_normal_images_of_each_resample():
-    rng = np.random.default_rng(0)
-    y_true, detail = np.repeat([0, 1], [30, 40]), np.exp(rng.normal(size=70))
-    error = detail**0.5 * np.exp(0.3 * rng.normal(size=70) + 0.1 * y_true)
-    weights = rng.multinomial(70, np.full(70, 1 / 70), size=5)
-    values = np.column_stack([error, detail])
-    found = reconstruction.auroc_at_equal_detail(y_true, values, weights)
-    x, y, normal = np.log(detail), np.log(error), y_true == 0
-    for auroc, draw in zip(found, weights, strict=True):
-        line = np.polyfit(x[normal], y[normal], 1, w=np.sqrt(draw[normal]))
-        assert auroc == pytest.approx(metrics.auroc(y_true, y - np.polyval(line, x), draw[None])[0])
-
-
-def test_error_at_equal_detail_without_normal_images_or_with_one_detail():
-    values = np.column_stack([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0]])
-    weights = np.array([[1, 1, 1], [0, 1, 1], [1, 1, 0]])
-    found = reconstruction.auroc_at_equal_detail(np.array([0, 1, 0]), values, weights)
-    assert found.tolist() == [0.5, 0.0, 1.0]
-    alone = reconstruction.auroc_at_equal_detail(np.ones(3, int), values, weights)
-    assert np.isnan(alone).all()

@@ -173,6 +173,22 @@ def test_damaged_archive_is_refused_and_leaves_no_files(images, tmp_path):
     assert not list((tmp_path / "c").glob("unpacked/*"))
 
 
+@pytest.mark.parametrize("fault", ["name", "long name", "bzip2"])
+def test_damaged_or_foreign_zip_is_refused(tmp_path, fault):
+    path = tmp_path / "images.zip"
+    name = "n" * 300 if fault == "long name" else "é"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr(f"{name}.png", bytes(1000))
+    content = path.read_bytes()
+    if fault == "name":
+        content = content.replace("é".encode(), b"\xc3\xc3")
+    elif fault == "bzip2":
+        content = content.replace(b"BZh9", b"BZh0")
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"^images\.zip cannot be unpacked"):
+        archives.unpack(path, cache_dir=tmp_path / "c")
+
+
 def test_truncated_archive_is_refused(images, tmp_path):
     """Also at the end of a member, where a tar looks complete."""
     content = images.read_bytes()

@@ -1,7 +1,9 @@
+import errno
 import struct
 import subprocess
 import sys
 import zlib
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,6 +127,40 @@ def test_truncated_exif_is_no_error_of_another_type(tmp_path, grey):
     pixels, facts = decoding.decode(saved(tmp_path / "a.jpg", grey, **exif), 20)  # as stored
     expected, _ = decoding.decode(saved(tmp_path / "b.jpg", grey), 20)
     assert np.array_equal(pixels, expected) and not facts["rotated"]
+
+
+def test_damaged_exif_data_beside_the_orientation_do_not_matter(tmp_path, grey):
+    """The resolution is stored as text."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "72 dpi"
+    path = saved(tmp_path / "a.jpg", grey, exif=exif)
+    content = path.read_bytes()
+    for order in "<>":
+        content = content.replace(
+            struct.pack(f"{order}HH", 0x010E, 2), struct.pack(f"{order}HH", 0x011A, 2)
+        )
+    assert content != path.read_bytes()
+    path.write_bytes(content)
+    pixels, facts = decoding.decode(path, 20)
+    assert facts["rotated"] and (facts["width"], facts["height"]) == (80, 60)
+    assert np.all(np.diff(pixels.mean(axis=1)) > 0)  # from left to right as stored
+
+
+def test_error_of_the_network_is_none_of_the_file(tmp_path, monkeypatch):
+    """The next command reads all images."""
+    scan, real = images(tmp_path / "d"), decoding.decode
+
+    def decode(source, *args, **options):
+        if faulty:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(source, *args, **options)
+
+    monkeypatch.setattr(decoding, "decode", decode)
+    for faulty in (True, False):
+        expected = pytest.raises(DataError, match="cannot be read now") if faulty else nullcontext()
+        with expected:
+            pixels, _, unreadable = decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
+    assert len(pixels) == len(scan.files) and unreadable.empty
 
 
 def test_decompression_bomb_is_refused_from_its_header(tmp_path):

@@ -65,6 +65,21 @@ def test_downloaded_mendeley_archive_keeps_its_source_name(tmp_path, monkeypatch
     assert source.pending == "unpack ChestXRay2017.zip"
 
 
+def test_damaged_mendeley_archive_is_removed_so_that_it_is_downloaded_again(tmp_path, monkeypatch):
+    make(tmp_path / "images")
+    archive = tmp_path / "cache" / "downloads" / downloads.ARCHIVE
+    archive.parent.mkdir(parents=True)
+    shutil.move(shutil.make_archive(str(tmp_path / "p"), "zip", tmp_path / "images"), archive)
+    content = bytearray(archive.read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 16] ^= 0xFF  # the checksum of the last file
+    archive.write_bytes(content)
+    monkeypatch.setattr(downloads.mendeley_cached, "__kwdefaults__", {"size": len(content)})
+    monkeypatch.setattr(downloads, "mendeley", lambda **_: archive)
+    with pytest.raises(DataError, match=r"the same command downloads it again$"):
+        sources.fetch("mendeley", cache_dir=tmp_path / "cache")
+    assert not archive.exists()
+
+
 def test_archive_is_unpacked_once_under_its_name(tmp_path):
     make(tmp_path / "images")
     packed = shutil.make_archive(str(tmp_path / "my images"), "gztar", tmp_path / "images")

@@ -118,3 +118,23 @@ def test_mean_is_that_of_the_values_that_are_known():
     expected = [np.average(values[known], weights=w[known]) for w in WEIGHTS]
     assert metrics.mean(None, values, WEIGHTS) == pytest.approx(expected)
     assert np.isnan(metrics.mean(None, np.full(N, np.nan), WEIGHTS)).all()
+
+
+def test_residual_auroc_is_that_of_the_residuals_from_class_0_of_each_resample():
+    rng = np.random.default_rng(0)
+    y_true, x = np.repeat([0, 1], [30, 40]), rng.normal(5, 1, 70)
+    y = 0.5 * x + 0.3 * rng.normal(size=70) + 0.1 * y_true
+    weights = rng.multinomial(70, np.full(70, 1 / 70), size=5)
+    found = metrics.residual_auroc(y_true, np.column_stack([y, x]), weights)
+    zero = y_true == 0
+    for auroc, draw in zip(found, weights, strict=True):
+        line = np.polyfit(x[zero], y[zero], 1, w=np.sqrt(draw[zero]))
+        assert auroc == pytest.approx(metrics.auroc(y_true, y - np.polyval(line, x), draw[None])[0])
+
+
+def test_residual_auroc_without_class_0_or_with_one_covariate():
+    values = np.column_stack([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0]])
+    weights = np.array([[1, 1, 1], [0, 1, 1], [1, 1, 0]])
+    found = metrics.residual_auroc(np.array([0, 1, 0]), values, weights)
+    assert found.tolist() == [0.5, 0.0, 1.0]
+    assert np.isnan(metrics.residual_auroc(np.ones(3, int), values, weights)).all()

@@ -212,3 +212,19 @@ def test_stage_of_another_version_is_stale(run, change):
         content["recipe"]["machine"] = "x"
     files.write_json(path, content)
     assert why(run) == "made by another version of this project"
+
+
+def test_stage_that_lacked_something_is_tried_again(run):
+    Stage("01_data", run_dir=run.folder).finish(facts={"unavailable": "no network"})
+    write_manifest(run)
+    assert why(run) == "tried again: no network"
+    Stage("01_data", run_dir=run.folder).finish(facts={"unavailable": ""})
+    write_manifest(run)
+    assert why(run) is None
+
+
+def test_file_of_an_earlier_execution_is_no_artifact(run):
+    assert run.artifact("01_data", "x.npy") == run.stage("01_data") / "x.npy"
+    (run.stage("01_data") / "old.npy").touch()
+    assert run.artifact("01_data", "old.npy") is None
+    assert run.artifact("02_binary", "x.npy") is None

@@ -142,3 +142,28 @@ def test_sources_are_read_in_several_threads_at_once():
         gc.callbacks.remove(let_others_run)
         gc.set_threshold(*threshold)
     assert found == [["import numpy"]] * 40
+
+
+@pytest.mark.parametrize(
+    "line", ["!ls", "?print", "print?", "files = !ls", "%time x = 1", "x = %env HOME"]
+)
+def test_syntax_of_ipython_is_allowed(line):
+    assert dependencies.modules_of([f"{line}\nfrom cxr_helpers.explain import occlusion"]) == [
+        "explain.occlusion"
+    ]
+
+
+def test_cell_or_module_that_cannot_be_parsed_is_named(package, tmp_path):
+    (package / "a.py").write_text("x = 1\ny = (")
+    sources = {"code": "import cxr_helpers.room.a", "markdown": "x = ("}
+    cells = [{"cell_type": kind, "source": [source]} for kind, source in sources.items()]
+    path = tmp_path / "02_binary.ipynb"
+    path.write_text(json.dumps({"cells": cells}))
+    with pytest.raises(ValueError, match=r"room/a\.py, line 2: '\(' was never closed"):
+        dependencies.check(path)
+    (package / "a.py").write_text("")
+    dependencies.check(path)
+    cells.append({"cell_type": "code", "source": ["x = 1\n", "x = )"]})
+    path.write_text(json.dumps({"cells": cells}))
+    with pytest.raises(ValueError, match=r"02_binary\.ipynb, cell 2, line 2: unmatched"):
+        dependencies.check(path)

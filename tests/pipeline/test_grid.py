@@ -98,3 +98,17 @@ def test_results_of_all_runs_are_in_one_table(tmp_path, monkeypatch):
     table = grid.collect(runs, found)
     assert list(table) == ["run", "data", "02.epochs", "row", "metric", "value", "n"]
     assert table["02.epochs"].tolist() == ["1", "2"] and table["run"].tolist() == ["one", "two"]
+
+
+def test_parameter_of_one_stage_that_is_named_in_two_ways_is_refused():
+    for axes, chosen in (
+        (["2.epochs=1", "02_binary.epochs=3"], []),
+        (["02_binary.epochs=6"], ["2.epochs=5"]),
+    ):
+        with pytest.raises(ValueError, match="give a value to the same parameter"):
+            variants(*axes, settings=chosen)
+
+
+def test_values_of_equal_plain_characters_make_different_names():
+    suffixes = grid._suffixes([{"masks": value} for value in ("a/b", "A-b", "c")])
+    assert len({suffix.casefold() for suffix in suffixes}) == 3 and suffixes[2] == "-masks-c"

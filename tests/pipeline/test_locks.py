@@ -78,3 +78,11 @@ def test_file_system_without_locks_is_refused(tmp_path, monkeypatch):
     with pytest.raises(Refused, match="its file system has no locks") as error, held(tmp_path):
         pass
     assert error.value.code == 6
+
+
+def test_later_process_with_the_number_of_a_killed_holder_is_not_the_holder(tmp_path):
+    path = tmp_path / ".owner"
+    path.write_text(str(os.getppid()))
+    assert holder(tmp_path) == f"process {os.getppid()}"
+    os.utime(path, (0, 0))
+    assert holder(tmp_path) is None

@@ -78,9 +78,19 @@ def test_kernel_whose_port_was_taken_is_started_again(tmp_path, monkeypatch, say
         _, lines, left = execute(tmp_path, "stage.finish()")
         assert left == ["01_data.ipynb"] and len(lines) == 1 and "port" in lines[0]
     else:
-        with pytest.raises(RuntimeError, match="respond"):
+        with pytest.raises(
+            NotebookFailed, match=f"01_data.ipynb: .* did not start: .*{says}"
+        ) as error:
             execute(tmp_path, "stage.finish()")
+        assert error.value.code == 6
     assert len(calls) == starts
+
+
+def test_folder_with_braces_is_no_template(tmp_path):
+    """papermill would look for parameters of these names in the paths."""
+    (tmp_path / "{run_dir} {v2}").mkdir()
+    _, _, left = execute(tmp_path / "{run_dir} {v2}", "stage.finish()")
+    assert left == ["01_data.ipynb"]
 
 
 def test_dead_kernel_points_to_memory(tmp_path):

@@ -83,3 +83,17 @@ def test_names_of_earlier_versions_are_not_parameters_now():
             if name in own
         }
         assert new in choices and old not in choices
+
+
+def test_comment_with_a_range_that_is_none_is_refused_with_the_name_of_the_notebook(path):
+    path.write_text(notebook("epochs: int = 3  # of training [see ..docs]"))
+    with pytest.raises(
+        ValueError, match=r"^04_autoencoder.ipynb, .*\[see \.\.docs\] is not a range"
+    ):
+        parameters.read(path)
+
+
+def test_integer_of_any_length_is_checked():
+    with pytest.raises(ValueError, match="out of range"):
+        Parameter("epochs", "int", 3, low=1, high=500).parse("9" * 400)
+    assert Parameter("epochs", "int", 3).parse("9" * 400) == int("9" * 400)

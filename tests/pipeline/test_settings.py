@@ -174,3 +174,17 @@ def test_invalid_seeds_are_refused(text, message):
 
 def test_largest_number_of_seeds():
     assert settings.seeds("0-98,200") == [*range(99), 200]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_setting_of_one_stage_takes_precedence(order):
+    chosen = ["2.epochs=5", "epochs=6"][::order]
+    values = settings.resolve(SCHEMA, preset={}, settings=chosen)
+    assert (values["01_data"]["epochs"], values["02_binary"]["epochs"]) == (6, 5)
+
+
+def test_two_values_for_a_parameter_of_one_stage_are_refused():
+    with pytest.raises(
+        ValueError, match=r"^2\.epochs= and binary\.epochs= give a value to the same"
+    ):
+        settings.resolve(SCHEMA, preset={}, settings=["2.epochs=5", "binary.epochs=6"])

@@ -176,6 +176,13 @@ def test_result_that_would_need_a_pickle_is_refused(results):
     assert list(results.folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("column", [["a", np.nan], ["a", 1]])
+def test_column_of_several_types_is_refused(results, column):
+    """As text, its numbers would come back as text."""
+    with pytest.raises(TypeError, match="cannot be stored"):
+        results.call(pd.DataFrame, {"x": column})
+
+
 def test_data_frame_of_duplicates_is_stored(results):
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32), dtype=np.uint8)
     images[3] = images[0]
