@@ -20,13 +20,15 @@ test split of the folder that was given. Trained weights are kept in
 With ``--held-out``, recipes are scored on shortcut-conflicting images (whose border suggests another
 class), all that are no test images, in ``search-held-out.csv``. Their patients are left out of
 training: ``all`` of them, or one half of them after the other (``halves``), with the other half
-among the training images.
+among the training images. With ``--held-out series``, they are trained on one of the two series of normal
+images and half of the numbers of patients with pneumonia, and scored on the others: on all of their images.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import os
 import time
 from dataclasses import asdict, dataclass, replace
@@ -79,7 +81,7 @@ class Line:
     swapped: float = 0.0  # share of training images with the border of one of another class
     conflict_weight: float = 1.0
     mix_style: float = 0.0  # share of the steps in which statistics of feature maps are mixed
-    held_out: str = ""  # trained without the patients of conflicting images: all, or of HALVES
+    held_out: str = ""  # patients of conflicting images: all, or of HALVES; or one of SERIES
     precision: str = "float32"
     seed: int = 0
     equalised: bool = False  # contrast-equalised images, in training and prediction
@@ -100,6 +102,9 @@ class Line:
 # Left out where they are as usual: weights that were trained before keep their files.
 ADDED = {"mix_style": 0.0, "held_out": "", "precision": "float32"}
 HALVES = ("first half", "second half")
+SERIES = ("first series", "second series")
+# Each line of search-held-out.csv: the parts that are left out one after the other, and scored together.
+SCORED = {"all": [("all",)], "halves": [HALVES], "series": [(part,) for part in SERIES]}
 PREDICTION = ("name", "test_size", "views", "neighbours", "statistics", "members")  # of a line
 AS_PUBLISHED = {"optimizer": "adam", "augmentation": "published", "epochs": 12}
 AS_PUBLISHED |= {"batch_size": 32, "learning_rate": 0.001}
@@ -113,6 +118,7 @@ STYLE_OTHER_SEED = tuple(f"{name}, style, other seed" for name in WHOLE_AND_CROP
 BOTH_SEEDS = WHOLE_AND_CROPS + OTHER_SEED
 CONFLICTING_8 = tuple(f"{name}, conflicting 8 times" for name in ("crops", "ten crops"))
 CONFLICTING_8_OTHER_SEED = tuple(f"{name}, other seed" for name in CONFLICTING_8)
+CONFLICTING_8_LONG = tuple(f"{name}, 60 epochs" for name in CONFLICTING_8)
 CONFLICTING_24 = tuple(f"{name}, conflicting 24 times" for name in ("crops", "ten crops"))
 MIXED_STYLE = ("crops, mixed style", "ten crops, mixed style")
 MIXED_STYLE_OTHER_SEED = tuple(f"{name}, other seed" for name in MIXED_STYLE)
@@ -183,6 +189,9 @@ RECIPES = (
     Line("crops, conflicting 24 times", conflict_weight=24),
     Line("ten crops, conflicting 24 times", conflict_weight=24, views="crops"),
     Line("whole images and ten crops, conflicting 24 times", members=CONFLICTING_24),
+    Line("crops, conflicting 8 times, 60 epochs", conflict_weight=8, epochs=60),
+    Line("ten crops, conflicting 8 times, 60 epochs", conflict_weight=8, epochs=60, views="crops"),
+    Line("whole images and ten crops, conflicting 8 times, 60 epochs", members=CONFLICTING_8_LONG),
     Line("crops, mixed style", mix_style=0.5),
     Line("ten crops, mixed style", mix_style=0.5, views="crops"),
     Line("whole images and ten crops, mixed style", members=MIXED_STYLE),
@@ -214,7 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, help="folder of a run whose 01_data is complete")
     parser.add_argument("--only", nargs="+", default=[line.name for line in RECIPES])
-    parser.add_argument("--held-out", choices=["all", "halves"], default="", help="see above")
+    parser.add_argument("--held-out", choices=list(SCORED), default="", help="see above")
     parser.add_argument("--precision", default="float32", help="numeric policy, with --held-out")
     options = parser.parse_args()
     if options.precision != "float32" and not options.held_out:
@@ -302,6 +311,9 @@ def train(line: Line, radiographs: dataset.Dataset, folder: Path) -> keras.Model
 
 def training_images(line: Line, radiographs: dataset.Dataset) -> dataset.Part:
     """Return the images on which a line is trained."""
+    if line.held_out in SERIES:
+        part = radiographs.trainable
+        return part.where((part.category >= 0) & ~are_of_series(part.index, line.held_out))
     part = radiographs["train"]
     keep = part.category >= 0
     if line.held_out:
@@ -320,6 +332,19 @@ def are_held_out(cluster: pd.Series, held_out: str) -> pd.Series:
         return pd.Series(True, index=cluster.index)
     digests = cluster.map(lambda name: hashlib.sha256(str(name).encode()).digest()[0])
     return digests % 2 == HALVES.index(held_out)
+
+
+def are_of_series(index: pd.DataFrame, name: str) -> np.ndarray:
+    """Return whether each image is of one of ``SERIES``, ndarray of bool, shape (n,).
+
+    The first has the normal images without ``NORMAL2`` in their names, and those with pneumonia whose
+    number is at most the median of their class.
+    """
+    parsed = index["group"].str.extract(r"^(?P<kind>\w+) (?P<other>NORMAL2-)?(?P<number>\d+)$")
+    number = parsed["number"].astype(float)
+    later = number > number.groupby(parsed["kind"]).transform("median")
+    second = np.where(parsed["kind"] == "normal", parsed["other"].notna(), later)
+    return second == SERIES.index(name)
 
 
 def are_conflicting(index: pd.DataFrame) -> np.ndarray:
@@ -470,32 +495,36 @@ def write_held_out(
     radiographs: dataset.Dataset,
     folder: Path,
 ) -> None:
-    """Score lines on the conflicting images; add them to their file, in place of earlier ones.
+    """Score lines on the images that are left out; add them to their file, in place of earlier ones.
 
     ``*_gain`` are paired differences from ``REFERENCE``, which has to be scored first.
     """
-    parts = [radiographs[split] for split in ("train", "validation", "contiguous")]
-    index = pd.concat([part.index for part in parts], ignore_index=True)
-    conflicting = are_conflicting(index)
-    images = np.concatenate([np.asarray(part.detail) for part in parts])[conflicting]
-    index = index[conflicting]
-    y_true = (index["class_name"] != "normal").to_numpy(dtype=int)
-    weights = bootstrap.resamples(index["group"], y_true, seed=0)
+    everything = radiographs.trainable
     precision = lines[REFERENCE].precision  # of all
-    predictions = f"{{}}, {precision}, {held_out} held out.npy"
-    reference = folder / predictions.format(REFERENCE)
-    if REFERENCE not in names and not reference.is_file():
-        raise SystemExit(f"{reference} is missing: give {REFERENCE!r} to --only, too")
-    for name in sorted(names, key=lambda name: name != REFERENCE):
-        print(name, flush=True)
+    ordered = sorted(names, key=lambda name: name != REFERENCE)
+    for parts, name in itertools.product(SCORED[held_out], ordered):
+        label = parts[0] if len(parts) == 1 else held_out
+        predictions = f"{{}}, {precision}, {label} held out.npy"
+        reference = folder / predictions.format(REFERENCE)
+        if REFERENCE not in names and not reference.is_file():
+            raise SystemExit(f"{reference} is missing: give {REFERENCE!r} to --only, too")
+        print(f"{name}, {label}", flush=True)
+        series = label in SERIES
+        part = everything.where(
+            are_of_series(everything.index, label) if series else are_conflicting(everything.index)
+        )
+        images, index, y_true = np.asarray(part.detail), part.index, part.pneumonia
+        weights = bootstrap.resamples(index["group"], y_true, seed=0)
         y_prob = np.zeros(len(y_true))
-        for part in HALVES if held_out == "halves" else (held_out,):
-            own = {key: replace(line, held_out=part) for key, line in lines.items()}
-            left_out = are_held_out(index["cluster"], part).to_numpy()
+        for held in parts:
+            own = {key: replace(line, held_out=held) for key, line in lines.items()}
+            left_out = np.ones(len(y_true), dtype=bool)
+            if not series:
+                left_out = are_held_out(index["cluster"], held).to_numpy()
             found = predict(own, own[name], radiographs, folder, images[left_out])
             y_prob[left_out] = pneumonia(found)
         np.save(folder / predictions.format(name), y_prob)
-        scored = {"recipe": name, "held_out": held_out, "precision": precision}
+        scored = {"recipe": name, "held_out": label, "precision": precision}
         scored |= {"normal": (y_true == 0).sum(), "pneumonia": y_true.sum()}
         for metric, function in (("auroc", metrics.auroc), ("accuracy", accuracy_at_half)):
             estimates = {"": bootstrap.estimate(function, y_true, y_prob, weights=weights)}
