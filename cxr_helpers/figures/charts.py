@@ -139,8 +139,8 @@ def roc_and_precision_recall(y_true: np.ndarray, scores: Mapping[str, np.ndarray
 def reliability(curves: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw observed shares against predicted probabilities, one line per model; dotted: equal.
 
-    scikit-learn's ``CalibrationDisplay`` draws the same points, but not the number of images
-    behind each.
+    scikit-learn's ``CalibrationDisplay`` draws the same points, but neither their intervals nor the
+    number of images behind each.
 
     Parameters
     ----------
@@ -155,11 +155,12 @@ def reliability(curves: Mapping[str, pd.DataFrame]) -> Figure:
             curve["observed share"],
             curve["n"] / curve["n"].sum(),
         )
-        (line,) = ax.plot(x, y, lw=1, label=f"{label} (n = {curve['n'].sum()})")
+        (line,) = ax.plot(x, y, lw=1, alpha=0.6, label=label)
+        ax.vlines(x, curve["share low"], curve["share high"], color=line.get_color(), lw=1)
         ax.scatter(x, y, s=6 + 150 * share, color=line.get_color(), alpha=0.7, lw=0)
     ax.set(
-        xlabel="Predicted probability of pneumonia",
-        ylabel="Observed share of pneumonia",
+        xlabel="predicted probability of pneumonia",
+        ylabel="observed share of pneumonia",
         xlim=(-0.03, 1.03),
         ylim=(-0.03, 1.03),
         aspect="equal",

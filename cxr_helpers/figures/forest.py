@@ -29,7 +29,7 @@ def accuracies(rows: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
     heights = [len(part) + 0.6 for part in panels]
     fig, axes = plt.subplots(
         len(panels),
-        figsize=(6.6, 0.9 + 0.2 * sum(heights)),
+        figsize=(6.6, 0.9 + 0.165 * sum(heights)),
         sharex=True,
         squeeze=False,
         height_ratios=heights,

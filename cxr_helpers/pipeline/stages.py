@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import keras
     import pandas as pd
 
+    from cxr_helpers.pipeline.graph import Row
+
 STORE = Path(".cache") / "store"  # beside the runs
 # Set by the runner in its kernels: the folder of the store, the stage, and, to compute cached
 # results again, any value.
@@ -123,6 +125,13 @@ class Stage:
     def run_dir(self) -> Path:
         """The folder of the run."""
         return self.run.folder
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows of Table 1, whose labels the tables of the chapters show."""
+        from cxr_helpers.pipeline import results  # with pandas, which most that import stages lack
+
+        return results.rows(self.run)
 
     @property
     def captions(self) -> Path:

@@ -139,6 +139,10 @@ def test_prior_shift_refuses_invalid_shares(shares):
 
 def test_reliability_by_hand():
     table = calibration.reliability([0, 1, 1, 1], [0.25, 0.5, 0.375, 1.0], bins=4)
+    intervals = table[["share low", "share high"]].to_numpy()
+    # Wilson's interval of k of n at z = 1.96, such as z² / (n + z²) above 0 of 1
+    assert intervals == pytest.approx(np.array([[0, 0.7935], [0.3424, 1], [0.2065, 1]]), abs=1e-4)
+    table = table.drop(columns=["share low", "share high"])
     assert table.to_numpy().tolist() == [
         [0.0, 0.25, 0.25, 0.0, 1],
         [0.25, 0.5, 0.4375, 1.0, 2],

@@ -90,6 +90,16 @@ def test_table_one_shows_n_of_the_worst_group():
     assert table.loc["Second row", "Worst group"] == "–" and table.loc["First row", "n"] == 4
 
 
+def test_rows_have_their_labels_and_where_two_are_alike_their_classes():
+    labels = (("a", "Ours", 2), ("b", "Ours", 3), ("c", "Border", 2))
+    rows = [SimpleNamespace(id=id, label=label, classes=n) for id, label, n in labels]
+    both = pd.concat([scored("b"), scored("a"), scored("c"), scored("x_y")])
+    table = tables.as_text(both, ("AUROC",), rows=rows)
+    assert table["row"].tolist() == ["Ours (3 classes)", "Ours (2 classes)", "Border", "x y"]
+    alone = tables.as_text(scored("a"), ("AUROC",), rows=rows)
+    assert alone["row"].unique().tolist() == ["Ours"]
+
+
 def test_table_one_shows_a_dash_for_an_unavailable_row():
     line = tables.table_one(scorecard.unavailable("b", "test", 9), ROWS).iloc[0]
     assert line["Accuracy"] == "–" and line["n"] == 9

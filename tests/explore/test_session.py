@@ -17,7 +17,9 @@ from cxr_helpers.data import decoding
 from cxr_helpers.explore.session import MAPS, PATCH, Session, changed
 from cxr_helpers.models import pretrained, recipes
 from cxr_helpers.pipeline import classifiers
+from cxr_helpers.pipeline.runs import DECLARED
 from cxr_helpers.pipeline.store import Store
+from cxr_helpers.system import files
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]  # a fixture is a whole run
 SAVED = {
@@ -128,6 +130,9 @@ def test_network_from_imagenet_predicts_and_is_not_explored(on_phantoms, tmp_pat
     shutil.copytree(on_phantoms.folder, copy.folder)
     network = pretrained.build("mobilenet_v2", classes=3, weights=None)
     network.save_weights(copy.stage("03_categorical") / "pretrained.weights.h5")
+    declared = files.read_json(copy.stage("03_categorical") / DECLARED)
+    declared["outputs"]["pretrained.weights.h5"] = ""
+    files.write_json(copy.stage("03_categorical") / DECLARED, declared)
     manifest = copy.manifest("03_categorical")
     manifest["recipe"]["parameters"]["pretrained"] = "mobilenet_v2"
     monkeypatch.setattr(type(copy), "manifest", lambda run, stage: manifest)

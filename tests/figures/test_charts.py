@@ -100,13 +100,15 @@ def test_reliability_draws_bins_with_area_by_number_of_images():
     diagonal, line, _ = ax.lines
     assert diagonal.get_linestyle() == ":" and diagonal.get_xydata().tolist() == [[0, 0], [1, 1]]
     assert line.get_xydata() == pytest.approx(np.array([[0.1, 0], [0.8, 1], [0.9, 1]]))
-    points = ax.collections[0]
+    bars, points = ax.collections[:2]
     assert np.array_equal(points.get_offsets(), line.get_xydata())
+    ends = [segment[:, 1] for segment in bars.get_segments()]
+    assert ends == pytest.approx(curve[["share low", "share high"]].to_numpy())
     sizes = points.get_sizes()
     assert sizes[0] > sizes[1] == sizes[2]
-    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["x (n = 5)", "y (n = 3)"]
-    assert ax.get_xlabel() == "Predicted probability of pneumonia"
-    assert ax.get_ylabel() == "Observed share of pneumonia"
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["x", "y"]
+    assert ax.get_xlabel() == "predicted probability of pneumonia"
+    assert ax.get_ylabel() == "observed share of pneumonia"
 
 
 def test_optimizer_study_draws_one_line_per_optimizer():

@@ -71,7 +71,7 @@ def prose_of(monkeypatch):
 
     def prose(scores, **facts):
         all_facts = defaultdict(str, FACTS | facts)
-        monkeypatch.setattr(Run, "declared", lambda *_: {"facts": all_facts})
+        monkeypatch.setattr(Run, "declared", lambda *_: {"facts": all_facts, "outputs": {}})
         index = pd.DataFrame({"split": ["test"], "class_name": ["normal"], "group": ["normal 1"]})
         lookup = contents._lookup(Run(Path()), scores=scores, data=DATA, index=index)
         return opening(lookup), " ".join(contents._prose("discussion.md", lookup).split())
@@ -206,7 +206,12 @@ def scored_run(request, tmp_path, monkeypatch):
         "index": index,
     }.items():
         table.to_csv(folder / f"{name}.csv", index=False)
-    monkeypatch.setattr(Run, "declared", lambda *_: {"facts": defaultdict(str, FACTS)})
+    facts, own = defaultdict(str, FACTS), {"scores.csv": "", "predictions.csv": ""}
+    monkeypatch.setattr(
+        Run,
+        "declared",
+        lambda _, stage: {"facts": facts, "outputs": own if stage == "01_data" else {}},
+    )
     return classes, run, data, index
 
 
