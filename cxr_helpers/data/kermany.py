@@ -35,6 +35,15 @@ def counts(folder: str, *, kinds: bool) -> dict[str, int]:
     return row if kinds else {"normal": row["normal"], "pneumonia": pneumonia}
 
 
+def has_training_counts(class_names: pd.Series) -> bool:
+    """Return whether each class has as many images as in the published training folder.
+
+    Images of all folders count: these seem to be that folder, divided anew.
+    """
+    found = class_names.value_counts()
+    return found.to_dict() == counts("train", kinds="pneumonia" not in found)
+
+
 def compare(files: pd.DataFrame) -> pd.DataFrame:
     """Compare the counts of a dataset with those of the published one.
 
@@ -88,6 +97,11 @@ def identity(files: pd.DataFrame) -> str:
         return f"a part of the published dataset: {' and '.join(same)} file by file{rest}"
     numbered = ~files["group"].str.contains("/", regex=False)  # has a patient number
     named = (files["class_name"] != UNKNOWN) & numbered
+    if named.all() and has_training_counts(files["class_name"]):
+        return (
+            "not the published folders: in all, each class has as many images as in the published "
+            "training folder, so they seem to be that folder, divided anew"
+        )
     if named.all():
         return "not the published files: their names have the same form, their contents or folders differ"
     return "not the published dataset"

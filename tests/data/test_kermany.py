@@ -72,3 +72,12 @@ def test_two_classes_are_compared_where_kinds_are_unknown():
     assert set(table["class"]) == {"normal", "pneumonia"} and table["published"].sum() == 5856
     line = table.set_index(["folder", "class"]).loc[("test", "pneumonia")]
     assert line["found"] == 1 and line["published"] == 242 + 148
+
+
+def test_training_folder_that_is_divided_anew_is_recognised(monkeypatch):
+    changed = FILES.assign(sha256=[str(i) * 64 for i in range(4)])
+    monkeypatch.setitem(kermany.COUNTS, "train", {"normal": 2, "bacterial": 1, "viral": 1})
+    assert "that folder, divided anew" in kermany.identity(changed)
+    assert "divided anew" not in kermany.identity(changed[1:])
+    two = changed["class_name"].replace({"viral": "pneumonia", "bacterial": "pneumonia"})
+    assert kermany.has_training_counts(two) and not kermany.has_training_counts(two[1:])
