@@ -233,6 +233,7 @@ def _fill(entry: Path, scan: Scan, sha256: pd.Series, size: int, framing: str) -
             return decode(scan.image(name), size, framing=framing)
         except OSError as error:
             if error.errno in TRANSIENT:
+                error.filename = error.filename or name  # a fault of the disk is reported as such
                 problem = f"{name} cannot be read now ({error.strerror})"
                 raise DataError(
                     f"{problem}: check where it is stored, then the same command"

@@ -15,7 +15,7 @@ from machine import ROOT, powerless, small_disk
 from PIL import Image
 
 from cxr_helpers.data import decoding, layouts
-from cxr_helpers.system import files
+from cxr_helpers.system import errors, files
 from cxr_helpers.system.errors import DataError
 
 
@@ -158,8 +158,11 @@ def test_error_of_the_network_is_none_of_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(decoding, "decode", decode)
     for faulty in (True, False):
         expected = pytest.raises(DataError, match="cannot be read now") if faulty else nullcontext()
-        with expected:
+        with expected as error:
             pixels, _, unreadable = decoding.decode_all(scan, 16, cache_dir=tmp_path / "c")
+        if faulty:
+            fault = errors.classify(error.value)
+            assert fault.code == errors.MACHINE and scan.files["file"][0] in fault.message
     assert len(pixels) == len(scan.files) and unreadable.empty
 
 
