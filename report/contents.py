@@ -286,7 +286,7 @@ def _lookup(run: Run, *, scores: pd.DataFrame, data: Mapping, index: pd.DataFram
             test_counts.get(name, 0) == count
             for name, count in kermany.counts("test", kinds="pneumonia" not in test_counts).items()
         ),
-        "divided_anew": kermany.has_training_counts(index["class_name"]),
+        "divided_anew": data.get("divided_anew", False),
         "pneumonia_lower": declared["04_autoencoder"]["direction"] == "below",
         "shortcut_note": _shortcut_note(scores),
         "labels": {row.id: row.label for row in run.graph.rows},

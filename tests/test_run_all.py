@@ -501,12 +501,12 @@ def test_relative_paths_start_at_the_working_directory(tmp_path):
 )
 def test_run_names_have_plain_characters(data, name):
     assert command_line.run_name(data, "standard") == name
+    assert command_line.RUN_NAME.fullmatch(name)
 
 
 def test_name_of_the_earlier_run_has_plain_characters_too():
     name = command_line.run_name("other", "by-My Run (old) {data}")
     assert name == "other-by-My-Run-old-data" and command_line.RUN_NAME.fullmatch(name)
-    assert command_line.RUN_NAME.fullmatch(name)
 
 
 @pytest.mark.parametrize(

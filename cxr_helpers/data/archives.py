@@ -133,11 +133,11 @@ def unpack(archive: Path, *, cache_dir: str | Path) -> Path:
             f"{archive.name} cannot be unpacked here ({error}): unpack it, and give the folder"
         ) from error
     except (*_DAMAGE, lzma.LZMAError, UnicodeDecodeError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in (
-            None,
-            errno.EINVAL,
-            errno.ENAMETOOLONG,
-        ):
+        if getattr(error, "errno", None) in (errno.EINVAL, errno.ENAMETOOLONG):
+            raise DataError(
+                f"{archive.name} cannot be unpacked here ({error.strerror}): unpack it, and give the folder"
+            ) from error
+        if getattr(error, "errno", None) is not None:
             raise  # of the disk
         raise Damaged(f"{archive.name} cannot be unpacked: {error}; download it again") from error
     finally:

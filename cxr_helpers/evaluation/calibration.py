@@ -133,8 +133,8 @@ def temperature(logits: np.ndarray, y_true: np.ndarray) -> float:
             f"classes {np.unique(y_true).tolist()}: expected 0 to {logits.shape[1] - 1}"
         )
 
-    of_class = logits[np.arange(len(y_true)), y_true]
-    if (of_class >= logits.max(axis=1)).all():
+    others = np.where(np.arange(logits.shape[1]) == y_true[:, None], -np.inf, logits)
+    if (logits[np.arange(len(y_true)), y_true] > others.max(axis=1)).all():
         return np.nan
 
     def loss(log_t: float) -> float:

@@ -33,7 +33,7 @@ def resolve(
     ------
     ValueError
         If a name is unknown (the message has the most similar known one), a value not allowed, or a
-        parameter of one stage is set twice.
+        parameter is set twice, for all stages or for one.
     """
     values = {stage: {p.name: p.default for p in own.values()} for stage, own in schema.items()}
     for stage, changes in preset.items():
@@ -43,7 +43,7 @@ def resolve(
             if name not in schema[stage]:
                 raise ValueError(f"{stage} has no parameter {name!r}{_hint(name, schema[stage])}")
             values[stage][name] = schema[stage][name].check(value)
-    chosen: dict[tuple[str, str], str] = {}  # which setting gives the parameter of one stage
+    chosen: dict[tuple[str, str], str] = {}  # by stage, or "" for all, and name: as it was given
     for setting in sorted(settings, key=lambda text: "." in text.partition("=")[0]):
         target, equals, text = setting.partition("=")
         if not equals:
@@ -63,10 +63,11 @@ def resolve(
             raise ValueError(f"{missing} {name!r}{did_you_mean(name, known)}")
         for stage in stages:
             values[stage][name] = schema[stage][name].parse(text)
-        if word and (stages[0], name) in chosen:
-            both = f"{chosen[stages[0], name]}= and {target.strip()}="
+        key = stages[0] if word else "", name
+        if key in chosen:
+            both = f"{chosen[key]}= and {target.strip()}="
             raise ValueError(f"{both} give a value to the same parameter: keep one of them")
-        chosen |= {(stages[0], name): target.strip()} if word else {}
+        chosen[key] = target.strip()
     return values
 
 

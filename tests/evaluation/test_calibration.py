@@ -96,6 +96,7 @@ def test_temperature_is_not_determined_where_every_prediction_is_correct(margin)
     logits = np.column_stack([np.zeros(60), np.where(y_true, margin, -margin)])
     assert np.isnan(calibration.temperature(logits, y_true))
     assert calibration.temperature(logits, np.r_[1, y_true[1:]]) > 0.1
+    assert calibration.temperature(0 * logits, y_true) > 0  # a tie is not correct
 
 
 def test_temperature_lowers_the_loss_and_keeps_the_predicted_class():

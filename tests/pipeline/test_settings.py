@@ -188,3 +188,5 @@ def test_two_values_for_a_parameter_of_one_stage_are_refused():
         ValueError, match=r"^2\.epochs= and binary\.epochs= give a value to the same"
     ):
         settings.resolve(SCHEMA, preset={}, settings=["2.epochs=5", "binary.epochs=6"])
+    with pytest.raises(ValueError, match=r"^epochs= and epochs= give a value to the same"):
+        settings.resolve(SCHEMA, preset={}, settings=["epochs=5", "epochs=6"])

@@ -245,6 +245,15 @@ def test_published_test_split_is_recognised_by_its_counts_with_and_without_subty
         assert conclusion in " ".join(contents._prose("discussion.md", lookup).split())
 
 
+@pytest.mark.parametrize("divided_anew", [True, False])
+def test_published_training_images_in_other_splits_are_discussed(scored_run, divided_anew):
+    _, run, data, index = scored_run
+    data = data | {"divided_anew": divided_anew, "synthetic": False}
+    lookup = contents._lookup(run, scores=results.collect(run), data=data, index=index)
+    discussion = contents._prose("discussion.md", lookup)
+    assert ("share the style of the training images" in discussion) == divided_anew
+
+
 def test_discussion_links_published_counts_only_where_chapter_1_has_them(scored_run):
     """Chapter 1 leaves the table out where an earlier run's models are only scored."""
     _, run, data, index = scored_run
