@@ -81,7 +81,9 @@ class Line:
     swapped: float = 0.0  # share of training images with the border of one of another class
     conflict_weight: float = 1.0
     mix_style: float = 0.0  # share of the steps in which statistics of feature maps are mixed
-    held_out: str = ""  # patients of conflicting images: all, or of HALVES; or one of SERIES
+    held_out: str = (
+        ""  # not trained on: all patients of conflicting images, one of HALVES or of SERIES
+    )
     precision: str = "float32"
     seed: int = 0
     equalised: bool = False  # contrast-equalised images, in training and prediction
@@ -323,6 +325,13 @@ def training_images(line: Line, radiographs: dataset.Dataset) -> dataset.Part:
     return part.where(keep)
 
 
+def are_scored(index: pd.DataFrame, held_out: str) -> np.ndarray:
+    """Return whether each image is scored where a part is left out of training, bool, shape (n,)."""
+    if held_out in SERIES:
+        return are_of_series(index, held_out)
+    return are_conflicting(index) & are_held_out(index["cluster"], held_out).to_numpy()
+
+
 def are_held_out(cluster: pd.Series, held_out: str) -> pd.Series:
     """Return whether each image is of the patients that are left out if they are conflicting.
 
@@ -509,20 +518,16 @@ def write_held_out(
         if REFERENCE not in names and not reference.is_file():
             raise SystemExit(f"{reference} is missing: give {REFERENCE!r} to --only, too")
         print(f"{name}, {label}", flush=True)
-        series = label in SERIES
-        part = everything.where(
-            are_of_series(everything.index, label) if series else are_conflicting(everything.index)
-        )
+        scored_of = {held: are_scored(everything.index, held) for held in parts}
+        in_any = np.any(list(scored_of.values()), axis=0)
+        part = everything.where(in_any)
         images, index, y_true = np.asarray(part.detail), part.index, part.pneumonia
         weights = bootstrap.resamples(index["group"], y_true, seed=0)
         y_prob = np.zeros(len(y_true))
-        for held in parts:
+        for held, is_scored in scored_of.items():
             own = {key: replace(line, held_out=held) for key, line in lines.items()}
-            left_out = np.ones(len(y_true), dtype=bool)
-            if not series:
-                left_out = are_held_out(index["cluster"], held).to_numpy()
-            found = predict(own, own[name], radiographs, folder, images[left_out])
-            y_prob[left_out] = pneumonia(found)
+            rows = is_scored[in_any]
+            y_prob[rows] = pneumonia(predict(own, own[name], radiographs, folder, images[rows]))
         np.save(folder / predictions.format(name), y_prob)
         scored = {"recipe": name, "held_out": label, "precision": precision}
         scored |= {"normal": (y_true == 0).sum(), "pneumonia": y_true.sum()}

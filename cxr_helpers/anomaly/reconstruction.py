@@ -101,8 +101,11 @@ def error_and_detail(model: keras.Model, images: np.ndarray) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def logarithms(error: np.ndarray, detail: np.ndarray) -> np.ndarray:
-    """Return the natural logarithms of both, ndarray of float64, shape (n, 2)."""
+def log_error_and_detail(error: np.ndarray, detail: np.ndarray) -> np.ndarray:
+    """Return the natural logarithms of error and detail, ndarray of float64, shape (n, 2).
+
+    Both are ndarrays of float, shape (n,), at least 0, see ``error_and_detail``.
+    """
     return np.log(np.maximum(np.column_stack([error, detail]), _FLOOR))
 
 

@@ -21,7 +21,7 @@ from cxr_helpers.data import file_types
 from cxr_helpers.data.folders import is_clutter
 from cxr_helpers.data.image_files import SUFFIXES
 from cxr_helpers.system import digests, files, portable
-from cxr_helpers.system.errors import DataError
+from cxr_helpers.system.errors import DataError, errno_of
 
 UNPACKED = "unpacked"  # folder of the cache
 MAXIMUM_ENTRIES = 50_000
@@ -133,11 +133,12 @@ def unpack(archive: Path, *, cache_dir: str | Path) -> Path:
             f"{archive.name} cannot be unpacked here ({error}): unpack it, and give the folder"
         ) from error
     except (*_DAMAGE, lzma.LZMAError, UnicodeDecodeError, OSError) as error:
-        if getattr(error, "errno", None) in (errno.EINVAL, errno.ENAMETOOLONG):
+        number = errno_of(error)
+        if number in (errno.EINVAL, errno.ENAMETOOLONG):
             raise DataError(
                 f"{archive.name} cannot be unpacked here ({error.strerror}): unpack it, and give the folder"
             ) from error
-        if getattr(error, "errno", None) is not None:
+        if number is not None:
             raise  # of the disk
         raise Damaged(f"{archive.name} cannot be unpacked: {error}; download it again") from error
     finally:

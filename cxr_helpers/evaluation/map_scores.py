@@ -144,8 +144,8 @@ def mean_curves(
 
 
 def exchange_gaps(
-    right: Mapping[str, Sequence[np.ndarray]], *, what: str, weights: np.ndarray
-) -> pd.DataFrame:
+    right: Mapping[str, Sequence[np.ndarray]], *, weights: np.ndarray
+) -> dict[str, dict[str, tuple[float, float, float]]]:
     """Return the accuracy with a part of another image, and its gap between classes of that image.
 
     Parameters
@@ -153,22 +153,36 @@ def exchange_gaps(
     right : mapping of network to two ndarrays of float, shape (n,)
         Whether each prediction is right (0 or 1), with the part from an image of the same class and
         from one of the other class.
-    what : str
-        The part, for the heading.
     weights : array of int, shape (draws, n)
         From ``bootstrap.resamples``.
 
     Returns
     -------
-    pandas.DataFrame
-        Columns ``network``, ``<what> of the same class``, ``of the other class`` and ``gap`` (same minus
-        other, paired), as text with 95 % intervals, which are left out below ``bootstrap.FEWEST``
-        patients.
+    dict of network to dict of str to (value, low, high)
+        ``same`` and ``other``, accuracies, and ``gap`` (same minus other, paired), with 95 % intervals,
+        which are NaN below ``bootstrap.FEWEST`` patients.
     """
-    lines = []
-    for network, (same, other) in right.items():
-        values = [mean(v, weights) for v in (same, other, same - other)]
-        lines.append((network, *[tables.with_interval(*value) for value in values]))
+    return {
+        network: {
+            "same": mean(same, weights),
+            "other": mean(other, weights),
+            "gap": mean(same - other, weights),
+        }
+        for network, (same, other) in right.items()
+    }
+
+
+def exchange_table(
+    gaps: Mapping[str, Mapping[str, tuple[float, float, float]]], *, what: str
+) -> pd.DataFrame:
+    """Return the result of ``exchange_gaps`` as text, one line a network.
+
+    ``what`` is the part, for the heading of the first accuracy.
+    """
+    lines = [
+        (network, *[tables.with_interval(*estimate) for estimate in of_network.values()])
+        for network, of_network in gaps.items()
+    ]
     names = ["network", f"{what} of the same class", "of the other class", "gap"]
     return pd.DataFrame(lines, columns=names)
 

@@ -27,7 +27,7 @@ logging.getLogger("papermill").addHandler(logging.NullHandler())
 logging.getLogger("papermill").propagate = False
 
 
-START = 300  # seconds that a kernel may take to start, on a busy machine
+START_TIMEOUT = 300  # seconds that a kernel may take to start, on a busy machine
 ATTEMPTS = 3  # to start a kernel: its ports, where it has some, are chosen before it binds them
 
 
@@ -158,7 +158,7 @@ def execute(
                         progress_bar=False,
                         stdout_file=_Progress(log),
                         execution_timeout=timeout,
-                        start_timeout=START,
+                        start_timeout=START_TIMEOUT,
                         shutdown_kernel="immediate",
                     )
                     break

@@ -168,7 +168,9 @@ def test_curves_are_means_over_images_with_intervals():
 def test_gaps_of_an_exchange_by_hand():
     same, other = np.array([1.0, 1, 1, 0] * 2), np.array([0.0, 1, 0, 0] * 2)
     weights = bootstrap.resamples(np.arange(8), np.ones(8), seed=0)
-    table = map_scores.exchange_gaps({"binary": [same, other]}, what="border", weights=weights)
+    gaps = map_scores.exchange_gaps({"binary": [same, other]}, weights=weights)
+    assert gaps["binary"]["gap"] == bootstrap.mean(same - other, weights=weights)
+    table = map_scores.exchange_table(gaps, what="border")
     assert list(table) == ["network", "border of the same class", "of the other class", "gap"]
     (line,) = table.to_numpy()
     assert [text.split()[0] for text in line] == ["binary", "0.750", "0.250", "0.500"]
