@@ -42,13 +42,20 @@ def library_imports(sources: Iterable[str]) -> list[str]:
     """Return the import statements for modules outside this package, without duplicates.
 
     Those at the top level of the sources come first, then those of the modules of this package that
-    they import, directly or through others.
+    are imported with them, directly or through others. What a function imports is left out, so that
+    a source does not wait for libraries that it may not need.
     """
+    found: dict[str, None] = {}
+    read: set[str] = set()
     sources = list(sources)
-    files = filter(None, map(_file, modules_of(sources)))
-    own = (path.read_text(encoding="utf-8") for path in files)
-    found = (statement for text in [*sources, *own] for statement in _library_imports(text))
-    return list(dict.fromkeys(found))
+    while sources:
+        found |= dict.fromkeys(
+            statement for text in sources for statement in _library_imports(text)
+        )
+        new = sorted(set().union(*(_imported(text, at_top=True) for text in sources)) - read)
+        read.update(new)
+        sources = [path.read_text(encoding="utf-8") for path in filter(None, map(_file, new))]
+    return list(found)
 
 
 def digest_each(modules: Iterable[str]) -> dict[str, str]:
@@ -110,9 +117,11 @@ def _imported_by(name: str, size: int, modified: int) -> frozenset[str]:
         raise ValueError(f"{place}, line {error.lineno}: {error.msg}") from None
 
 
-def _imported(source: str) -> frozenset[str]:
+def _imported(source: str, *, at_top: bool = False) -> frozenset[str]:
+    """Return the modules of this package that a source imports, in functions too unless ``at_top``."""
     names: set[str] = set()
-    for node in ast.walk(_parse(source)):
+    tree = _parse(source)
+    for node in tree.body if at_top else ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:

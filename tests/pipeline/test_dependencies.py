@@ -69,7 +69,10 @@ def test_library_imports_are_those_at_the_top_level_of_sources_and_modules(packa
     (package / "a.py").write_text(
         "from __future__ import annotations\nimport json, numpy as np\nfrom cxr_helpers.room import b"
     )
-    (package / "b.py").write_text("import ast\ndef f():\n    import keras")
+    (package / "b.py").write_text(
+        "import ast\ndef f():\n    import keras\n    from cxr_helpers.room import c"
+    )
+    (package / "c.py").write_text("import tensorflow")
     cells = ["%matplotlib inline\nfrom scipy import special", "from cxr_helpers.room import a"]
     assert dependencies.library_imports(cells) == [
         "from scipy import special",
