@@ -21,7 +21,7 @@ import run_all
 from cxr_helpers.evaluation import bootstrap
 from cxr_helpers.explain import sanity
 from cxr_helpers.phantoms import rendering
-from cxr_helpers.pipeline import execution, graph
+from cxr_helpers.pipeline import execution, graph, stages
 from cxr_helpers.pipeline.fork_server import ForkServer
 from cxr_helpers.pipeline.runs import Run
 
@@ -59,9 +59,13 @@ def folder_of_images(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def on_images(folder_of_images, tmp_path_factory):
-    """Return a run on the folder without validation, as published."""
+def on_images(folder_of_images, on_phantoms, tmp_path_factory):
+    """Return a run on the folder without validation, as published.
+
+    What it computes on phantoms (the ablation, the twins) is read from the other run's store.
+    """
     build = tmp_path_factory.mktemp("build")
+    shutil.copytree(on_phantoms.folder.parent / stages.STORE, build / stages.STORE)
     settings = SMALL | NO_VALIDATION | {"epochs": 1, "ours_epochs": 1, "study_rates": 0.001}
     assert run_into(build, "--data", str(folder_of_images), settings=settings) == 0
     return Run(build / "chest_xray-quick")
