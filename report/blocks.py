@@ -13,6 +13,7 @@ from cxr_helpers.figures.publishing import TABLE_MIME
 from report.errors import ReportError
 
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+WORK = re.compile(r"- (?:van der )?(\S+) [A-Z].*? \((\d{4})\)")  # its first author, and the year
 LEFT_OUT = frozenset({"notebook-only", "setup", "parameters", "injected-parameters"})
 
 
@@ -80,7 +81,26 @@ class Table:
                 )
 
 
-Block = Prose | Figure | Table
+@dataclass(frozen=True)
+class References:
+    """The works that a report may cite: Markdown, a list item for each."""
+
+    markdown: str
+
+    def cited_in(self, text: str) -> Prose:
+        """Return those that a text cites, and what names no author and year, such as the heading."""
+        lines = self.markdown.splitlines()
+        kept = [n for n in lines if not (work := WORK.match(n)) or is_cited(*work.groups(), text)]
+        return Prose("\n".join(kept), small=True)
+
+
+def is_cited(author: str, year: str, text: str) -> bool:
+    """Return whether a text cites a work, as in "Guo et al. (2017)"."""
+    citation = rf"{re.escape(author)}[\w ,&.-]{{0,30}}? \(?{year}"
+    return re.search(citation, " ".join(text.split())) is not None
+
+
+Block = Prose | Figure | Table | References
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from cxr_helpers.pipeline import currency, parameters, repeatability, results
 from cxr_helpers.pipeline.graph import Row
 from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.system import digests
-from report.blocks import Figure, Prose, Table
+from report.blocks import Figure, Prose, References, Table
 from report.document import PARTLY_SYNTHETIC, SYNTHETIC_WARNING, Front
 from report.errors import ReportError
 
@@ -101,7 +101,7 @@ def compose(
             Prose(_prose("discussion.md", lookup)),
             *_map_similarity(lookup["map_similarity"], synthetic=data["synthetic"]),
             *notes.pop("closing", ()),
-            Prose(_prose("references.md", {}), small=True),
+            References(_prose("references.md", {})),
         ],
         "appendix": _appendix(run, values=values, data=data),
         "notes": notes,

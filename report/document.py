@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cxr_helpers.figures.publishing import SYNTHETIC_LABEL
-from report.blocks import Block, Chapter, Figure, Prose, Table
+from report.blocks import Block, Chapter, Figure, Prose, References, Table
 from report.errors import ReportError
 
 SHORT = 56  # characters of a caption in the lists of figures and tables
@@ -83,7 +83,7 @@ class Document:
 
 
 def compose(chapters: Sequence[Chapter], matter: Matter) -> Document:
-    """Put all blocks in reading order and number figures and tables.
+    """Put all blocks in reading order, number figures and tables, and list the works that are cited.
 
     Parameters
     ----------
@@ -111,12 +111,20 @@ def compose(chapters: Sequence[Chapter], matter: Matter) -> Document:
     for chapter in chapters:
         parts += [(chapter.id, True, (*chapter.blocks, *matter.notes.get(chapter.id, ())))]
     parts += [("closing", False, matter.closing), ("appendix", False, appendix)]
+    text = "\n".join(
+        block.markdown if isinstance(block, Prose) else block.caption
+        for _, _, blocks in parts
+        for block in blocks
+        if not isinstance(block, References)
+    )
 
     items: list[Item] = []
     counts = {Figure: 0, Table: 0}
     seen: dict[str, str] = {}
     for chapter, numbered, blocks in parts:
         for block in blocks:
+            if isinstance(block, References):
+                block = block.cited_in(text)
             label = ""
             if isinstance(block, Figure | Table):
                 if block.id in seen:

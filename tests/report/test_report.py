@@ -15,7 +15,7 @@ from nbformat.v4 import new_output
 from samples import HOSTILE, SVG, code, figure, front, notebook, table, text
 
 from report import contents, output
-from report.blocks import Figure, Prose, Table
+from report.blocks import Figure, Prose, References, Table
 from report.errors import ReportError
 from report.output import render
 
@@ -127,6 +127,23 @@ def test_references_of_a_notebook_have_the_numbers_of_the_report(tmp_path):
     dead = notebook(tmp_path, "02_next", "# Next\n\nSee [the figure below](#fig-none).")
     with pytest.raises(ReportError, match="#fig-none in 02_next"):
         render([first, dead], front=front(), out=tmp_path / "out")
+
+
+def test_references_are_those_that_the_report_cites(tmp_path):
+    works = "# References\n\n- Course report: numbers.\n- Guo C (2017). Calibration.\n"
+    works += "- He K (2016). Residuals.\n- van der Maaten L, Hinton G (2008). Maps.\n"
+    works += "- Guo C (2019). Another.\n- Yeh C (2019). Not cited: that is, by no sentence.\n"
+    first = notebook(
+        tmp_path,
+        "01_data",
+        "# Data\n\nTemperatures (Guo et\nal. 2017). In 2019 nothing.",
+        figure("fig-a", "Maps (van der Maaten and Hinton 2008)."),
+    )
+    closing = [Prose("# Discussion\n\nHe et al. (2016)."), References(works)]
+    rendered = render([first], front=front(), closing=closing, out=tmp_path / "out", pdf=False)
+    listed = page_of(rendered).text.rpartition("References")[2]
+    shown = [word for word in ("numbers", "Calibration", "Residuals", "Maps") if word in listed]
+    assert len(shown) == 4 and "Another" not in listed and "Not cited" not in listed
 
 
 def test_list_of_figures_names_what_is_drawn_and_not_the_finding(notebooks, tmp_path):
