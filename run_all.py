@@ -240,7 +240,7 @@ def finish(plan: Plan, log, stale) -> bool:
         terminal.write_line(f"no report: {', '.join(stale)} not up to date")
     if options.seeds and plan.other_seeds:
         seeds = ", ".join(map(str, plan.other_seeds))
-        terminal.write_line(f"then, where not up to date, the same stages with seeds {seeds}")
+        terminal.write_line(f"then the same stages with seeds {seeds}, where not up to date")
     return False
 
 
@@ -274,7 +274,7 @@ def examine(source, options, first, run) -> tuple[str, int]:
         name = command_line.run_name(Path(source.location).parent.name, run.name)[:80]
         raise Refused(
             2,
-            f"{run.name} is a run of other images ({location}): give this one another name, "
+            f"{run.name} is a run on other images ({location}): give this one another name, "
             f"such as --run {name}",
         )
     n_images = images or first["n_phantoms"]
@@ -304,7 +304,7 @@ def clean(options) -> int:
         verb = "would free" if options.dry_run else "freed"
         terminal.write_line(f"{terminal.short_path(folder)}: {verb} {freed / 2**20:,.1f} MiB")
     for owner in housekeeping.in_progress(BUILD):
-        terminal.write_line(f"decoded images stay: a run is in progress ({owner})")
+        terminal.write_line(f"decoded images are kept: a run is in progress ({owner})")
     return 0
 
 
@@ -341,7 +341,9 @@ def predict(options, stages_of) -> int:
     replaced = " (replaced)" if path.exists() else ""
     files.write_text(path, table.to_csv(index=False, lineterminator="\n"))
     if unread:
-        terminal.write_line(f"note: {unread} of {len(images)} images were not read, see `warning`")
+        terminal.write_line(
+            f"note: {unread} of {len(images)} images were not read: see the column `warning`"
+        )
     terminal.write_line(f"predictions: {path}{replaced}")
     return 0
 
@@ -379,7 +381,7 @@ def typeset(options, values, run, log) -> None:
 
         scores, _ = results.write(run, seeds=others)
         if others:
-            terminal.write_line(f"comparing the maps of {1 + len(others)} trainings")
+            terminal.write_line(f"comparing the maps of {1 + len(others)} training runs")
             repeatability.write(run, seeds=others, store=Store(BUILD / stages.STORE))
         executed = [run.executed(stage) for stage in run.graph]
         for name, line in report_currency.lines_left_out(recipe, run).items():

@@ -637,8 +637,8 @@ def test_letter_is_reported_beside_its_placebo(monkeypatch):
     )
     assert published.sentences[-1].startswith(
         "Erasing the letter changes the log-odds of the binary network by −0.500 [−0.700, −0.300] on "
-        "40 images; erasing as much on the other side by +0.020 [−0.100, +0.100]. With the binary network, "
-        "on 2 images with pneumonia, Grad-CAM puts 12.5% of its heat on the letter and HiResCAM "
+        "40 images; erasing an equal area on the other side changes them by +0.020 [−0.100, +0.100]. With "
+        "the binary network, on 2 images with pneumonia, Grad-CAM puts 12.5% of its heat on the letter and HiResCAM "
         "0.0% (chance 6.2%)"
     )
 
@@ -682,7 +682,7 @@ def test_last_sentences_of_chapter_7_say_what_is_shown_and_no_more(monkeypatch, 
     assert "The border gap is 0.125 [0.10, 0.20] with the binary network." in sentence
     surroundings = "0.550 instead of 0.850 with our network (gap 0.300 [0.200, 0.400]; on unchanged"
     assert surroundings in sentence and "0.700 instead of" not in sentence
-    none = "Of fewer than 6 patients there are no verdicts by removal."
+    none = "With fewer than 6 patients there are no verdicts by removal."
     assert ("by removal, 1 of" in sentence) != sentence.startswith(none)
     assert "up to 1.2 (occlusion, the highest of 2 methods" in sentence and "nan" not in sentence
 

@@ -91,7 +91,7 @@ def test_mistake_is_reported_in_one_line_with_an_exit_code(build, capsys, argume
         ),
         (["--threads", "-1"], "--threads -1: expected 1 to 1024"),
         (["--workers", "2", "--cluster", "x"], "--workers and --cluster cannot be combined"),
-        (["--workers", "2", "--plain-tcp"], "--tls and --plain-tcp belong to --cluster"),
+        (["--workers", "2", "--plain-tcp"], "--plain-tcp can only be used with --cluster"),
         (["--seeds", "4-0"], "--seeds '4-0' counts down"),
         (["--seeds", "0-1", "--seed", "3"], "--seeds cannot be combined with --seed"),
         (["--only", "2", "--from", "3"], "--only and --from cannot be combined"),
@@ -173,7 +173,7 @@ def test_long_line_of_the_title_page_is_refused(build, capsys, option):
     with pytest.raises(SystemExit):
         run_all.main([option, "x" * 10_000, "--dry-run"])
     assert (
-        f"argument {option}: 10,000 characters are too long: at most 300" in capsys.readouterr().err
+        f"argument {option}: 10,000 characters is too long: at most 300" in capsys.readouterr().err
     )
     assert run_all.main([option, "x" * 300, "--dry-run"]) == 0
 
@@ -183,7 +183,7 @@ def test_long_line_of_the_title_page_is_refused(build, capsys, option):
     [
         (
             'title = "x"\nauthor = "' + "x" * 301 + '"\ncourse = ""',
-            "author: 301 characters are too long",
+            "author: 301 characters is too long",
         ),
         ('title = "x"\nauthor = ""\ncourse = 1', "course is not a string: write it in quotes"),
         ('title = "x"\nauthor = ""', "course is not a string: write it in quotes"),
@@ -337,7 +337,7 @@ ENOUGH = LAYOUT | {
         (
             {"NORMAL": [f"IM-020{number}-0001.jpeg" for number in range(2)]},
             ["--set", "contiguous_fraction=0", "--set", "validation_fraction=0"],
-            "images of normal: train after splitting has 3 of at least 4",
+            "images of normal: train after splitting needs at least 4 patient groups and has 3",
         ),
         (
             {"NORMAL": [f"IM-020{number}-0001.jpeg" for number in range(3)]},
@@ -423,7 +423,7 @@ def test_disk_without_room_for_a_download_is_refused_before_it(
     free = shutil.disk_usage("/")._replace(free=10**9)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
     assert run_all.main(["--data", data]) == 6
-    assert "954 MiB of disk are free" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert "954 MiB of disk space are free" in capsys.readouterr().err.strip().splitlines()[-1]
     assert not build.exists()
 
 
@@ -469,7 +469,7 @@ def test_two_folders_of_one_name_are_distinguished(build, tmp_path, capsys):
         return code, capsys.readouterr().err
 
     code, text = dry_run(two)
-    assert code == 2 and f"chest_xray-standard is a run of other images ({one})" in text
+    assert code == 2 and f"chest_xray-standard is a run on other images ({one})" in text
     proposed = text.strip().split()[-2:]
     assert proposed == ["--run", "two-chest_xray-standard"]
     code, text = dry_run(two, *proposed)

@@ -230,7 +230,7 @@ def _safe_parts(archive: Path, member: _Member) -> tuple[str, ...]:
     path = PurePosixPath(name)
     outside = path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name
     if outside or not (path.parts or member.is_folder):
-        raise DataError(f"{archive.name} holds {name!r}, which leads outside: not unpacked")
+        raise DataError(f"{archive.name} holds {name!r}, which leads outside it: not unpacked")
     if (
         portable.WINDOWS
         and member.is_file

@@ -236,7 +236,7 @@ def _fill(entry: Path, scan: Scan, sha256: pd.Series, size: int, framing: str) -
                 error.filename = error.filename or name  # a fault of the disk is reported as such
                 problem = f"{name} cannot be read now ({error.strerror})"
                 raise DataError(
-                    f"{problem}: check where it is stored, then the same command"
+                    f"{problem}: check where it is stored, then repeat the command"
                 ) from error
             return (error.strerror or str(error)).split("\n")[0].replace(f"{scan.root}{os.sep}", "")
 

@@ -128,9 +128,10 @@ def mendeley(*, cache_dir: str | Path, url: str = MENDELEY_URL, size: int = MEND
         found = part.stat().st_size
         if found != size or not zipfile.is_zipfile(part):
             raise DataError(
-                f"the download from Mendeley Data is {found:,} bytes and "
-                f"{'' if zipfile.is_zipfile(part) else 'no '}zip archive; expected {size:,} bytes. "
-                f"Try again, or get {ARCHIVE} from {MENDELEY_PAGE} by hand and use --data {ARCHIVE}"
+                f"the download from Mendeley Data has {found:,} bytes and is "
+                f"{'a' if zipfile.is_zipfile(part) else 'not a'} zip archive; expected {size:,} "
+                f"bytes. Try again, or get {ARCHIVE} from {MENDELEY_PAGE} by hand and use "
+                f"--data {ARCHIVE}"
             )
         portable.replace(part, target)
     return target

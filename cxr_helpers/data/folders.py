@@ -100,6 +100,6 @@ def levels_below(path: Path) -> Iterator[list[Path]]:
         count += len(level)
         if count > MAXIMUM_FOLDERS:
             raise DataError(
-                f"{str(path)!r} holds more than {MAXIMUM_FOLDERS} folders: name that of the images"
+                f"{str(path)!r} holds more than {MAXIMUM_FOLDERS} folders: name the image folder"
             )
         yield level

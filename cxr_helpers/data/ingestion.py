@@ -279,8 +279,8 @@ def as_test(source: ImageSet, earlier: Dataset, *, cache_dir: str | Path) -> Ima
     """
     if source.images.shape[1] != earlier.images.shape[1]:
         raise DataError(
-            f"images of {source.images.shape[1]} pixels cannot be scored by models of "
-            f"{earlier.images.shape[1]}"
+            f"images of {source.images.shape[1]} pixels cannot be scored by models for "
+            f"images of {earlier.images.shape[1]} pixels"
         )
     new = np.full(len(source.index), True)
     if not (source.test_from_train or source.synthetic):

@@ -103,5 +103,5 @@ def identity(files: pd.DataFrame) -> str:
             "training folder, so they seem to be that folder, divided anew"
         )
     if named.all():
-        return "not the published files: their names have the same form, their contents or folders differ"
+        return "not the published files: their names have the same form, but contents or folders differ"
     return "not the published dataset"

@@ -143,7 +143,7 @@ def _by_name(paths: list[Path], index: pd.DataFrame) -> tuple[dict[int, Path], C
         if path.stem not in rows:
             counts["masks without an image"] += 1
         elif of_images[path.stem] > 1 or of_masks[path.stem] > 1:
-            counts["masks whose name several images or masks have"] += 1
+            counts["masks whose name several images or masks share"] += 1
         else:
             pairs[rows[path.stem]] = path
     return pairs, counts
@@ -165,7 +165,7 @@ def _by_size(paths: list[Path], index: pd.DataFrame) -> tuple[dict[int, Path], C
         if size not in rows:
             counts["masks without an image"] += 1
         elif of_images[size] > 1 or of_masks[size] > 1:
-            counts["masks whose size several images or masks have"] += 1
+            counts["masks whose size several images or masks share"] += 1
         else:
             pairs[rows[size]] = path
     return pairs, counts
@@ -189,7 +189,7 @@ def _mask(
     if str(image.get("rotated")) == "True":  # text where phantoms stand beside real images
         return None, "masks of images with a stored rotation"
     if width != height and abs(width / height / of_image - 1) > SHAPE:
-        return None, "masks of another shape than their image"
+        return None, "masks of a different shape from their image"
     if width == height and framing == "pad":  # a copy that has lost its shape
         shape = (image["width"], image["height"])
         grey = np.asarray(Image.fromarray(grey).resize(shape, Image.Resampling.BICUBIC))

@@ -132,6 +132,6 @@ def fetch(data: str, *, cache_dir: str | Path) -> Source:
             path.unlink(missing_ok=True)
             reason = str(error).removesuffix("; download it again")
             raise DataError(
-                f"{reason}: it was removed, the same command downloads it again"
+                f"{reason}: it was removed; the same command downloads it again"
             ) from error
     return replace(source, located=str(archives.unpack(path, cache_dir=cache_dir)))

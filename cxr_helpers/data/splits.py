@@ -127,8 +127,8 @@ def _check(groups: np.ndarray, classes: np.ndarray, *, least: int, where: str) -
     if count[fewest] < least:
         kind = "normal" if fewest == "normal" else "one kind of pneumonia"
         raise DataError(
-            f"too few images of {kind}: {where} has {count[fewest]} of at least {least} patient "
-            "groups (copies of test images do not count); add images, or set a smaller "
+            f"too few images of {kind}: {where} needs at least {least} patient groups and has "
+            f"{count[fewest]} (copies of test images do not count); add images, or set a smaller "
             "validation_fraction or contiguous_fraction"
         )
     return count[fewest]

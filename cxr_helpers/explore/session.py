@@ -124,7 +124,7 @@ def _occlusion(explained: Explained, prepared: np.ndarray) -> np.ndarray:
 
 # Each with what it shows, and whether it has a sign.
 MAPS: dict[str, tuple[Callable[[Explained, np.ndarray], np.ndarray], str, bool]] = {
-    "occlusion": (_occlusion, "fall of P(pneumonia) where covered by the mean grey level", True),
+    "occlusion": (_occlusion, "drop in P(pneumonia) when covered by the mean grey level", True),
     "Grad-CAM": (attributions.grad_cam, "Grad-CAM of the log-odds of pneumonia", False),
     "HiResCAM": (attributions.hires_cam, "HiResCAM of the log-odds of pneumonia", False),
     "absolute gradient": (
@@ -134,7 +134,7 @@ MAPS: dict[str, tuple[Callable[[Explained, np.ndarray], np.ndarray], str, bool]]
     ),
     "integrated gradients": (
         partial(attributions.integrated_gradients, steps=8, tolerance=None),
-        "share of each pixel in the log-odds of pneumonia, from the mean grey level",
+        "contribution of each pixel to the log-odds of pneumonia, relative to the mean grey level",
         True,
     ),
 }

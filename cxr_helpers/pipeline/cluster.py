@@ -209,7 +209,9 @@ def _awaited(
             show(task, **message)
             continue  # what a task tells comes before its end
         if client.status not in ("running", "newly-created"):
-            raise Refused(MACHINE, "the scheduler is gone: start it again, then the same command")
+            raise Refused(
+                MACHINE, "the scheduler is gone: start it again, then repeat the same command"
+            )
         for name, future in futures.items():
             if name not in outcomes and future.done():
                 outcomes[name] = _outcome(future)
@@ -226,9 +228,11 @@ def _outcome(future: distributed.Future) -> Outcome:
         if type(error).__name__ == "KilledWorker":  # several workers, by Dask's configuration
             return Outcome(FAILED, "each of its workers was killed, probably for lack of memory")
         reason = str(error).strip().split("\n")[0]
-        return Outcome(FAILED, f"a worker could not begin it: {type(error).__name__}: {reason}")
+        return Outcome(
+            FAILED, f"a worker could not begin the task: {type(error).__name__}: {reason}"
+        )
     raise Refused(
-        MACHINE, "the scheduler has lost the tasks: start it again, then the same command"
+        MACHINE, "the scheduler has lost the tasks: start it again, then repeat the same command"
     )
 
 

@@ -42,7 +42,7 @@ def parse(
     text(
         "--data", dest="sources", action="append", metavar="SOURCE",
         help="phantom (default), kaggle, mendeley, or a folder, archive (.zip, .tar, .tar.gz) or .npz of images; "
-        "several times: a run for each",
+        "repeat the option to make a run for each",
     )  # fmt: skip
     text(
         "--preset",
@@ -51,7 +51,7 @@ def parse(
     )
     text(
         "--weights-from", metavar="RUN",
-        help="score the models of this earlier run on the images of --data, without training them",
+        help="score the models of this earlier run on the images of --data, without retraining",
     )  # fmt: skip
     add(
         "--set", type=_setting, dest="settings", action="append", default=[], metavar="NAME=VALUE",
@@ -59,7 +59,7 @@ def parse(
     )  # fmt: skip
     add(
         "--grid", type=_setting, action="append", default=[], metavar="NAME=VALUE,VALUE",
-        help="a run for each value of a parameter, and an overview; several times: for each combination",
+        help="make a run for each value of a parameter, and an overview; repeat it for all combinations",
     )  # fmt: skip
     text("--seed", metavar="N", help="seed of every stage")
     text("--seeds", metavar="N-M", help="train with each of these seeds, such as 0-4 or 0,7")
@@ -74,7 +74,7 @@ def parse(
     add(
         "--nondeterministic",
         action="store_true",
-        help="let the last digits differ from run to run, which may be faster on a GPU; it is recorded",
+        help="let the last digits differ between runs (this is recorded); may be faster on a GPU",
     )
     text(
         "--predict", nargs="+", metavar=("RUN", "IMAGES"),
@@ -88,7 +88,7 @@ def parse(
     text("--run", metavar="NAME", help="name of the run's folder under report/build")
     add(
         "--jobs", type=int, metavar="N",
-        help="run up to N independent stages at once (default: on Linux without a GPU 2 where cores and memory allow, else 1)",
+        help="run up to N independent stages at once (default: 2 on Linux without a GPU where cores and memory allow, else 1)",
     )  # fmt: skip
     add("--dry-run", action="store_true", help="show which stages would run, and why; run nothing")
     add(
@@ -98,7 +98,7 @@ def parse(
     )
     add("--list", action="store_true", help="list the stages and their parameters")
     add("--no-pdf", action="store_true", help="write the HTML report only")
-    add("--no-report", action="store_true", help="run the notebooks and write the results only")
+    add("--no-report", action="store_true", help="run the notebooks and write results, no report")
     add("--timeout", type=int, metavar="SECONDS", help="longest time a cell may take")
     line("--title", help="title of the report; its default is in report/report.toml")
     line("--author", help="author of the report; its default is in report/report.toml")
@@ -170,7 +170,7 @@ def _add_workers(parser: argparse.ArgumentParser) -> None:
     """Add the options of runs on several workers; docs/cluster.md describes them."""
     group = parser.add_argument_group("several workers (docs/cluster.md)")
     number = partial(group.add_argument, type=int, metavar="N")
-    number("--workers", help="run so many tasks at once on this machine: runs, then their seeds")
+    number("--workers", help="run N tasks at once on this machine: runs first, then seeds")
     group.add_argument(
         "--cluster", type=_text, metavar="ADDRESS",
         help="run the tasks on the workers of this Dask scheduler: its address or scheduler file",
@@ -200,7 +200,7 @@ def _check_workers(parser: argparse.ArgumentParser, options: argparse.Namespace)
         if value is not None and not 1 <= value <= MAX_WORKERS:
             parser.error(f"--{name} {value}: expected 1 to {MAX_WORKERS}")
     if (options.tls or options.plain_tcp) and not options.cluster:
-        parser.error("--tls and --plain-tcp belong to --cluster")
+        parser.error("--tls and --plain-tcp can only be used with --cluster")
 
 
 def default_preset(data: str, presets: Sequence[str]) -> str:
@@ -242,7 +242,7 @@ def _line(value: str) -> str:
 
 
 def _too_long(line: str) -> str:
-    return f"{len(line):,} characters are too long: at most {MAX_LENGTH} fit"
+    return f"{len(line):,} characters is too long: at most {MAX_LENGTH} fit"
 
 
 def title_page(options: argparse.Namespace, path: Path) -> None:

@@ -31,7 +31,7 @@ def modules_of(sources: Iterable[str]) -> list[str]:
         Such as ``"data.dataset"``.
     """
     modules: set[str] = set()
-    new = set().union(*(_imported(source) for source in sources))
+    new = set().union(*(_imported(ast.walk(_parse(source))) for source in sources))
     while new:
         modules |= new
         new = set().union(*(_imported_by(name, *_state(name)) for name in new)) - modules
@@ -47,14 +47,13 @@ def library_imports(sources: Iterable[str]) -> list[str]:
     """
     found: dict[str, None] = {}
     read: set[str] = set()
-    sources = list(sources)
-    while sources:
-        found |= dict.fromkeys(
-            statement for text in sources for statement in _library_imports(text)
-        )
-        new = sorted(set().union(*(_imported(text, at_top=True) for text in sources)) - read)
-        read.update(new)
-        sources = [path.read_text(encoding="utf-8") for path in filter(None, map(_file, new))]
+    new = list(map(_at_top, sources))
+    while new:
+        found |= dict.fromkeys(statement for statements, _ in new for statement in statements)
+        modules = sorted(set().union(*(names for _, names in new)) - read)
+        read.update(modules)
+        files = filter(None, map(_file, modules))
+        new = [_at_top(path.read_text(encoding="utf-8")) for path in files]
     return list(found)
 
 
@@ -111,17 +110,22 @@ def _imported_by(name: str, size: int, modified: int) -> frozenset[str]:
         return frozenset()
     path = _file(name)
     try:
-        return _imported(path.read_text(encoding="utf-8"))
+        return _imported(ast.walk(_parse(path.read_text(encoding="utf-8"))))
     except SyntaxError as error:
         place = path.relative_to(PACKAGE.parent).as_posix()
         raise ValueError(f"{place}, line {error.lineno}: {error.msg}") from None
 
 
-def _imported(source: str, *, at_top: bool = False) -> frozenset[str]:
-    """Return the modules of this package that a source imports, in functions too unless ``at_top``."""
+@cache
+def _at_top(source: str) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Return what a source imports at its top level: statements for libraries, modules of ours."""
+    body = _parse(source).body
+    return tuple(_library_imports(body)), _imported(body)
+
+
+def _imported(nodes: Iterable[ast.AST]) -> frozenset[str]:
     names: set[str] = set()
-    tree = _parse(source)
-    for node in tree.body if at_top else ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -130,9 +134,9 @@ def _imported(source: str, *, at_top: bool = False) -> frozenset[str]:
     return frozenset().union(*map(_modules, inside))
 
 
-def _library_imports(source: str) -> Iterator[str]:
-    """Yield the import statements at the top level of a source that import no module of ours."""
-    for node in _parse(source).body:
+def _library_imports(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Yield the import statements that import no module of ours."""
+    for node in nodes:
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module != "__future__":

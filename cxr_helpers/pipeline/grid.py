@@ -68,7 +68,10 @@ def variants(
             raise ValueError(f"{option} names {repeated[0]} twice")
     points = list(itertools.product(*(values for _, values in axes)))
     if len(points) * len(options.sources) > MAX_RUNS:
-        raise ValueError(f"--grid: {len(points) * len(options.sources)} runs, at most {MAX_RUNS}")
+        raise ValueError(
+            f"--grid: {len(points) * len(options.sources)} runs, at most {MAX_RUNS}: "
+            "give fewer values"
+        )
     found = []
     suffixes = _suffixes(dict(zip(targets, point, strict=True)) for point in points)
     for data in options.sources:

@@ -52,7 +52,7 @@ def held(folder: Path, *, lock: str, owner: str, wait: float = 0.0, advice: str)
         raise Refused(BUSY, f"{short_path(folder)} is in use by {named}: {advice}") from None
     except NotImplementedError as error:
         raise Refused(
-            MACHINE, f"{short_path(folder)}: its file system has no locks: mount it with locks"
+            MACHINE, f"{short_path(folder)}: its file system has no locks: mount it with locking"
         ) from error
     try:
         while named := _elsewhere(folder / owner):

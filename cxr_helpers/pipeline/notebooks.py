@@ -173,7 +173,7 @@ def execute(
                         raise
                     if attempt == ATTEMPTS or not _port_was_taken(stderr):
                         raise _not_started(source.name, stderr, error) from error
-                    log("another program has just taken the kernel's port: it is started again")
+                    log("another program has just taken the kernel's port: the kernel starts again")
         check_complete(running, run, stage)
     except DeadKernelError as error:
         raise NotebookFailed(

@@ -109,4 +109,4 @@ def together(failures: Sequence[Refused], *, of: int) -> Refused:
     code = codes.pop() if len(codes) == 1 else FAILED
     if of == 1:
         return Refused(code, str(failures[0]))
-    return Refused(code, f"{len(failures)} of {of} runs failed, first {failures[0]}")
+    return Refused(code, f"{len(failures)} of {of} runs failed; the first: {failures[0]}")

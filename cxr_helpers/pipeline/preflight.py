@@ -104,8 +104,8 @@ def check_disk(folder: Path, needed: int, *, advice: str) -> None:
     if free < needed:
         raise Refused(
             6,
-            f"{short_path(folder)}: {free / 2**20:,.0f} MiB of disk are free, about "
-            f"{needed / 2**20:,.0f} MiB are needed: {advice}",
+            f"{short_path(folder)}: {free / 2**20:,.0f} MiB of disk space are free, but "
+            f"about {needed / 2**20:,.0f} MiB are needed: {advice}",
         )
 
 

@@ -237,7 +237,7 @@ class Run:
             With exit code 5, if another process still writes after ``wait`` seconds.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        advice = "wait for it to end, then the same command"
+        advice = "wait for it to end, then repeat the command"
         with locks.held(self.folder, lock=WRITING, owner=WRITER, wait=wait, advice=advice):
             try:
                 files.remove_leftovers(self.folder)

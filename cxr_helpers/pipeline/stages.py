@@ -92,7 +92,9 @@ class Stage:
             trained = Run(Path(weights_from), self.run.graph)
             self.earlier = trained.stage(name)
             if trained.declared(name) is None or trained.damaged_output(name):
-                raise MissingArtifact(f"{weights_from} has no complete {name}: run it there again")
+                raise MissingArtifact(
+                    f"{weights_from} has no complete {name}: finish that run first"
+                )
             _check_version(trained, name)
         self.folder = (self.run.scratch if self.by_hand else self.run).stage(name)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -190,8 +192,8 @@ class Stage:
         path = source.stage(stage) / name
         if self.by_hand and source.outputs_digest(stage) != digest:
             raise MissingArtifact(
-                f"{stage} was run again since this notebook began: run {self.name} from its first "
-                "cell"
+                f"{stage} was run again after this notebook began: run {self.name} again from its "
+                "first cell"
             )
         if not path.is_file():
             raise MissingArtifact(

@@ -116,7 +116,7 @@ def perform(task: Task, *, say: runner.Say) -> Outcome:
         name = different[0]
         raise Refused(
             MACHINE,
-            f"{processes.host()} has {name} {own[name]}, the command was given with {name} "
+            f"{processes.host()} has {name} {own[name]}, but the command was started with {name} "
             f"{task.versions[name]}: install the same versions on all machines",
         )
     run = Run(Path(task.folder))

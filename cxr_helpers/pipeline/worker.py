@@ -64,7 +64,9 @@ def work(task: dict, root: str, topic: str, before: dict | None = None) -> dict:
     if not (Path(root) / "cxr_helpers").is_dir():
         return dataclasses.asdict(
             Outcome(
-                MACHINE, f"{processes.host()} has no {root}: the project's folder must be there"
+                MACHINE,
+                f"{processes.host()} has no {root}: the project's folder must have this path on "
+                "every machine",
             )
         )
     tell(place=processes.host())

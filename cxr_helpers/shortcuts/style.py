@@ -1,4 +1,4 @@
-"""Changes of acquisition style: what another scanner, film, or archive does to a radiograph.
+"""Changes of acquisition style: what another scanner, detector or archive does to a radiograph.
 
 The official test images differ from the training images in style, not in disease, and a split of
 the training images does not show it. Each change here is meant to keep the diagnosis and to change
@@ -41,7 +41,7 @@ def contrast(images: np.ndarray, /, *, factor: float) -> np.ndarray:
 
 
 def tone_curve(images: np.ndarray, slope: float) -> np.ndarray:
-    """Return images after a sigmoid tone curve, as of another film or display."""
+    """Return images after a sigmoid tone curve, as of another detector or display."""
     x = np.arange(256) / 255
     curve = 1 / (1 + np.exp(-slope * (x - 0.5)))
     low, high = curve[0], curve[-1]

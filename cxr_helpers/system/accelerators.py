@@ -188,7 +188,7 @@ def advice() -> list[str]:
     cards = nvidia_cards()
     if not cards or gpu() is not None:
         return []
-    what = f"{cards[0]} is there, but TensorFlow computes on the CPU"
+    what = f"{cards[0]} is present, but TensorFlow computes on the CPU"
     if sys.platform == "win32":
         return [f"{what}: it uses no GPU on Windows; run this in WSL 2 ({DOCS})"]
     return [f"{what}: `uv run --extra gpu run_all.py` installs the CUDA libraries ({DOCS})"]

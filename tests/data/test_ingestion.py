@@ -58,7 +58,7 @@ def test_all_images_become_test_images_without_a_published_test_set(earlier, cha
 
 
 def test_images_of_another_size_are_refused(earlier, tmp_path):
-    with pytest.raises(DataError, match="16 pixels cannot be scored by models of 8"):
+    with pytest.raises(DataError, match="16 pixels cannot be scored by models for images of 8"):
         ingestion.as_test(new("test", size=16), earlier, cache_dir=tmp_path)
 
 

@@ -108,7 +108,7 @@ def test_search_of_many_folders_is_refused(tmp_path, monkeypatch):
     assert layouts.scan(tmp_path).root == tmp_path / "a" / "chest_xray"
     for name in "bcd":
         (tmp_path / name).mkdir()
-    with pytest.raises(DataError, match="more than 3 folders: name that of the images"):
+    with pytest.raises(DataError, match="more than 3 folders: name the image folder"):
         layouts.scan(tmp_path)
 
 

@@ -54,7 +54,7 @@ def test_masks_that_are_not_kept_are_counted_alike(tmp_path):
     some = lung_outlines.read(tmp_path, INDEX, **options)
     assert (some.masks == everything.masks[kept]).all() and some.masks[1].any()
     assert some.found.tolist() == everything.found.tolist() == [True, False, True]
-    assert some.notes() == everything.notes() and "1 masks of another shape" in some.notes()
+    assert some.notes() == everything.notes() and "1 masks of a different shape" in some.notes()
 
 
 def test_masks_without_names_are_matched_by_a_stored_size_that_only_one_has(tmp_path):
@@ -66,7 +66,7 @@ def test_masks_without_names_are_matched_by_a_stored_size_that_only_one_has(tmp_
     write(tmp_path, "5.png", (33, 44))
     found = read(tmp_path, index)
     assert found.by == "stored size" and found.found.tolist() == [True, False, False, False]
-    assert found.counts["masks whose size several images or masks have"] == 3
+    assert found.counts["masks whose size several images or masks share"] == 3
     assert found.counts["masks without an image"] == 1
     assert "matched by stored size" in found.notes()
 
@@ -77,7 +77,7 @@ def test_masks_without_names_are_matched_by_a_stored_size_that_only_one_has(tmp_
         ({"size": (50, 40), "mode": "RGB"}, "masks in colour"),
         ({"size": (50, 40), "value": 0}, "empty masks"),
         ({"size": (50, 40), "value": 127}, "empty masks"),  # "ignore" of V7
-        ({"size": (40, 50)}, "masks of another shape than their image"),
+        ({"size": (40, 50)}, "masks of a different shape from their image"),
         (
             {"size": (50, 40), "rest": 255, "value": 0},
             "masks with lung in the corners (inverted or all white)",
@@ -177,7 +177,7 @@ def test_two_masks_of_one_name_are_not_used(tmp_path):
     write(tmp_path, "b.png", (60, 40))
     found = read(tmp_path)
     assert found.found.tolist() == [False, True, False]
-    assert found.counts["masks whose name several images or masks have"] == 2
+    assert found.counts["masks whose name several images or masks share"] == 2
 
 
 @pytest.mark.parametrize(

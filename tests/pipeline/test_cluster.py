@@ -57,7 +57,7 @@ class KilledWorker(Exception):
         (KilledWorker("task x"), "each of its workers was killed, probably for lack of memory"),
         (
             ImportError("No module named 'cxr_helpers'\nmore"),
-            "a worker could not begin it: ImportError: No module named 'cxr_helpers'",
+            "a worker could not begin the task: ImportError: No module named 'cxr_helpers'",
         ),
     ],
 )

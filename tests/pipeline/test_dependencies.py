@@ -140,7 +140,8 @@ def test_sources_are_read_in_several_threads_at_once():
     gc.callbacks.append(let_others_run)
     try:
         with ThreadPoolExecutor(4) as pool:
-            found = list(pool.map(lambda _: dependencies.library_imports([deep]), range(40)))
+            sources = [f"{deep}# {number}" for number in range(40)]  # each is parsed once
+            found = list(pool.map(lambda source: dependencies.library_imports([source]), sources))
     finally:
         gc.callbacks.remove(let_others_run)
         gc.set_threshold(*threshold)

@@ -67,5 +67,5 @@ def test_failures_of_several_runs_are_one():
     one, other = Refused(4, "x failed: odd"), Refused(6, "y failed: full")
     assert str(plans.together([one], of=1)) == "x failed: odd"
     both = plans.together([one, other], of=3)
-    assert (both.code, str(both)) == (4, "2 of 3 runs failed, first x failed: odd")
+    assert (both.code, str(both)) == (4, "2 of 3 runs failed; the first: x failed: odd")
     assert plans.together([other, other], of=2).code == 6

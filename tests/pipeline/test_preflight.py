@@ -21,7 +21,7 @@ def test_small_disk_is_refused(tmp_path):
     with small_disk(tmp_path / "disk", 1_000_000) as disk, pytest.raises(Refused) as error:
         preflight.check(disk / "run", **ENOUGH)
     assert error.value.code == 6
-    assert "MiB of disk are free, about 150 MiB are needed" in str(error.value)
+    assert "MiB of disk space are free, but about 150 MiB are needed" in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_damaged_earlier_run_is_refused(tmp_path, damage):
     earlier.save("x.bin", lambda path: path.write_bytes(b"\x00\x01"))
     earlier.finish()
     (earlier.folder / damage).write_text("edited")
-    with pytest.raises(MissingArtifact, match="has no complete 01_data: run it there again"):
+    with pytest.raises(MissingArtifact, match="has no complete 01_data: finish that run first"):
         Stage("01_data", run_dir=tmp_path / "new", weights_from=tmp_path / "old")
 
 
@@ -281,7 +281,7 @@ def test_open_notebook_refuses_an_input_that_was_run_again(tmp_path, monkeypatch
     later.input("01_data", "numbers.npy")
     first.save("numbers.npy", np.save, np.arange(4))
     first.finish()
-    with pytest.raises(MissingArtifact, match="01_data was run again since this notebook began"):
+    with pytest.raises(MissingArtifact, match="01_data was run again after this notebook began"):
         later.input("01_data", "numbers.npy")
 
 

@@ -98,5 +98,5 @@ def test_task_ends_with_its_standard_input(project):
 def test_other_versions_than_those_of_the_command_are_refused(tmp_path):
     versions = environment.versions() | {"keras": "0.1"}
     task = Task("x", str(tmp_path), {}, [], "f", str(tmp_path), versions=versions)
-    with pytest.raises(Refused, match=r"has keras .*, the command was given with keras 0\.1"):
+    with pytest.raises(Refused, match=r"has keras .*, but the command was started with keras 0\.1"):
         tasks.perform(task, say=lambda *_: None)

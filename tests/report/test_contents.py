@@ -88,7 +88,7 @@ def test_uninformative_border_is_explained_and_has_no_worst_group(prose_of):
     explanation = shortcut_groups.note({"test": BORDER_AUROC}, [])
     assert "(AUROC: test 0.479 [0.42,\N{NO-BREAK SPACE}0.54])" in explanation
     assert " ".join(explanation.split()) in discussion and "sampled more often" not in abstract
-    assert "not an upper bound on what style gives away" in discussion
+    assert "not an upper bound on what style reveals" in discussion
     table = table_one(made_up_scores())
     assert explanation in table.caption and "Worst group" not in table.caption
     assert "Worst group" not in [column["label"] for column in table.columns]
@@ -115,12 +115,14 @@ def test_surroundings_are_discussed_where_lungs_are_known(prose_of):
     unchanged = {"surrounded_unchanged": {"binary": 0.97, "ours": 0.98}, "surrounded_majority": 0.6}
     facts = {"surroundings": known, "surrounded": 99} | unchanged
     abstract, discussion = prose_of(made_up_scores(), **facts)
-    assert "Where only the lungs of 99 images are kept" in abstract
-    assert "98.0% on the unchanged images, 85.0% with surroundings from" in abstract
+    assert "On 99 images, the accuracy of the residual network is 98.0% when they are" in abstract
+    assert (
+        "left unchanged; with only the lungs kept, it is 85.0% with surroundings from" in abstract
+    )
     assert "from an image of the same class and 55.0%" in abstract
     assert "85.0% (our network; on the unchanged images 98.0%); the majority class" in discussion
     assert "+20.0 points (+10.0 to +30.0; the binary network), +30.0 points" in discussion
-    assert "Where only the lungs" not in "".join(prose_of(made_up_scores()))
+    assert "only the lungs kept" not in "".join(prose_of(made_up_scores()))
 
 
 def test_ranking_without_the_lungs_is_discussed_where_their_outlines_are_known(prose_of):
@@ -277,7 +279,7 @@ def test_images_are_called_phantoms_only_where_they_are(scored_run, synthetic, s
     assert ("The images are phantoms." in discussion) == (synthetic and not scored_only)
     assert ("or both are phantoms." in discussion) == (synthetic and scored_only)
     assert ("drawn from a seed" in abstract) == (synthetic and not scored_only)
-    partly = "so no result says how networks that were trained on patients do on patients"
+    partly = "so no result says how well networks trained on images of patients perform on"
     assert (partly in abstract) == (synthetic and scored_only)
 
 
@@ -311,7 +313,7 @@ def test_maps_of_other_trainings_are_discussed_where_there_are_several(scored_ru
     _, run, data, index = scored_run
     scores = results.collect(run)
     lookup = contents._lookup(run, scores=scores, data=data, index=index)
-    assert "other trainings" not in contents._prose("discussion.md", lookup)
+    assert "other training runs" not in contents._prose("discussion.md", lookup)
     assert contents._map_similarity(lookup["map_similarity"], synthetic=True) == []
     lines = [
         ("ours", "Grad-CAM", 24, 0.7, 0.6, 0.8, 0.5, 0.2),

@@ -99,7 +99,7 @@ def test_unused_card_is_named_with_what_to_do(before_import, card, monkeypatch):
     monkeypatch.setattr(accelerators, "_output", lambda *a, **k: "null")
     monkeypatch.setattr(accelerators.sys, "platform", "linux")
     (line,) = accelerators.advice()
-    assert line.startswith("Tesla T4 is there, but TensorFlow computes on the CPU")
+    assert line.startswith("Tesla T4 is present, but TensorFlow computes on the CPU")
     assert "uv run --extra gpu run_all.py" in line
     monkeypatch.setattr(accelerators.sys, "platform", "win32")
     (line,) = accelerators.advice()

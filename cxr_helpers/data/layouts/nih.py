@@ -132,8 +132,8 @@ def _splits(root: Path, names: pd.Index) -> pd.Series:
     if len(present) == 1:
         (lacking,) = set(LISTS.values()) - set(present)
         raise DataError(
-            f"{root.name} has {present[0]} without {lacking}: add it, or remove {present[0]} to split "
-            "the images by patient"
+            f"{root.name} has {present[0]} without {lacking}: add {lacking}, or remove "
+            f"{present[0]} to split the images by patient"
         )
     listed = {split: _listed(root / name) for split, name in LISTS.items()}
     if both := listed["train"] & listed["test"]:
@@ -164,7 +164,7 @@ def _files_below(root: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
         for entry in folders.entries(root / place):
             reason = image_files.unfit(entry)
             if reason is None and entry.name in found:
-                reason = f"second file of the name, after {found[entry.name]}"
+                reason = f"second file with this name, after {found[entry.name]}"
             if reason is None:
                 found[entry.name] = f"{place}/{entry.name}" if place else entry.name
             elif place and not entry.is_dir():
@@ -189,6 +189,6 @@ def _check_missing(missing: pd.Index, n: int, table: Path) -> None:
     if len(missing) > max(ALWAYS_ALLOWED, MAXIMUM_MISSING * n) or len(missing) == n:
         raise DataError(
             f"{len(missing):,} of the {n:,} images of {NORMAL} or {PNEUMONIA} in {table.name} are "
-            f"missing, first {missing.min()}: unpack the other archives beside it, or, to use a part "
-            "of the images, delete the lines of the others from the table"
+            f"missing, first {missing.min()}: unpack the other archives beside it, or, to use only "
+            "some images, delete the lines of the missing ones from the table"
         )

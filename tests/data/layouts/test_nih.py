@@ -98,7 +98,7 @@ def test_second_file_of_a_name_is_left_out(tmp_path):
     make(tmp_path, images=NAMES[:1], places=("images_001/images",))
     found = layouts.scan(root)
     assert found.files["file"].iloc[0] == "images/00000001_000.png"
-    assert ["images_001/images/00000001_000.png", "second file of the name, after "
+    assert ["images_001/images/00000001_000.png", "second file with this name, after "
             "images/00000001_000.png"] in found.ignored.to_numpy().tolist()  # fmt: skip
 
 
@@ -168,7 +168,7 @@ def test_data_without_one_of_the_classes_are_refused(tmp_path, findings, message
 
 def test_one_list_without_the_other_is_refused(tmp_path):
     (split(make(tmp_path)) / "test_list.txt").unlink()
-    with pytest.raises(DataError, match=r"train_val_list\.txt without test_list\.txt: add it"):
+    with pytest.raises(DataError, match=r"train_val_list\.txt without test_list\.txt: add"):
         layouts.scan(tmp_path)
 
 
