@@ -89,14 +89,17 @@ class References:
 
     def cited_in(self, text: str) -> Prose:
         """Return those that a text cites, and what names no author and year, such as the heading."""
-        lines = self.markdown.splitlines()
-        kept = [n for n in lines if not (work := WORK.match(n)) or is_cited(*work.groups(), text)]
+        kept = [
+            line
+            for line in self.markdown.splitlines()
+            if not (work := WORK.match(line)) or is_cited(*work.groups(), text)
+        ]
         return Prose("\n".join(kept), small=True)
 
 
 def is_cited(author: str, year: str, text: str) -> bool:
     """Return whether a text cites a work, as in "Guo et al. (2017)"."""
-    citation = rf"{re.escape(author)}[\w ,&.-]{{0,30}}? \(?{year}"
+    citation = rf"\b{re.escape(author)}\b[^;()\d]{{0,80}}?[ (\[]{year}"
     return re.search(citation, " ".join(text.split())) is not None
 
 

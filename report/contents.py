@@ -305,12 +305,12 @@ def _map_similarity(table: pd.DataFrame, *, synthetic: bool) -> list[Table]:
         images=table["other"].map(tables.with_interval),
         gap=table["gap"].map(tables.with_interval),
     )
-    names = {"trainings": "between trainings", "images": "between images", "gap": "difference"}
+    names = {"trainings": "between training runs", "images": "between images", "gap": "difference"}
     caption = (
-        "Similarity (absolute Spearman correlation) of the maps of the same image between trainings "
-        "with different seeds, mean over pairs of trainings and test images with pneumonia, with 95% "
-        "intervals from resampled patients, and of the maps of different images of one training; "
-        "the difference is paired by image."
+        "Similarity (absolute Spearman correlation) of the maps of the same image between training "
+        "runs with different seeds, mean over pairs of training runs and test images with pneumonia, "
+        "with 95% intervals from resampled patients, and of the maps of different images of one "
+        "training run; the difference is paired by image."
     )
     caption = publishing.labelled(caption, synthetic=synthetic)
     return [_table(shown.rename(columns=names), "tab-map-similarity", caption)]
@@ -455,7 +455,7 @@ def _appendix(run: Run, *, values: Mapping, data: Mapping) -> list:
                     complete,
                     "tab-parameters",
                     "Run time, peak memory, recipe and all parameters of every stage, including seeds. A training "
-                    "or another result that was stored already was read, which takes a moment.",
+                    "run or another result that was stored already was read, which takes a moment.",
                 ),
             )
             if len(table)

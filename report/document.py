@@ -14,8 +14,8 @@ SHORT = 56  # characters of a caption in the lists of figures and tables
 SYNTHETIC_WARNING = "All figures and numbers come from synthetic images, not from patients."
 # of a run that scores the networks of another one
 PARTLY_SYNTHETIC = (
-    "The training images, the test images or both are synthetic: no number says how networks that were "
-    "trained on patients do on patients."
+    "The training images, the test images or both are synthetic: no number says how well networks "
+    "trained on images of patients perform on images of patients."
 )
 
 

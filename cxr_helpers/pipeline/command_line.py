@@ -170,7 +170,9 @@ def _add_workers(parser: argparse.ArgumentParser) -> None:
     """Add the options of runs on several workers; docs/cluster.md describes them."""
     group = parser.add_argument_group("several workers (docs/cluster.md)")
     number = partial(group.add_argument, type=int, metavar="N")
-    number("--workers", help="run N tasks at once on this machine: runs first, then seeds")
+    number(
+        "--workers", help="run N tasks at once on this machine: each run, then its further seeds"
+    )
     group.add_argument(
         "--cluster", type=_text, metavar="ADDRESS",
         help="run the tasks on the workers of this Dask scheduler: its address or scheduler file",

@@ -92,9 +92,7 @@ class Stage:
             trained = Run(Path(weights_from), self.run.graph)
             self.earlier = trained.stage(name)
             if trained.declared(name) is None or trained.damaged_output(name):
-                raise MissingArtifact(
-                    f"{weights_from} has no complete {name}: finish that run first"
-                )
+                raise MissingArtifact(f"{weights_from} has no complete {name}: run it again first")
             _check_version(trained, name)
         self.folder = (self.run.scratch if self.by_hand else self.run).stage(name)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -184,7 +182,7 @@ class Stage:
         ValueError
             If this notebook does not declare that it reads ``stage``.
         MissingArtifact
-            If the file does not exist, or the stage was run again since this notebook began.
+            If the file does not exist, or the stage was run again after this notebook began.
         """
         if stage not in self._inputs:
             raise ValueError(f"{self.name} does not declare that it reads {stage}")

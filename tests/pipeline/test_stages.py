@@ -160,7 +160,7 @@ def test_damaged_earlier_run_is_refused(tmp_path, damage):
     earlier.save("x.bin", lambda path: path.write_bytes(b"\x00\x01"))
     earlier.finish()
     (earlier.folder / damage).write_text("edited")
-    with pytest.raises(MissingArtifact, match="has no complete 01_data: finish that run first"):
+    with pytest.raises(MissingArtifact, match="has no complete 01_data: run it again first"):
         Stage("01_data", run_dir=tmp_path / "new", weights_from=tmp_path / "old")
 
 

@@ -14,7 +14,7 @@ import pytest
 from nbformat.v4 import new_output
 from samples import HOSTILE, SVG, code, figure, front, notebook, table, text
 
-from report import contents, output
+from report import blocks, contents, output
 from report.blocks import Figure, Prose, References, Table
 from report.errors import ReportError
 from report.output import render
@@ -144,6 +144,20 @@ def test_references_are_those_that_the_report_cites(tmp_path):
     listed = page_of(rendered).text.rpartition("References")[2]
     shown = [word for word in ("numbers", "Calibration", "Residuals", "Maps") if word in listed]
     assert len(shown) == 4 and "Another" not in listed and "Not cited" not in listed
+
+
+@pytest.mark.parametrize(
+    ("text", "cited"),
+    [
+        ("Guo *et al.* (2017)", True),
+        ("Guo et al.'s (2017)", True),
+        ("(Pleiss 2016; Guo, Pleiss, Sun and Weinberger 2017)", True),
+        ("Guo et al. (2016) and He et al. (2017)", False),
+        ("Guofei et al. (2017)", False),
+    ],
+)
+def test_forms_of_citations(text, cited):
+    assert blocks.is_cited("Guo", "2017", text) == cited
 
 
 def test_list_of_figures_names_what_is_drawn_and_not_the_finding(notebooks, tmp_path):
