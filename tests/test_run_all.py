@@ -327,8 +327,16 @@ ENOUGH = LAYOUT | {
     ("changes", "arguments", "words"),
     [
         ({}, [], ""),
-        ({"NORMAL": ["IM-0200-0001.jpeg", "IM-0200-0002.jpeg"]}, [], "images of normal: train has"),
-        ({"PNEUMONIA": ["person8_virus_1.jpeg"]}, [], "one kind of pneumonia: train has"),
+        (
+            {"NORMAL": ["IM-0200-0001.jpeg", "IM-0200-0002.jpeg"]},
+            [],
+            "images of normal: train needs at least",
+        ),
+        (
+            {"PNEUMONIA": ["person8_virus_1.jpeg"]},
+            [],
+            "one kind of pneumonia: train needs at least",
+        ),
         (
             {"NORMAL": [f"IM-020{number}-0001.jpeg" for number in range(3)]},
             ["--set", "contiguous_fraction=0.5", "--set", "validation_fraction=0.5"],

@@ -103,9 +103,9 @@ def test_rows_are_compared_with_the_border_on_the_same_images(scored_run):
     expected = results.compare(run, "ours_binary", "border_binary")
     assert (ours.gain, ours.low, ours.high) == tuple(expected[k] for k in ("gain", "low", "high"))
     discussion = " ".join(contents._prose("discussion.md", lookup).split())
-    words = re.search(r"minus that of such a network is (.*?)\. (?:What|The interval)", discussion)[
-        1
-    ]
+    words = re.search(
+        r"minus that of such a network is (.*?)\. (?:The accuracy|The interval)", discussion
+    )[1]
     assert words.count(" points (") == len(lookup["minus_border"]) >= 2
     assert f"for *{ours.label}* (two classes)" in words
 
