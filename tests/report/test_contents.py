@@ -115,7 +115,9 @@ def test_surroundings_are_discussed_where_lungs_are_known(prose_of):
     unchanged = {"surrounded_unchanged": {"binary": 0.97, "ours": 0.98}, "surrounded_majority": 0.6}
     facts = {"surroundings": known, "surrounded": 99} | unchanged
     abstract, discussion = prose_of(made_up_scores(), **facts)
-    assert "On 99 images, the accuracy of the residual network is 98.0%; with only their" in abstract
+    assert (
+        "On 99 images, the accuracy of the residual network is 98.0%; with only their" in abstract
+    )
     assert "lungs kept, it is 85.0% with surroundings from" in abstract
     assert "from an image of the same class and 55.0%" in abstract
     assert "85.0% (our network; on the unchanged images 98.0%); the majority class" in discussion
