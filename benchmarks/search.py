@@ -81,9 +81,8 @@ class Line:
     swapped: float = 0.0  # share of training images with the border of one of another class
     conflict_weight: float = 1.0
     mix_style: float = 0.0  # share of the steps in which statistics of feature maps are mixed
-    held_out: str = (
-        ""  # not trained on: all patients of conflicting images, one of HALVES or of SERIES
-    )
+    # not trained on: all patients of conflicting images, one of HALVES or of SERIES
+    held_out: str = ""
     precision: str = "float32"
     seed: int = 0
     equalised: bool = False  # contrast-equalised images, in training and prediction

@@ -91,7 +91,10 @@ def test_mistake_is_reported_in_one_line_with_an_exit_code(build, capsys, argume
         ),
         (["--threads", "-1"], "--threads -1: expected 1 to 1024"),
         (["--workers", "2", "--cluster", "x"], "--workers and --cluster cannot be combined"),
-        (["--workers", "2", "--plain-tcp"], "--plain-tcp can only be used with --cluster"),
+        (
+            ["--workers", "2", "--plain-tcp"],
+            "--tls and --plain-tcp can only be used with --cluster",
+        ),
         (["--seeds", "4-0"], "--seeds '4-0' counts down"),
         (["--seeds", "0-1", "--seed", "3"], "--seeds cannot be combined with --seed"),
         (["--only", "2", "--from", "3"], "--only and --from cannot be combined"),

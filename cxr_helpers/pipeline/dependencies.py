@@ -47,13 +47,13 @@ def library_imports(sources: Iterable[str]) -> list[str]:
     """
     found: dict[str, None] = {}
     read: set[str] = set()
-    new = list(map(_at_top, sources))
+    new = list(map(_top_level_imports, sources))
     while new:
         found |= dict.fromkeys(statement for statements, _ in new for statement in statements)
         modules = sorted(set().union(*(names for _, names in new)) - read)
         read.update(modules)
         files = filter(None, map(_file, modules))
-        new = [_at_top(path.read_text(encoding="utf-8")) for path in files]
+        new = [_top_level_imports(path.read_text(encoding="utf-8")) for path in files]
     return list(found)
 
 
@@ -117,7 +117,7 @@ def _imported_by(name: str, size: int, modified: int) -> frozenset[str]:
 
 
 @cache
-def _at_top(source: str) -> tuple[tuple[str, ...], frozenset[str]]:
+def _top_level_imports(source: str) -> tuple[tuple[str, ...], frozenset[str]]:
     """Return what a source imports at its top level: statements for libraries, modules of ours."""
     body = _parse(source).body
     return tuple(_library_imports(body)), _imported(body)

@@ -168,7 +168,10 @@ def test_data_without_one_of_the_classes_are_refused(tmp_path, findings, message
 
 def test_one_list_without_the_other_is_refused(tmp_path):
     (split(make(tmp_path)) / "test_list.txt").unlink()
-    with pytest.raises(DataError, match=r"train_val_list\.txt without test_list\.txt: add"):
+    with pytest.raises(
+        DataError,
+        match=r"train_val_list\.txt without test_list\.txt: add test_list\.txt, or remove train_val_list\.txt to",
+    ):
         layouts.scan(tmp_path)
 
 
