@@ -115,8 +115,11 @@ def test_surroundings_are_discussed_where_lungs_are_known(prose_of):
     unchanged = {"surrounded_unchanged": {"binary": 0.97, "ours": 0.98}, "surrounded_majority": 0.6}
     facts = {"surroundings": known, "surrounded": 99} | unchanged
     abstract, discussion = prose_of(made_up_scores(), **facts)
-    assert "On 99 images, the accuracy of the residual network is 98.0%; with only" in abstract
-    assert "98.0%; with only their lungs kept, it is 85.0% with surroundings from" in abstract
+    assert "On 99 images, the accuracy of the residual network, on whole images, is" in abstract
+    assert (
+        "on whole images, is 98.0%; with only their lungs kept, it is 85.0% with surroundings from"
+        in abstract
+    )
     assert "from an image of the same class and 55.0%" in abstract
     assert "85.0% (our network; on the unchanged images 98.0%); the majority class" in discussion
     assert "+20.0 points (+10.0 to +30.0; the binary network), +30.0 points" in discussion
