@@ -169,7 +169,7 @@ def cell_blocks(cell: NotebookNode) -> Iterable[Block]:
 
 
 def output_block(data: Mapping, metadata: Mapping) -> Block | None:
-    """Return the block that one output publishes; None for captions, streams and plain results."""
+    """Return the block that one output publishes; None for anchors, captions, streams and plain results."""
     match metadata.get("kind"):
         case "text":
             return Prose(data["text/markdown"])

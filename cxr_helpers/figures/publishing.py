@@ -61,6 +61,7 @@ def figure(
     width = min(1.0, round(float(fig.get_figwidth()) / TEXT_WIDTH, 3))
     title, caption = caption, labelled(f"{finding} {caption}".strip(), synthetic=synthetic)
     svg, png = pictures(fig, id=id)
+    _anchor(id)
     _display(
         {
             "image/svg+xml": svg,
@@ -155,6 +156,7 @@ def table(
     caption = labelled(caption, synthetic=synthetic)
     content = table_content(frame, formats=formats, missing=missing)
     shown = frame.__class__(content["rows"], columns=[c["label"] for c in content["columns"]])
+    _anchor(id)
     _display(
         {
             TABLE_MIME: content,
@@ -203,6 +205,18 @@ def text(markdown: str) -> None:
         {"text/markdown": markdown, "text/plain": markdown},
         raw=True,
         metadata={"cxr": {"kind": "text"}},
+    )
+
+
+def _anchor(id: str) -> None:
+    """Display, unseen, what links such as ``[the figure below](#fig-id)`` lead to in a notebook.
+
+    Exporters skip it.
+    """
+    _display(
+        {"text/markdown": f'<a id="{id}"></a>', "text/plain": ""},
+        raw=True,
+        metadata={"cxr": {"kind": "anchor"}},
     )
 
 

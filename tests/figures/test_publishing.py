@@ -9,6 +9,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from cxr_helpers.figures import publishing
+from report import blocks
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ META = {"id": "fig-a", "caption": "A line.", "alt": "A rising line"}
 
 def test_figure_displays_vector_raster_and_metadata(shown):
     plt.close("all")  # what other tests drew in this process
-    output, caption = shown(publishing.figure, line(), **META, synthetic=False)
+    _, output, caption = shown(publishing.figure, line(), **META, synthetic=False)
     assert output.data["image/svg+xml"].startswith("<?xml")
     assert set(output.data) == {"image/svg+xml", "image/png", "text/plain"}
     assert output.metadata["cxr"] == {"kind": "figure", "width": 0.5, "title": "A line."} | META
@@ -49,24 +50,34 @@ def test_figure_displays_vector_raster_and_metadata(shown):
 
 
 def test_captions_state_that_images_are_synthetic(shown):
-    output, caption = shown(publishing.figure, line(), **META, synthetic=True)
+    _, output, caption = shown(publishing.figure, line(), **META, synthetic=True)
     assert output.metadata["cxr"]["caption"] == "SYNTHETIC PHANTOMS. A line."
     assert "SYNTHETIC PHANTOMS" in caption.data["text/markdown"]
     frame = pd.DataFrame({"a": [1]})
-    output, _ = shown(publishing.table, frame, id="tab-a", caption="One.", synthetic=True)
+    _, output, _ = shown(publishing.table, frame, id="tab-a", caption="One.", synthetic=True)
     assert output.metadata["cxr"]["caption"] == "SYNTHETIC PHANTOMS. One."
+
+
+def test_links_of_a_notebook_lead_to_its_figures_and_tables(shown):
+    frame = pd.DataFrame({"a": [1]})
+    drawn = shown(publishing.figure, line(), **META, synthetic=False)
+    listed = shown(publishing.table, frame, id="tab-a", caption="One.", synthetic=False)
+    for (anchor, output, _), id in ((drawn, "fig-a"), (listed, "tab-a")):
+        assert anchor.data["text/markdown"] == f'<a id="{id}"></a>'
+        assert output.metadata["cxr"]["id"] == id
+        assert blocks.output_block(anchor.data, anchor.metadata["cxr"]) is None  # not in the report
 
 
 def test_finding_stands_before_the_caption_and_not_in_the_title(shown):
     options = META | {"finding": "It rises."}
-    output, _ = shown(publishing.figure, line(), **options, synthetic=True)
+    _, output, _ = shown(publishing.figure, line(), **options, synthetic=True)
     published = output.metadata["cxr"]
     assert published["caption"] == "SYNTHETIC PHANTOMS. It rises. A line."
     assert published["title"] == "A line."
 
 
 def test_figure_output_is_reproducible(shown):
-    one, two = (shown(publishing.figure, line(), **META, synthetic=False)[0] for _ in range(2))
+    one, two = (shown(publishing.figure, line(), **META, synthetic=False)[1] for _ in range(2))
     assert one.data["image/svg+xml"] == two.data["image/svg+xml"]
     assert one.data["image/png"] == two.data["image/png"]
 
@@ -92,14 +103,14 @@ def test_format_for_an_unknown_column_is_refused():
 
 def test_caption_is_escaped(shown):
     hostile = "<img src=x onerror=alert(1)> *a* $x$"
-    _, caption = shown(publishing.figure, line(), **(META | {"caption": hostile}), synthetic=False)
+    *_, caption = shown(publishing.figure, line(), **(META | {"caption": hostile}), synthetic=False)
     markdown = caption.data["text/markdown"]
     assert "<img" not in markdown and "\\*a\\*" in markdown and "\\$x\\$" in markdown
 
 
 def test_table_cell_is_escaped(shown):
     frame = pd.DataFrame({"file": ["<script>1</script>"]})
-    output, _ = shown(publishing.table, frame, id="tab-a", caption="One.", synthetic=False)
+    _, output, _ = shown(publishing.table, frame, id="tab-a", caption="One.", synthetic=False)
     assert "<script" not in output.data["text/html"]
     assert output.data[publishing.TABLE_MIME]["rows"] == [["<script>1</script>"]]
 
