@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from scipy import sparse
 from sklearn.neighbors import KNeighborsClassifier
 
 
@@ -36,3 +39,48 @@ def classifier(
     if not known.all():  # otherwise a copy, for nothing
         points, labels = points[known], labels[known]
     return KNeighborsClassifier(min(k, len(labels)), **options).fit(points, labels)
+
+
+def accuracy_by_k(
+    points: np.ndarray,
+    labels: np.ndarray,
+    queries: np.ndarray,
+    y_true: np.ndarray,
+    *,
+    ks: Sequence[int],
+    **options,
+) -> dict[int, float]:
+    """Return the accuracy with several numbers of neighbours; distances are computed once.
+
+    Parameters
+    ----------
+    points, labels, **options
+        As for ``classifier``.
+    queries : ndarray of float, shape (m, d)
+        Embeddings of the images to classify.
+    y_true : ndarray of int, shape (m,)
+        Their classes.
+    ks : sequence of int
+        Numbers of neighbours, each at least 1.
+
+    Returns
+    -------
+    dict of int to float
+        By the number of neighbours that vote, at most that of the images of known class.
+
+    Raises
+    ------
+    ValueError
+        As for ``classifier``.
+    """
+    known = np.asarray(labels) >= 0
+    nearest = classifier(points, labels, k=max(ks), **options)
+    graph = nearest.kneighbors_graph(queries, mode="distance")
+    # scikit-learn asks for the distances between the voters, too, and uses their number only
+    voters = sparse.identity(known.sum(), format="csr")
+    options |= {"metric": "precomputed"}
+    accuracy = {}
+    for k in (min(k, nearest.n_neighbors) for k in ks):
+        votes = KNeighborsClassifier(k, **options).fit(voters, np.asarray(labels)[known])
+        accuracy[k] = votes.score(graph, y_true)
+    return accuracy

@@ -35,6 +35,22 @@ def test_options_are_passed_to_scikit_learn():
     assert np.array_equal(neighbours.predict_proba(queries), expected)
 
 
+@pytest.mark.parametrize("options", [{}, {"metric": "cosine", "weights": "distance"}])
+def test_accuracies_by_k_are_those_of_a_classifier_for_each_k(options):
+    rng = np.random.default_rng(0)
+    y_true = rng.integers(0, 3, 300)
+    embedded = (rng.normal(size=(300, 8)) + 0.7 * y_true[:, None]).astype(np.float32)
+    points, labels = embedded[:200], np.where(rng.random(200) < 0.1, -1, y_true[:200])
+    queries = embedded[200:].copy()
+    queries[0] = points[0]  # at distance 0
+    found = knn.accuracy_by_k(points, labels, queries, y_true[200:], ks=[1, 4, 9, 500], **options)
+    assert list(found) == [1, 4, 9, (labels >= 0).sum()]
+    for k, accuracy in found.items():
+        of_k = knn.classifier(points, labels, k=k, **options)
+        assert accuracy == of_k.score(queries, y_true[200:])
+    assert len(set(found.values())) > 2  # otherwise any k would do
+
+
 @pytest.mark.parametrize(("labels", "k"), [([-1] * 5, 3), (LABELS, 0)])
 def test_no_voting_image_is_refused(labels, k):
     with pytest.raises(ValueError, match=f"k = {k} among"):
