@@ -1,5 +1,6 @@
 """Single cells of the notebooks, run on synthetic data."""
 
+import collections
 import json
 import tempfile
 from contextlib import nullcontext
@@ -159,6 +160,7 @@ def test_detail_of_the_outer_sixth_is_compared_with_the_middle(monkeypatch, midd
     published, below = Published(), (0.3, [0.25, 0.35])
     monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
     names = {"lost": [0.5] * 4, "aurocs": {"middle": {"detail": middle}}, "fewest": 100}
+    names["explained"] = 0.0, -0.1, 0.1
     for name, (auroc, interval) in {"outer": below, "error": below, "equal": below}.items():
         names |= {f"{name}_auroc": auroc, f"{name}_interval": interval}
     captions = graph.default()["04_autoencoder"].notebook.parent / "captions"
@@ -865,6 +867,44 @@ def test_k_is_limited_by_the_number_of_training_images():
     assert not names["study"].duplicated(["model", "layer", "k"]).any()
 
 
+@pytest.mark.parametrize(
+    ("right", "ending"),
+    [
+        (
+            (),
+            "has 63.0%; neighbours in the binary embedding, the autoencoder's code and our "
+            "network's embedding are not shown to be more accurate.",
+        ),
+        (
+            ("binary", "ours"),
+            "has 63.0%; neighbours in the autoencoder's code are not shown to be more accurate.",
+        ),
+        (("binary", "autoencoder", "ours"), "has 63.0%."),
+    ],
+)
+def test_neighbours_are_compared_with_the_majority_class_on_the_same_images(
+    monkeypatch, right, ending
+):
+    published, data = Published(), radiographs(train=60, test=60)
+    monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
+    with data.evaluation():
+        y_true = (data.index["class_name"] != "normal").to_numpy()
+    rng = np.random.default_rng(0)
+    y_prob = {
+        name: np.where(rng.random(120) < (0.95 if name in right else 0.5), y_true, ~y_true)
+        for name in ("binary", "autoencoder", "ours")
+    }
+    cells.run(
+        "05_knn",
+        "05-24",
+        radiographs=data,
+        **{"train": data["train"], "test": data["test"], "split": data.index["split"].to_numpy()},
+        **{"binary_prob": y_prob, "cosine_prob": y_prob, "majority": 0.63, "seed": 0},
+        **{"of_test": collections.defaultdict(float), "k": 5, "k_ours": 9},
+    )
+    assert " ".join(published.sentences[-1].split()).endswith(ending)
+
+
 @pytest.mark.parametrize("many", [False, True])
 def test_among_many_images_some_training_images_vote_and_captions_say_so(monkeypatch, many):
     monkeypatch.setattr(sampling, "MANY", 100 if many else 140)
@@ -951,6 +991,44 @@ def test_tsne_maps_few_images(n):
     )
     assert np.isfinite(names["maps"]["binary"][["x", "y"]].to_numpy()).all()
     assert 0 <= names["quality"]["binary"] <= 1
+
+
+def test_nearest_images_on_a_map_are_compared_with_chance_and_ties_are_named(monkeypatch):
+    """Two maps on which every nearest image is of the same class, and one on which none is."""
+    published = Published()
+    monkeypatch.setattr("cxr_helpers.figures.publishing.text", published.text)
+    data = radiographs(train=6, test=3)
+    with data.evaluation():
+        shown = pd.DataFrame({name: data.index[name] for name in ("split", "class_name")})
+    of_class = pd.factorize(shown["class_name"])[0]
+    grouped = pd.DataFrame({"x": 10 * of_class + np.arange(9) / 9, "y": 0})
+    mixed = pd.DataFrame({"x": np.arange(9), "y": 0})
+    maps = {"binary": grouped, "autoencoder": mixed, "ours": grouped}
+    names = cells.run(
+        "06_tsne",
+        *("06-11", "06-14"),
+        radiographs=data,
+        **{"maps": maps, "quality": dict.fromkeys(maps, 1.0), "shown": shown},
+    )
+    assert names["agreement"]["by chance"].tolist() == [2 / 8] * 3  # three of nine, itself not
+    sentence = " ".join(published.sentences[-1].split())
+    assert "most often for the binary and our network's embedding (100%)" in sentence
+    assert "least often for the autoencoder embedding (0%); by chance it would be 25%." in sentence
+
+
+def test_specificity_to_expect_of_a_threshold_that_is_a_percentile_of_few_images():
+    rng = np.random.default_rng(0)
+    names = cells.run(
+        "04_autoencoder",
+        "ded5266a",
+        radiographs=None,
+        held_out=Labelled(pneumonia=np.repeat([0, 1], [5, 3])),
+        **{"held_out_distance": {"anomaly_both": rng.random(8)}, "normal_percentile": 90.0},
+        text=lambda _: None,
+    )
+    # of uniform values, the share below a threshold is the threshold
+    thresholds = np.percentile(rng.random((20_000, 5)), 90, axis=1)
+    assert names["expected_specificity"] == pytest.approx(thresholds.mean(), abs=0.003)
 
 
 class Arrays(dict):
@@ -1047,7 +1125,14 @@ BANDS = [("energy", 4.0), ("lost", 3.0)]
         ({"detail_difference": 2}, "at equal detail, no difference"),
         ({"detail_difference": 2, "error_difference": 0.15}, "smaller but still there"),
         ({"detail_difference": -2, "error_difference": 0.15}, "the opposite direction"),
-        ({"detail_difference": -2, "error_difference": 4}, "no smaller"),
+        (
+            {"detail_difference": -2, "error_difference": 4},
+            "the difference between the classes is larger.",
+        ),
+        (
+            {"detail_difference": 0, "error_difference": 8},
+            "still there, and neither shown to be smaller",
+        ),
     ],
 )
 @pytest.mark.parametrize("fewest", [5, 60])

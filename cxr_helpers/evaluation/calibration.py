@@ -24,8 +24,8 @@ def threshold(
         Higher means pneumonia, on any scale.
     aim : str
         ``accuracy``: the threshold of highest accuracy; ties are broken by the widest gap between
-        scores, then by the lowest threshold. ``sensitivity``: the highest threshold with a
-        sensitivity of at least ``at_least``.
+        scores, then by the lowest threshold. ``sensitivity``: the highest of the candidates with a
+        sensitivity of at least ``at_least``, or the lowest score if that needs all images.
     at_least : float
         Required sensitivity, above 0 and up to 1; unused for ``accuracy``.
 
@@ -63,7 +63,8 @@ def threshold(
     false_negative, true_negative = (np.r_[0, np.cumsum(count)] for count in (positive, negative))
     true_positive = positive.sum() - false_negative
     if aim == "sensitivity":
-        return candidates[true_positive / positive.sum() >= at_least][-1]
+        enough = candidates[true_positive / positive.sum() >= at_least]
+        return enough[-1] if len(enough) > 1 else level[0]
     correct = true_positive + true_negative
     width = np.r_[0, np.diff(level), 0]
     return candidates[np.lexsort((-candidates, width, correct))[-1]]

@@ -76,6 +76,12 @@ def auroc(y_true: np.ndarray, y_score: np.ndarray, weights: np.ndarray) -> np.nd
     return _ratio((negative * above).sum(axis=0), pairs)
 
 
+def explained_auroc(y_true: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return by how much the AUROC of a value exceeds ``residual_auroc``, which has the parameters."""
+    plain = auroc(y_true, np.asarray(values)[:, 0], weights)
+    return plain - residual_auroc(y_true, values, weights)
+
+
 def residual_auroc(y_true: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the AUROC of a value in excess of that of class 0 with an equal covariate.
 

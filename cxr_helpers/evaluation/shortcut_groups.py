@@ -1,8 +1,9 @@
 """Shortcut-aligned and shortcut-conflicting images: where relying on image style fails.
 
 An image is aligned if a network that sees only its border predicts its class, and conflicting if
-that network predicts another. Groups exist only on splits where the border is informative: where
-the 95 % interval of the border networks' AUROC includes one half, no image belongs to a group.
+that network predicts another. Groups exist only on splits where the border is informative (the 95 %
+interval of the border networks' AUROC lies above one half), and where these networks predict either
+class: if they predict one for nearly all images, the groups would be the classes themselves.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from cxr_helpers.evaluation import bootstrap, metrics
 from cxr_helpers.evaluation.tables import with_interval
 
 MINIMUM_IMAGES = 5  # of a group: the accuracy on fewer is not informative
+MINIMUM_PATIENTS = (
+    bootstrap.FEWEST
+)  # of a class: from fewer, the border is not shown to be informative
 # A likelihood ratio nearer to 1 is "rarely important" (Jaeschke, Guyatt & Sackett 1994, JAMA 271,
 # 703-707): the image is then neither aligned nor conflicting.
 MINIMUM_RATIO = 2.0
@@ -55,14 +59,17 @@ def auroc(index: pd.DataFrame, *, seed: int) -> tuple[float, float, float]:
     Returns
     -------
     (value, low, high) : floats
-        NaN where a class is missing or the border networks predicted no image.
+        NaN where a class is missing or the border networks predicted no image; the interval also
+        where a class has fewer than ``MINIMUM_PATIENTS``.
     """
     normal = index["border_normal"].to_numpy(dtype=float)
     if np.isnan(normal).any() or not len(normal):
         return np.nan, np.nan, np.nan
     y_true = (index["class_name"] != "normal").to_numpy(dtype=int)
     weights = bootstrap.resamples(index["group"], y_true, seed=seed)
-    return bootstrap.estimate(metrics.auroc, y_true, 1 - normal, weights=weights)
+    value, *interval = bootstrap.estimate(metrics.auroc, y_true, 1 - normal, weights=weights)
+    patients = index["group"].groupby(y_true).nunique()
+    return value, *(interval if patients.min() >= MINIMUM_PATIENTS else (np.nan, np.nan))
 
 
 def alignment(index: pd.DataFrame, *, seed: int) -> np.ndarray:
@@ -79,8 +86,9 @@ def alignment(index: pd.DataFrame, *, seed: int) -> np.ndarray:
     Returns
     -------
     ndarray of int, shape (n,)
-        1 aligned, -1 conflicting, 0 neither. All 0 where the interval of ``auroc`` includes one
-        half.
+        1 aligned, -1 conflicting, 0 neither. All 0 where the interval of ``auroc`` does not lie
+        above one half, and where fewer than ``MINIMUM_IMAGES`` images are predicted as normal, or as
+        pneumonia.
     """
     if not _is_informative(*auroc(index, seed=seed)):
         return np.zeros(len(index), dtype=int)
@@ -88,6 +96,8 @@ def alignment(index: pd.DataFrame, *, seed: int) -> np.ndarray:
     log_ratio = special.logit(y_prob) - special.logit(prior(index))
     towards_normal = np.where(np.abs(log_ratio) < np.log(MINIMUM_RATIO), 0, np.sign(log_ratio))
     towards_normal = towards_normal.astype(int)
+    if min((towards_normal == side).sum() for side in (1, -1)) < MINIMUM_IMAGES:
+        return np.zeros(len(index), dtype=int)
     return np.where(index["class_name"] == "normal", towards_normal, -towards_normal)
 
 
@@ -221,7 +231,8 @@ def note(aurocs: Mapping[str, tuple[float, float, float]], metrics: Collection[s
         )
     if informative:
         sentences.append(
-            f"Too few images are conflicting{_in_brackets(informative)} to be scored as a group."
+            f"Too few images, or too few of one class, are conflicting{_in_brackets(informative)} "
+            "for this score."
         )
     return " ".join(sentences)
 
@@ -236,9 +247,9 @@ def _in_brackets(aurocs: Mapping, *, without: Collection[str] = ()) -> str:
     return f" (AUROC: {text})" * bool(text)
 
 
-def _is_informative(_: float, low: float, high: float) -> bool:
-    """Return whether an AUROC's interval excludes one half; an undefined interval does not."""
-    return low > 0.5 or high < 0.5
+def _is_informative(_value: float, low: float, _high: float) -> bool:
+    """Return whether an AUROC's interval lies above one half; an undefined interval does not."""
+    return low > 0.5
 
 
 def _large_groups(normal: np.ndarray, aligned: np.ndarray) -> Iterator[np.ndarray]:

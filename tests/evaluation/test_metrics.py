@@ -137,4 +137,7 @@ def test_residual_auroc_without_class_0_or_with_one_covariate():
     weights = np.array([[1, 1, 1], [0, 1, 1], [1, 1, 0]])
     found = metrics.residual_auroc(np.array([0, 1, 0]), values, weights)
     assert found.tolist() == [0.5, 0.0, 1.0]
+    plain = metrics.auroc(np.array([0, 1, 0]), values[:, 0], weights)
+    explained = metrics.explained_auroc(np.array([0, 1, 0]), values, weights)
+    assert explained.tolist() == (plain - found).tolist()
     assert np.isnan(metrics.residual_auroc(np.ones(3, int), values, weights)).all()

@@ -54,6 +54,37 @@ def test_uninformative_border_gives_no_alignment():
         assert not shortcut_groups.alignment(index, seed=0).any()
 
 
+def test_border_that_ranks_backwards_gives_no_alignment():
+    index = informative(conflicting=38)
+    _, _, high = shortcut_groups.auroc(index, seed=0)
+    assert high < 0.5 and not shortcut_groups.alignment(index, seed=0).any()
+
+
+@pytest.mark.parametrize(
+    "of", [shortcut_groups.MINIMUM_PATIENTS - 1, shortcut_groups.MINIMUM_PATIENTS]
+)
+def test_few_patients_of_a_class_give_no_interval_and_no_alignment(of):
+    index = pd.concat([informative(of=of)[:of], informative()[40:]])
+    value, low, high = shortcut_groups.auroc(index, seed=0)
+    enough = of == shortcut_groups.MINIMUM_PATIENTS
+    assert value == 1 and (low, high) == pytest.approx(
+        (1, 1) if enough else (np.nan,) * 2, nan_ok=True
+    )
+    assert shortcut_groups.alignment(index, seed=0).any() == enough
+
+
+@pytest.mark.parametrize("as_normal", [0, shortcut_groups.MINIMUM_IMAGES - 1])
+def test_border_that_predicts_one_class_gives_no_alignment(as_normal):
+    """Otherwise the normal images would be the conflicting ones, and pneumonia the aligned one."""
+    border_normal = np.r_[np.full(as_normal, 0.9), np.full(40 - as_normal, 0.1), np.full(40, 0.05)]
+    index = index_of(["normal"] * 40 + ["viral"] * 40, border_normal)
+    _, low, _ = shortcut_groups.auroc(index, seed=0)
+    assert low > 0.5 and not shortcut_groups.alignment(index, seed=0).any()
+    assert shortcut_groups.alignment(
+        index_of(index["class_name"], np.r_[np.full(5, 0.9), border_normal[5:]]), seed=0
+    ).any()
+
+
 def test_counts_by_alignment_and_class():
     index = pd.concat([informative(conflicting=6), informative(conflicting=3)[:40]])
     assert shortcut_groups.counts(index, seed=0) == {
@@ -172,6 +203,9 @@ def test_note_defines_the_groups_or_states_why_there_are_none():
     aurocs = {"test": (0.99, 0.98, 1.0), "contiguous": (0.6, 0.4, 0.8), "validation": undefined}
     first, second = shortcut_groups.note(aurocs, []).split("scored. ")
     assert f"{uninformative} (AUROC: contiguous 0.600 [0.40,\N{NO-BREAK SPACE}0.80])" in first
-    assert second.startswith("Too few images are conflicting (AUROC: test 0.990")
+    assert second == (
+        "Too few images, or too few of one class, are conflicting (AUROC: test 0.990 "
+        "[0.98,\N{NO-BREAK SPACE}1.00]) for this score."
+    )
     assert uninformative not in shortcut_groups.note({"test": aurocs["test"]}, [])
     assert "(AUROC" not in shortcut_groups.note({}, [])
