@@ -1,5 +1,7 @@
 """Notebooks opened by hand, in a kernel that the runner did not start, leave the run unchanged."""
 
+import re
+
 import nbformat
 import papermill
 import pytest
@@ -52,9 +54,20 @@ def test_run_stays_up_to_date_whatever_is_run_by_hand(finished):
 )
 def test_value_that_a_parameter_does_not_allow_is_refused(finished, number, message):
     before = finished.contents()
-    with pytest.raises(CellExecutionError, match=f"DataError.*{message}"):
+    with pytest.raises(CellExecutionError, match=f"DataError.*{message}") as error:
         run_by_hand(finished, "02_binary", number=number)
     assert finished.contents() == before
+    assert "Traceback" not in str(error.value) and "stages.py" not in str(error.value)
+
+
+def test_misspelt_parameter_is_named(finished):
+    place = repr(str(finished.run_dir))
+    misspelt = f"1, {place}\nnumbr = number\ndel number\n_, run_dir = 1"
+    message = (
+        "DataError: the parameter number has no value: is it misspelt in the cell of parameters?"
+    )
+    with pytest.raises(CellExecutionError, match=re.escape(message)):
+        run_by_hand(finished, "02_binary", number=misspelt)
 
 
 def test_later_notebook_reads_what_an_earlier_one_wrote_by_hand(finished):

@@ -20,7 +20,7 @@ from cxr_helpers.pipeline import parameters, standalone
 from cxr_helpers.pipeline.runs import DECLARED, FORMAT, KEPT, SCRATCH, Run
 from cxr_helpers.pipeline.store import Store
 from cxr_helpers.system import accelerators, digests, environment, files
-from cxr_helpers.system.errors import DataError
+from cxr_helpers.system.errors import DataError, Expected
 
 if TYPE_CHECKING:
     import keras
@@ -35,7 +35,7 @@ RUNNER, RUNNING, RECOMPUTE = "CXR_RUNNER_STORE", "CXR_RUNNING", "CXR_RECOMPUTE"
 PROGRESS = "» "  # begins the lines of a notebook's output that the runner logs
 
 
-class MissingArtifact(FileNotFoundError):
+class MissingArtifact(Expected, FileNotFoundError):
     """An artifact that a stage reads is missing or does not fit the others."""
 
 
@@ -115,7 +115,12 @@ class Stage:
             known = parameters.read(self.run.graph[self.name].notebook)
         except ValueError:  # the file is being edited
             return
-        for name in filter(shell.user_ns.__contains__, known):
+        missing = set(known) - set(shell.user_ns)
+        if len(missing) == 1:  # with more, it is another notebook
+            raise DataError(
+                f"the parameter {missing.pop()} has no value: is it misspelt in the cell of parameters?"
+            )
+        for name in set(known) - missing:
             try:
                 known[name].check(shell.user_ns[name])
             except ValueError as error:
@@ -147,11 +152,12 @@ class Stage:
         source = self._source(earlier)
         digest = source.outputs_digest(earlier)
         if digest is None:
-            busy = f" ({self.run.owner} is running it)" if self.run.owner else ""
-            raise MissingArtifact(
-                f"{self.name} reads {earlier}, and {self.run.name} has no finished {earlier}{busy}: "
-                f"run notebooks/{earlier}.ipynb first, or `run_all.py`"
-            )
+            lacking = f"{self.name} reads {earlier}, and {self.run.name} has no finished {earlier}"
+            if self.run.owner:
+                lacking += f" ({self.run.owner} is running it): wait until it is finished"
+            else:
+                lacking += f": run notebooks/{earlier}.ipynb first, or `run_all.py`"
+            raise MissingArtifact(lacking)
         _check_version(source, earlier)
         return source, digest
 
@@ -161,8 +167,9 @@ class Stage:
             for read, digest in source.declared(stage).get("inputs", {}).items():
                 if digest != self._inputs.get(read, (source, digest))[1]:
                     raise MissingArtifact(
-                        f"{stage} was made from another version of {read}: run "
-                        f"notebooks/{stage}.ipynb first, or delete {self.run.name}/{SCRATCH}"
+                        f"{stage} was made from another version of {read}: run notebooks/{stage}.ipynb "
+                        f"first, or delete {os.path.relpath(self.run.scratch.folder)}, which has "
+                        "what was written by hand"
                     )
 
     def _introduce(self) -> None:

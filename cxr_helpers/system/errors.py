@@ -11,11 +11,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 
-class DataError(ValueError):
+class Expected(Exception):
+    """Not a bug: the message says what to do, and in a notebook it is shown without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows in place of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+class DataError(Expected, ValueError):
     """The data cannot be used; the message names the reason and what to do."""
 
 
-class Refused(RuntimeError):
+class Refused(Expected, RuntimeError):
     """The run cannot go on: ``code`` is the exit code, the message names what to do."""
 
     def __init__(self, code: int, message: str) -> None:

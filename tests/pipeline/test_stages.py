@@ -1,4 +1,5 @@
 import os
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -231,7 +232,8 @@ def test_stages_made_from_different_data_are_not_read_together(tmp_path, monkeyp
     other.finish()
     for name in ("02_binary", "03_categorical"):
         reason = (
-            rf"{name} was made from another version of 01_data: run notebooks/{name}\.ipynb first"
+            rf"{name} was made from another version of 01_data: run notebooks/{name}\.ipynb first, or "
+            rf"delete {re.escape(os.path.relpath(tmp_path / 'scratch'))}, which has what was written by hand"
         )
         with pytest.raises(MissingArtifact, match=reason):
             Stage("07_explainability", run_dir=tmp_path)
@@ -287,7 +289,8 @@ def test_open_notebook_refuses_an_input_that_was_run_again(tmp_path, monkeypatch
 
 def test_stage_in_progress_names_the_process_that_runs_it(tmp_path, by_hand):
     (tmp_path / runs.OWNER).write_text(f"process {os.getpid()}")
-    with pytest.raises(MissingArtifact, match=r"01_data \(process \d+ is running it\)"):
+    busy = r"01_data \(process \d+ is running it\): wait until it is finished$"
+    with pytest.raises(MissingArtifact, match=busy):
         Stage("02_binary", run_dir=tmp_path)
 
 

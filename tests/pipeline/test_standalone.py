@@ -19,8 +19,8 @@ def test_earlier_stages_are_made_at_the_quick_setting(project):
     text = run_by_hand(project, "03_categorical")
     first, *rest = text.splitlines()
     assert first.startswith(
-        "phantom-standard has no finished 01_data, 02_binary; 01_data, 02_binary will be made at the "
-        "quick setting, in less than a minute. Reads phantom-quick."
+        "There is no run phantom-standard; 01_data, 02_binary will be made at the quick setting, in "
+        "less than a minute. Reads phantom-quick."
     )
     assert [line.split(":")[0] for line in rest[:2]] == ["01_data", "02_binary"]
     assert (
@@ -32,7 +32,7 @@ def test_earlier_stages_are_made_at_the_quick_setting(project):
     assert "01_data 1" in value.read_text()
 
     text = run_by_hand(project, "02_binary")
-    assert "has no finished 01_data. Reads phantom-quick." in text
+    assert "There is no run phantom-standard. Reads phantom-quick." in text
     assert project.take_log() == ["02_binary"]
 
     shutil.rmtree(quick(project).stage("02_binary"))  # what is there is not made again
@@ -49,7 +49,12 @@ def test_finished_run_is_read_instead(finished):
 def test_other_runs_that_have_the_stage_are_named(finished):
     finished.run_dir.rename(finished.run_dir.with_name("mine"))
     text = run_by_hand(finished, "02_binary")
-    assert "phantom-standard has no finished 01_data (`run_dir`: mine); 01_data will" in text
+    named = "(set `run_dir` to read another one: mine); 01_data will"
+    assert f"There is no run phantom-standard {named}" in text
+    finished.run_dir.mkdir()
+    assert f"phantom-standard has no finished 01_data {named[:-14]}" in run_by_hand(
+        finished, "02_binary"
+    )
 
 
 def test_failing_stage_is_one_line(project):
