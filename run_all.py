@@ -336,7 +336,7 @@ def predict(options, stages_of) -> int:
     )
     unread = int((table["network"] == "").sum())
     if unread == len(images):
-        first = f"{table['file'].iloc[0]} was {table['warning'].iloc[0]}"
+        first = f"{table['file'].iloc[0]}: {table['warning'].iloc[0].removeprefix('not read: ')}"
         raise Refused(3, f"no image could be read; {first}")
     replaced = " (replaced)" if path.exists() else ""
     files.write_text(path, table.to_csv(index=False, lineterminator="\n"))

@@ -302,11 +302,14 @@ def test_failing_notebook_stops_the_run_and_retires_the_old_report(
 def test_images_are_predicted_as_in_the_run(on_images, folder_of_images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.png").write_bytes(b"no image")
+    (tmp_path / "other.webp").write_bytes(b"RIFF")
     test = folder_of_images / "chest_xray" / "test"
     assert run_into(on_images.folder.parent, "--predict", on_images.name, str(test), ".") == 0
     table = pd.read_csv("predicted.csv", keep_default_na=False)
     broken = table[table["file"] == "broken.png"]
     assert len(broken) == 1 and "not a readable image" in broken["warning"].item()
+    other = table.loc[table["file"] == "other.webp", "warning"]
+    assert other.tolist() == ["not read: only JPEG and PNG are; convert it"]
     index = pd.read_csv(on_images.stage("01_data") / "index.csv")
     binary = np.load(on_images.stage("02_binary") / "probabilities.npy").ravel()
     ours = 1 - np.load(on_images.stage("03_categorical") / "ours_probabilities.npy")[:, 0]

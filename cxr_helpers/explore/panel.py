@@ -22,15 +22,25 @@ from cxr_helpers.pipeline.stages import STORE
 from cxr_helpers.pipeline.store import Store
 from cxr_helpers.system.errors import Refused
 
-SIDE, SMALL = 360, 112  # pixels of the image and of a neighbour
+SIDE, SMALL = 288, 112  # pixels of the image and of a neighbour
+CONTROLS, ANSWERED = 296, 334  # pixels: widths of the columns beside the image
 NEIGHBOURS = 5
 AS_DRAWN, NO_MAP = "as drawn", "no map"
+DRAWN = ("lesion", "severity", "lesion_contrast", "marker")  # controls that draw a phantom again
 ENVIRONMENT = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
 NOTICE = ENVIRONMENT.from_string(
     "<b>Not for clinical use.</b> The networks of the run {{ run }}"
     "{% if synthetic %}, trained on synthetic phantoms{% endif %}."
+    "{% if at_chance %} On the test images, {{ at_chance | join(', ') }} "
+    "{{ 'is' if at_chance | length == 1 else 'are' }} not shown to be better than chance: expect answers that hardly change. "
+    "<code>run_all.py</code> trains longer than its preset <code>quick</code>.{% endif %}"
 )
 ANSWERS = ENVIRONMENT.from_string("""
+<style>
+.cxr-answers, .cxr-confusion { font-size: 11px; line-height: 1.35; }
+.cxr-answers meter { width: 44px; }
+.cxr-note { line-height: 1.35; }
+</style>
 <table class="cxr-answers"><caption>Probability of pneumonia</caption>
 <tr><th>network</th><th>probability</th><th>threshold</th><th>prediction</th></tr>
 {% for name, probability, threshold, seen in rows %}
@@ -39,9 +49,9 @@ ANSWERS = ENVIRONMENT.from_string("""
 <td>{{ "pneumonia" if probability >= threshold else "normal" }}</td></tr>
 {% endfor %}
 </table>
-Anomaly score: {{ "%.2f" % anomaly }} ({{ "%.2f" % limit }} is exceeded by {{ "%g" % rare }}% of the training
+<div class="cxr-note">Anomaly score: {{ "%.2f" % anomaly }} ({{ "%.2f" % limit }} is exceeded by {{ "%g" % rare }}% of the training
 images with pneumonia){% if differences %}<br><b>Unlike the training images in {{ differences }}: do not trust these
-probabilities.</b>{% endif %}
+probabilities.</b>{% endif %}</div>
 """)
 CONFUSION = ENVIRONMENT.from_string("""
 <table class="cxr-confusion"><caption>{{ n }} test images, {{ name }}, threshold
@@ -51,7 +61,9 @@ CONFUSION = ENVIRONMENT.from_string("""
 <tr><th>{{ label }}</th><td>{{ row[0] }}</td><td>{{ row[1] }}</td></tr>
 {% endfor %}
 </table>
+<div class="cxr-note">
 {% for metric, text in metrics %}{{ metric }} {{ text }}{% if not loop.last %}<br>{% endif %}{% endfor %}
+</div>
 """)
 
 
@@ -80,10 +92,13 @@ def show(run_dir: str | Path) -> widgets.Widget:
     return Panel(Session(run, store=Store(run.folder.parent / STORE))).widget
 
 
-def uploaded(value: object) -> bytes | None:
-    """Return the content of the last file of a ``FileUpload``, of ipywidgets 7 or 8."""
+def uploaded(value: object) -> tuple[str, bytes] | None:
+    """Return name and content of the last file of a ``FileUpload``, of ipywidgets 7 or 8."""
     files = list(value.values()) if isinstance(value, Mapping) else list(value)
-    return bytes(files[-1]["content"]) if files else None
+    if not files:
+        return None
+    name = files[-1].get("name") or files[-1]["metadata"]["name"]
+    return name, bytes(files[-1]["content"])
 
 
 class Panel:
@@ -116,9 +131,10 @@ class Panel:
             "lesion_contrast": _share("contrast", high=3.0),
             "marker": _share("marker"),
             "reset": widgets.Button(description="undo changes"),
+            "back": widgets.Button(description="back to the run", disabled=True),
             "network": widgets.Dropdown(options=list(session.networks), description="network"),
             "map": widgets.Dropdown(options=[NO_MAP, *MAPS], description="map"),
-            "threshold": _share("threshold", value=0.5),
+            "threshold": _share("threshold of the matrix", value=0.5),
         }
         self.outputs = {
             "what": widgets.HTML(),
@@ -154,9 +170,10 @@ class Panel:
         reactions |= dict.fromkeys(("border", "rows", "columns"), self._show_all)
         for name, reaction in reactions.items():
             self.controls[name].observe(self._reaction(reaction), "value")
-        for name in ("lesion", "severity", "lesion_contrast", "marker"):
+        for name in DRAWN:
             self.controls[name].observe(self._redraw, "value")
         self.controls["reset"].on_click(lambda _: self._undo())
+        self.controls["back"].on_click(lambda _: self._select_image())
 
     def _reaction(self, function):
         """Return what a widget calls: the function, unless the panel itself sets the widget."""
@@ -201,25 +218,30 @@ class Panel:
                 ("rows", (0.0, 0.0)),
                 ("columns", (0.0, 0.0)),
                 ("lesion", AS_DRAWN),
-                ("severity", float(facts.get("severity", 0.0) or 0.0)),  # empty of real images
-                ("marker", self.session.marker_height(self._row)),
+                # in steps of the sliders: a browser would send the rounded values back as changes
+                (
+                    "severity",
+                    round(float(facts.get("severity", 0.0) or 0.0), 2),
+                ),  # empty of real images
+                ("marker", round(self.session.marker_height(self._row), 2)),
             ):
                 self.controls[name].value = value
             if self.session.drawn:
-                self.controls["lesion_contrast"].value = self.session.lesion_contrast
+                self.controls["lesion_contrast"].value = round(self.session.lesion_contrast, 2)
             self._changes = {}
 
     def _receive(self) -> None:
         """Show an uploaded image."""
-        content = uploaded(self.controls["upload"].value)
-        if content is None:
+        file = uploaded(self.controls["upload"].value)
+        if file is None:
             return
+        name, content = file
         with self._set_quietly():  # so that the same file can be uploaded again
             self.controls["upload"].value = type(self.controls["upload"].value)()
         try:
             image = self.session.decode(content)
         except OSError:
-            self.outputs["fault"].value = "The file is not a readable JPEG or PNG."
+            self.outputs["fault"].value = _escaped(f"{name} is not a readable JPEG or PNG.")
             return
         self._forget_changes()
         self._upload = image
@@ -227,10 +249,13 @@ class Panel:
 
     def _redraw(self, change: Mapping) -> None:
         """Draw the phantom again with what was changed since it was selected."""
+        old, new = change["old"], change["new"]
         if self._quiet or self._upload is not None:
             return
+        if isinstance(new, float) and abs(new - old) < 1e-6:  # 1 comes back as 0.9999999999999999
+            return
         name = next(n for n, control in self.controls.items() if control is change["owner"])
-        self._changes[name] = change["new"]
+        self._changes[name] = new
         if self.controls["lesion"].value == AS_DRAWN:
             self._changes.pop("lesion", None)
         else:  # as severe as the slider says, and not as another lesion would be drawn
@@ -240,6 +265,9 @@ class Panel:
     def _show_all(self) -> None:
         """Show the image with its changes, and every answer."""
         values = {name: self.controls[name].value for name in ("border", "rows", "columns")}
+        for name in DRAWN:  # an uploaded image cannot be drawn again
+            self.controls[name].disabled = self._upload is not None
+        self.controls["back"].disabled = self._upload is None
         if self._upload is not None:
             base, what = self._upload, "uploaded image"
         else:
@@ -248,6 +276,7 @@ class Panel:
             base = self.session.images[row]
             if self._changes:
                 base = self.session.redraw(row, **self._changes)
+                what += "; drawn again, with changes"
         self.outputs["what"].value = _escaped(what)
         self.outputs["fault"].value = ""
         self._image = changed(base, **values)
@@ -300,9 +329,8 @@ class Panel:
         )
         low, high = float(heat.values.min()), float(heat.values.max())
         colours = "red raises, blue lowers" if heat.signed else "bright is high"
-        self.outputs["map_label"].value = _escaped(
-            f"{heat.label}: {low:.3f} to {high:.3f} ({colours})"
-        )
+        label = f"{heat.label}: {low:.2g} to {high:.2g} ({colours})"
+        self.outputs["map_label"].value = f'<div class="cxr-note">{_escaped(label)}</div>'
 
     def _show_confusion(self) -> None:
         name, threshold = self.controls["network"].value, self.controls["threshold"].value
@@ -320,20 +348,24 @@ class Panel:
         of, out = self.controls, self.outputs
         names = ["split", "number", "upload", "border", "rows", "columns"]
         if self.session.drawn:
-            names += ["lesion", "severity", "lesion_contrast", "marker"]
-        notice = NOTICE.render(run=self.session.run.name, synthetic=self.session.synthetic)
+            names += DRAWN
+        notice = NOTICE.render(
+            run=self.session.run.name,
+            synthetic=self.session.synthetic,
+            at_chance=self.session.at_chance(),
+        )
         wrapped = widgets.Layout(flex_flow="row wrap")
         pairs = zip(self._pictures, self._labels, strict=True)
         near = [widgets.VBox([picture, label]) for picture, label in pairs]
         columns = [
-            widgets.VBox([of[name] for name in (*names, "reset")]),
+            widgets.VBox([of[name] for name in (*names, "reset", "back")], layout=_wide(CONTROLS)),
             widgets.VBox(
                 [of[name] for name in ("network", "map")]
-                + [out[name] for name in ("what", "fault", "image", "map_label")]
+                + [out[name] for name in ("what", "fault", "image", "map_label")],
+                layout=_wide(SIDE + 8),
             ),
             widgets.VBox(
-                [out["answers"], of["threshold"], out["confusion"]],
-                layout=widgets.Layout(width="430px"),
+                [out["answers"], of["threshold"], out["confusion"]], layout=_wide(ANSWERED)
             ),
         ]
         return widgets.VBox(
@@ -347,11 +379,22 @@ class Panel:
 
 
 def _share(name: str, *, high: float = 1.0, value: float = 0.0) -> widgets.FloatSlider:
-    return widgets.FloatSlider(value=value, min=0, max=high, step=0.01, description=name)
+    slider = widgets.FloatSlider(value=value, min=0, max=high, step=0.01, description=name)
+    long = len(name) > 12  # more than ipywidgets shows of a description
+    slider.style.description_width = "initial" if long else "72px"
+    return slider
 
 
 def _range(name: str) -> widgets.FloatRangeSlider:
-    return widgets.FloatRangeSlider(value=(0, 0), min=0, max=1, step=0.01, description=name)
+    slider = widgets.FloatRangeSlider(value=(0, 0), min=0, max=1, step=0.01, description=name)
+    slider.style.description_width = "72px"
+    slider.layout.width = f"{CONTROLS - 4}px"  # else its readout is cut off
+    return slider
+
+
+def _wide(pixels: int) -> widgets.Layout:
+    """Return the layout of a column that keeps its width, whatever is written in it."""
+    return widgets.Layout(width=f"{pixels}px", flex="0 0 auto", overflow="hidden")
 
 
 def _escaped(text: str) -> str:

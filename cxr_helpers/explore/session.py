@@ -238,9 +238,7 @@ class Session:
 
     def confusion(self, name: str, threshold: float) -> Confusion:
         """Return how a network classifies the test images at a threshold."""
-        y_true, weights = self._test
-        stage, file = self.networks[name].classifier.probabilities
-        y_prob = recipes.pneumonia(np.load(self.run.stage(stage) / file)[self.rows("test")])
+        (y_true, weights), y_prob = self._test, self._test_probability(name)
         y_pred = (y_prob >= threshold).astype(int)
         counts = np.zeros((2, 2), dtype=int)
         np.add.at(counts, (y_true, y_pred), 1)
@@ -250,12 +248,32 @@ class Session:
         }
         return Confusion(counts, estimates)
 
+    def at_chance(self) -> list[str]:
+        """Return the names of the networks whose AUROC on the test images is not above one half.
+
+        That is, the 95 % interval is not.
+        """
+        y_true, weights = self._test
+        aurocs = {
+            name: bootstrap.estimate(
+                metrics.auroc, y_true, self._test_probability(name), weights=weights
+            )
+            for name in self.networks
+        }
+        return [name for name, (_, low, _) in aurocs.items() if not low > 0.5]
+
+    def _test_probability(self, name: str) -> np.ndarray:
+        """Return the probability of pneumonia of each test image: float, shape (n,)."""
+        stage, file = self.networks[name].classifier.probabilities
+        return recipes.pneumonia(np.load(self.run.stage(stage) / file)[self.rows("test")])
+
     @cached_property
     def _test(self) -> tuple[np.ndarray, np.ndarray]:
         """Labels of the test images, and how often each occurs in each resample."""
         rows = self.index.iloc[self.rows("test")]
         y_true = (rows["class_name"] != "normal").to_numpy(dtype=int)
-        return y_true, bootstrap.resamples(rows["group"], y_true, draws=1000, seed=0)
+        seed = self.run.manifest("03_categorical")["recipe"]["parameters"]["seed"]
+        return y_true, bootstrap.resamples(rows["group"], y_true, seed=seed)  # as in the report
 
 
 def changed(

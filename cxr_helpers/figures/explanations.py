@@ -11,6 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from cxr_helpers.figures import appearance  # noqa: F401  (sets the style)
 
@@ -118,6 +119,7 @@ def heat_and_effect(table: pd.DataFrame, *, methods: Sequence[str]) -> Figure:
         ax.axhline(1, color="black", ls=":", lw=0.8)
         ax.set_title(network)
         ax.set_xlabel("absolute change of the\nlog-odds per % of the image", fontsize=8)
+        ax.xaxis.set_major_locator(MaxNLocator(2))  # small effects have long labels
     first = fig.axes[0]
     for part, marker in zip(parts, MARKERS, strict=False):
         first.plot([], [], marker, ms=4, color="black", label=part)

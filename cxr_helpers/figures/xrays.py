@@ -26,6 +26,7 @@ REGIONS = {"lung": "#56B4E9", "lesion": "#F0E442", "marker": "#00A87A"}  # colou
 LEVELS = 100  # colours of a heat map: with few of them its file is small
 LABELS = 0.3  # inches: width of the row labels
 TITLE = 6.5  # points: font size above an image
+TOP = 0.08  # inches: by so much the titles of the first row exceed what the layout leaves for them
 
 
 def grid(
@@ -280,12 +281,14 @@ def _canvas(rows: int, columns: int, *, side: float, titles: Sequence | None, ba
     broken = titles and [[_broken(title, 0.95 * side) for title in row] for row in titles]
     lines = sum(max((t.count("\n") for t in row), default=0) for row in broken or [])
     height = rows * (side + (0.17 if titles else 0.03)) + lines * 1.3 * TITLE / 72
-    size = (columns * side + LABELS + bar, height)
+    top = TOP if titles else 0
+    size = (columns * side + LABELS + bar, height + top)
     fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for ax in axes.ravel():
         _bare(ax)
         ax.set_visible(False)
-    fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
+    within = (0, 0, 1, height / (height + top))
+    fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0, rect=within)
     return fig, axes, broken
 
 

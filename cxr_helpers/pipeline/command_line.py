@@ -112,7 +112,10 @@ def parse(
     if options.only and options.first:
         parser.error("--only and --from cannot be combined")
     if options.run and not RUN_NAME.fullmatch(options.run):
-        parser.error(f"--run {options.run!r}: expected letters, digits, '.', '_' and '-' only")
+        parser.error(
+            f"--run {options.run!r}: expected at most 80 letters, digits, '.', '_' and '-', "
+            "a letter or digit first"
+        )
     if options.run and portable.is_reserved(options.run):
         parser.error(f"--run {options.run!r}: Windows reserves this name; give another one")
     if options.timeout is not None and options.timeout < 1:

@@ -91,7 +91,10 @@ def predict(
             try:
                 pixels.append(decoding.decode(path, detail_size, framing=facts["framing"])[0])
             except OSError as error:
-                faults[path] = f"not read: {error}"
+                other = path.suffix.lower() in NOT_READ
+                faults[path] = (
+                    f"not read: {'only JPEG and PNG are; convert it' if other else error}"
+                )
         lines += [{"file": path, "network": "", "warning": faults[path]} for path in faults]
         readable = [path for path in chunk if path not in faults]
         if readable:

@@ -7,12 +7,15 @@ asked once, and only on machines that may have a GPU: importing TensorFlow takes
 from __future__ import annotations
 
 import functools
+import importlib.abc
+import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -151,6 +154,46 @@ def variables() -> dict[str, str]:
     level = "2" if nvidia_cards() else "3"
     defaults = {GROWTH: "true", ONEDNN: "1", ARENAS: "1", "TF_CPP_MIN_LOG_LEVEL": level}
     return {name: os.environ.get(name, value) for name, value in defaults.items()}
+
+
+def quieten() -> None:
+    """Hide what TensorFlow writes to stderr while it is imported, unless the import fails.
+
+    No setting does: its libraries say that oneDNN is used and that there is no graphics card before
+    they read the level of their log, and notebooks show stderr in red.
+    """
+    if "tensorflow" not in sys.modules:
+        sys.meta_path.insert(0, _QuietFinder())
+
+
+class _QuietFinder(importlib.abc.MetaPathFinder):
+    """Finds TensorFlow, once, with a loader that keeps stderr."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None):
+        if name != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+            spec.loader.exec_module = lambda module: _without_stderr(load, module)
+        return spec
+
+
+def _without_stderr(function: Callable, *arguments: object) -> None:
+    """Call a function while file descriptor 2 is a file, which is written out if it fails."""
+    with tempfile.TemporaryFile() as kept:
+        stderr = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+        try:
+            function(*arguments)
+        except BaseException:
+            kept.seek(0)
+            os.write(stderr, kept.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def prepare() -> None:

@@ -142,7 +142,7 @@ def test_upload_is_answered_like_the_image_itself(shown, session):
     upload(shown, as_png(session.images[session.rows("test")[3]]))
     assert shown.outputs["what"].value == "uploaded image" and probabilities(shown) == expected
     shown.controls["marker"].value = 0.9  # nothing of an uploaded image can be drawn again
-    assert probabilities(shown) == expected
+    assert probabilities(shown) == expected and shown.controls["marker"].disabled
     shown.controls["border"].value = 0.3
     assert probabilities(shown) != expected
     shown.controls["reset"].click()
@@ -151,6 +151,40 @@ def test_upload_is_answered_like_the_image_itself(shown, session):
     assert "uploaded" not in shown.outputs["what"].value
     upload(shown, as_png(session.images[session.rows("test")[3]]))  # the same file once more
     assert shown.outputs["what"].value == "uploaded image" and probabilities(shown) == expected
+
+
+def test_from_an_upload_there_is_a_way_back_to_the_selected_image(shown, session):
+    before, what = probabilities(shown), shown.outputs["what"].value
+    assert shown.controls["back"].disabled
+    upload(shown, as_png(session.images[session.rows("test")[3]]))
+    assert shown.outputs["what"].value == "uploaded image"
+    shown.controls["back"].click()
+    assert shown.outputs["what"].value == what and probabilities(shown) == before
+    assert shown.controls["back"].disabled and not shown.controls["marker"].disabled
+
+
+def test_networks_at_chance_are_named(session, monkeypatch):
+    rows = session.rows("test")
+    right = (session.index["class_name"].iloc[rows] != "normal").to_numpy(dtype=float)
+    first, *others = session.networks
+    of = dict.fromkeys(others, np.full(len(rows), 0.5)) | {first: right}
+    monkeypatch.setattr(session, "_test_probability", of.__getitem__)
+    notice = panel.Panel(session).widget.children[0].value
+    said = f"On the test images, {', '.join(others)} are not shown to be better than chance"
+    assert said in notice
+    monkeypatch.setattr(session, "_test_probability", lambda _: right)
+    assert "better than chance" not in panel.Panel(session).widget.children[0].value
+
+
+def test_redrawn_phantom_is_said_to_be_one(shown):
+    assert "drawn again" not in shown.outputs["what"].value
+    for name in ("severity", "lesion_contrast", "marker"):  # as a browser rounds what it is sent
+        value = shown.controls[name].value
+        assert value == round(value, 2)
+        shown.controls[name].value = value * (1 - 1e-16) - 1e-16
+    assert "drawn again" not in shown.outputs["what"].value
+    shown.controls["marker"].value = 1.0
+    assert shown.outputs["what"].value.endswith("; drawn again, with changes")
 
 
 def test_inverted_upload_is_said_to_be_unlike_the_training_images(shown, session):
@@ -188,7 +222,7 @@ def test_run_whose_stages_do_not_fit_is_refused(on_phantoms, monkeypatch):
 def test_upload_that_is_no_image_is_named_and_changes_nothing(shown):
     before = probabilities(shown)
     upload(shown, b"<script>alert(1)</script>")
-    assert shown.outputs["fault"].value == "The file is not a readable JPEG or PNG."
+    assert shown.outputs["fault"].value == "a.png is not a readable JPEG or PNG."
     assert "test: " in shown.outputs["what"].value and probabilities(shown) == before
     shown.controls["number"].value = 1
     assert shown.outputs["fault"].value == ""
@@ -208,5 +242,5 @@ def test_names_from_outside_are_escaped(session, monkeypatch):
     ],
 )
 def test_content_of_an_upload_of_either_version(value):
-    assert panel.uploaded(value) == b"abc"
+    assert panel.uploaded(value) == ("a.png", b"abc")
     assert panel.uploaded(type(value)()) is None

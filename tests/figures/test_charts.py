@@ -194,6 +194,14 @@ def test_titles_of_any_length_overlap_neither_each_other_nor_an_image(columns):
         assert shown_titles == ["".join(title.split()) for row in titles for title in row]
 
 
+@pytest.mark.parametrize("labels", [None, ["missed"]])
+@pytest.mark.parametrize("columns", [1, 3])
+@pytest.mark.parametrize("title", ["a", "P 0.20, bacterial\n50\n48 × 48"])
+def test_titles_of_a_single_row_are_not_clipped(title, columns, labels):
+    fig = xrays.grid([IMAGES[:columns]], row_labels=labels, titles=[[title] * columns])
+    assert max(label[3] for label, _ in title_and_panel_boxes(fig)) <= fig.bbox.y1
+
+
 def test_grid_draws_outlines_of_nonempty_masks():
     masks = np.zeros((2, 8, 8), bool)
     masks[1, 2:5, 2:5] = True

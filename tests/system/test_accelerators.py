@@ -1,6 +1,9 @@
 """GPUs and what to advise, on lists of devices that this machine does not have."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -8,6 +11,8 @@ from packaging.version import Version
 
 from cxr_helpers.system import accelerators
 from cxr_helpers.system.accelerators import Gpu
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -245,3 +250,21 @@ def test_models_are_compiled_with_xla_on_a_gpu_only_without_determinism(monkeypa
     finally:
         (config.enable_op_determinism if was_deterministic else config.disable_op_determinism)()
     assert compiled == [True, False]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_tensorflow_logs_at_its_import_is_shown_only_if_it_fails(tmp_path, fails):
+    (tmp_path / "tensorflow.py").write_text(
+        "import os; os.write(2, b'no card');" + (" raise ImportError('broken')" if fails else "")
+    )
+    code = "from cxr_helpers.system import accelerators; accelerators.quieten(); import os, sys\n"
+    code += "import tensorflow; os.write(2, b'later'); print(sys.modules['tensorflow'].__file__)"
+    place = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | place, capture_output=True, text=True
+    )
+    if fails:
+        assert done.returncode and done.stderr.startswith("no card") and "broken" in done.stderr
+    else:
+        assert (done.returncode, done.stderr) == (0, "later")
+        assert done.stdout.strip() == str(tmp_path / "tensorflow.py")
