@@ -63,9 +63,7 @@ def test_value_that_a_parameter_does_not_allow_is_refused(finished, number, mess
 def test_misspelt_parameter_is_named(finished):
     place = repr(str(finished.run_dir))
     misspelt = f"1, {place}\nnumbr = number\ndel number\n_, run_dir = 1"
-    message = (
-        "DataError: the parameter number has no value: is it misspelt in the cell of parameters?"
-    )
+    message = "DataError: the parameter number has no value; did you mean 'numbr'?"
     with pytest.raises(CellExecutionError, match=re.escape(message)):
         run_by_hand(finished, "02_binary", number=misspelt)
 

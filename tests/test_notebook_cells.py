@@ -253,7 +253,7 @@ def test_near_duplicates_of_different_patients_stay_in_one_split():
     }
 
 
-UNINFORMATIVE = "is not shown to distinguish normal from pneumonia"
+UNINFORMATIVE = "is not shown to rank images with pneumonia above normal ones"
 
 
 def with_border(data, *, informative):
@@ -1129,10 +1129,13 @@ BANDS = [("energy", 4.0), ("lost", 3.0)]
             {"detail_difference": -2, "error_difference": 4},
             "the difference between the classes is larger.",
         ),
+        ({"detail_difference": -2, "error_difference": -0.3}, "smaller but still there"),
         (
-            {"detail_difference": 0, "error_difference": 8},
-            "still there, and neither shown to be smaller",
+            {"detail_difference": 2, "error_difference": -4},
+            "the difference between the classes is larger.",
         ),
+        ({"detail_difference": 0, "error_difference": 8}, "not shown to be smaller or larger"),
+        ({"detail_difference": 0, "error_difference": -8}, "not shown to be smaller or larger"),
     ],
 )
 @pytest.mark.parametrize("fewest", [5, 60])

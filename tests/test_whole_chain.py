@@ -309,7 +309,7 @@ def test_images_are_predicted_as_in_the_run(on_images, folder_of_images, tmp_pat
     broken = table[table["file"] == "broken.png"]
     assert len(broken) == 1 and "not a readable image" in broken["warning"].item()
     other = table.loc[table["file"] == "other.webp", "warning"]
-    assert other.tolist() == ["not read: only JPEG and PNG are; convert it"]
+    assert other.tolist() == ["not read: only JPEG and PNG files can be read: convert it"]
     index = pd.read_csv(on_images.stage("01_data") / "index.csv")
     binary = np.load(on_images.stage("02_binary") / "probabilities.npy").ravel()
     ours = 1 - np.load(on_images.stage("03_categorical") / "ours_probabilities.npy")[:, 0]

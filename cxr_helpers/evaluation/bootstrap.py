@@ -175,6 +175,12 @@ def n_groups(weights: np.ndarray) -> int:
     return len({image.tobytes() for image in images})
 
 
+def fewest_patients(groups: np.ndarray, classes: np.ndarray) -> int:
+    """Return how many groups of images the class with the fewest has: compare it with ``FEWEST``."""
+    groups, classes = np.asarray(groups), np.asarray(classes)
+    return min((len(np.unique(groups[classes == c])) for c in np.unique(classes)), default=0)
+
+
 def difference(
     metric: Metric,
     y_true: np.ndarray,

@@ -33,8 +33,8 @@ def threshold(
     -------
     numpy.float64
         On the scale of ``y_score``; not a Python float, which NumPy would round to the type of
-        float32 scores before it compares. A threshold that gives all images the same class lies
-        outside the scores by their range, or by 1 if that is more.
+        float32 scores before it compares. For ``accuracy``, a threshold that gives all images the
+        same class lies outside the scores by their range, or by 1 if that is more.
 
     Raises
     ------
@@ -87,8 +87,8 @@ def thresholds(
     Returns
     -------
     dict of name to numpy.float64
-        ``0.5``, ``most accurate`` and ``sensitivity <at_least>``; 0 where all images are
-        predicted positive, the next number after 1 where none is.
+        ``0.5``, ``most accurate`` and ``sensitivity <at_least>``. The second is 0 where all images
+        are predicted positive, the next number after 1 where none is.
     """
     chosen = {"0.5": 0.5}
     if len(np.unique(y_true)) == 2:

@@ -77,7 +77,7 @@ def auroc(y_true: np.ndarray, y_score: np.ndarray, weights: np.ndarray) -> np.nd
 
 
 def explained_auroc(y_true: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return by how much the AUROC of a value exceeds ``residual_auroc``, which has the parameters."""
+    """Return the AUROC of the value minus its ``residual_auroc``; the parameters are the same."""
     plain = auroc(y_true, np.asarray(values)[:, 0], weights)
     return plain - residual_auroc(y_true, values, weights)
 

@@ -2,8 +2,9 @@
 
 An image is aligned if a network that sees only its border predicts its class, and conflicting if
 that network predicts another. Groups exist only on splits where the border is informative (the 95 %
-interval of the border networks' AUROC lies above one half), and where these networks predict either
-class: if they predict one for nearly all images, the groups would be the classes themselves.
+interval of the border networks' AUROC lies above one half, from ``MINIMUM_PATIENTS`` of each class), and
+where these networks predict either class for ``MINIMUM_IMAGES`` or more: if they predict one class only,
+the groups are the classes themselves.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ from cxr_helpers.evaluation import bootstrap, metrics
 from cxr_helpers.evaluation.tables import with_interval
 
 MINIMUM_IMAGES = 5  # of a group: the accuracy on fewer is not informative
-MINIMUM_PATIENTS = (
-    bootstrap.FEWEST
-)  # of a class: from fewer, the border is not shown to be informative
+# Of a class: from fewer, the border is not shown to be informative.
+MINIMUM_PATIENTS = bootstrap.FEWEST
 # A likelihood ratio nearer to 1 is "rarely important" (Jaeschke, Guyatt & Sackett 1994, JAMA 271,
 # 703-707): the image is then neither aligned nor conflicting.
 MINIMUM_RATIO = 2.0
@@ -68,8 +68,8 @@ def auroc(index: pd.DataFrame, *, seed: int) -> tuple[float, float, float]:
     y_true = (index["class_name"] != "normal").to_numpy(dtype=int)
     weights = bootstrap.resamples(index["group"], y_true, seed=seed)
     value, *interval = bootstrap.estimate(metrics.auroc, y_true, 1 - normal, weights=weights)
-    patients = index["group"].groupby(y_true).nunique()
-    return value, *(interval if patients.min() >= MINIMUM_PATIENTS else (np.nan, np.nan))
+    enough = bootstrap.fewest_patients(index["group"], y_true) >= MINIMUM_PATIENTS
+    return value, *(interval if enough else (np.nan, np.nan))
 
 
 def alignment(index: pd.DataFrame, *, seed: int) -> np.ndarray:
@@ -225,14 +225,19 @@ def note(aurocs: Mapping[str, tuple[float, float, float]], metrics: Collection[s
     sentences = []
     if set(defined) > set(informative) or not defined:
         sentences.append(
-            "The border alone is not shown to distinguish normal from pneumonia here"
+            "The border alone is not shown to rank images with pneumonia above normal ones here"
             f"{_in_brackets(defined, without=informative)}: no image counts as aligned or "
             "conflicting, and no group is scored."
         )
+        if any(np.isnan(low) for _, low, _ in defined.values()):
+            sentences.append(
+                f"AUROCs without an interval are of fewer than {MINIMUM_PATIENTS} patients of a class."
+            )
     if informative:
         sentences.append(
-            f"Too few images, or too few of one class, are conflicting{_in_brackets(informative)} "
-            "for this score."
+            f"On splits where the border is informative{_in_brackets(informative)}, it predicts "
+            f"normal, or pneumonia, for fewer than {MINIMUM_IMAGES} images, or fewer than "
+            f"{MINIMUM_IMAGES} are conflicting (for an AUROC: of either class): no group is scored."
         )
     return " ".join(sentences)
 

@@ -32,8 +32,8 @@ NOTICE = ENVIRONMENT.from_string(
     "<b>Not for clinical use.</b> The networks of the run {{ run }}"
     "{% if synthetic %}, trained on synthetic phantoms{% endif %}."
     "{% if at_chance %} On the test images, {{ at_chance | join(', ') }} "
-    "{{ 'is' if at_chance | length == 1 else 'are' }} not shown to be better than chance: expect answers that hardly change. "
-    "<code>run_all.py</code> trains longer than its preset <code>quick</code>.{% endif %}"
+    "{{ 'is' if at_chance | length == 1 else 'are' }} not shown to be better than chance: "
+    "{{ 'its' if at_chance | length == 1 else 'their' }} answers say little.{% endif %}"
 )
 ANSWERS = ENVIRONMENT.from_string("""
 <style>
@@ -152,6 +152,7 @@ class Panel:
         self._quiet = False
         self._upload: np.ndarray | None = None
         self._changes: dict[str, object] = {}  # of the phantom
+        self._drawn: dict[str, object] = {}  # the same controls for the phantom as it is
         self._image: np.ndarray | None = None
         self._observe()
         self._select_split()
@@ -229,6 +230,7 @@ class Panel:
             if self.session.drawn:
                 self.controls["lesion_contrast"].value = round(self.session.lesion_contrast, 2)
             self._changes = {}
+            self._drawn = {name: self.controls[name].value for name in DRAWN}
 
     def _receive(self) -> None:
         """Show an uploaded image."""
@@ -256,6 +258,8 @@ class Panel:
             return
         name = next(n for n, control in self.controls.items() if control is change["owner"])
         self._changes[name] = new
+        if new == self._drawn[name]:
+            del self._changes[name]
         if self.controls["lesion"].value == AS_DRAWN:
             self._changes.pop("lesion", None)
         else:  # as severe as the slider says, and not as another lesion would be drawn

@@ -175,6 +175,7 @@ class Session:
                 for name, classifier in found.items()
                 if classifier.embedding
             }
+        self._probabilities: dict[str, np.ndarray] = {}
         self.likeness = classifiers.likeness_to_training(run, store)
 
     @property
@@ -249,11 +250,15 @@ class Session:
         return Confusion(counts, estimates)
 
     def at_chance(self) -> list[str]:
-        """Return the names of the networks whose AUROC on the test images is not above one half.
+        """Return the networks whose AUROC on the test images is not shown to be above one half.
 
-        That is, the 95 % interval is not.
+        That is, its 95 % interval is not. None where a class has fewer than ``bootstrap.FEWEST``
+        patients.
         """
         y_true, weights = self._test
+        groups = self.index["group"].iloc[self.rows("test")]
+        if len(set(y_true)) < 2 or bootstrap.fewest_patients(groups, y_true) < bootstrap.FEWEST:
+            return []
         aurocs = {
             name: bootstrap.estimate(
                 metrics.auroc, y_true, self._test_probability(name), weights=weights
@@ -264,8 +269,11 @@ class Session:
 
     def _test_probability(self, name: str) -> np.ndarray:
         """Return the probability of pneumonia of each test image: float, shape (n,)."""
-        stage, file = self.networks[name].classifier.probabilities
-        return recipes.pneumonia(np.load(self.run.stage(stage) / file)[self.rows("test")])
+        if name not in self._probabilities:
+            stage, file = self.networks[name].classifier.probabilities
+            y_prob = np.load(self.run.stage(stage) / file)[self.rows("test")]
+            self._probabilities[name] = recipes.pneumonia(y_prob)
+        return self._probabilities[name]
 
     @cached_property
     def _test(self) -> tuple[np.ndarray, np.ndarray]:
@@ -273,7 +281,7 @@ class Session:
         rows = self.index.iloc[self.rows("test")]
         y_true = (rows["class_name"] != "normal").to_numpy(dtype=int)
         seed = self.run.manifest("03_categorical")["recipe"]["parameters"]["seed"]
-        return y_true, bootstrap.resamples(rows["group"], y_true, seed=seed)  # as in the report
+        return y_true, bootstrap.resamples(rows["group"], y_true, seed=seed)  # as in chapter 3
 
 
 def changed(

@@ -26,7 +26,7 @@ REGIONS = {"lung": "#56B4E9", "lesion": "#F0E442", "marker": "#00A87A"}  # colou
 LEVELS = 100  # colours of a heat map: with few of them its file is small
 LABELS = 0.3  # inches: width of the row labels
 TITLE = 6.5  # points: font size above an image
-TOP = 0.08  # inches: by so much the titles of the first row exceed what the layout leaves for them
+TOP = 0.08  # inches: for titles of the first row, where the layout leaves too little
 
 
 def grid(

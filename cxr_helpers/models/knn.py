@@ -52,6 +52,8 @@ def accuracy_by_k(
 ) -> dict[int, float]:
     """Return the accuracy with several numbers of neighbours; distances are computed once.
 
+    Where distances are equal, other neighbours may vote than in ``classifier`` with that number.
+
     Parameters
     ----------
     points, labels, **options
@@ -76,11 +78,11 @@ def accuracy_by_k(
     known = np.asarray(labels) >= 0
     nearest = classifier(points, labels, k=max(ks), **options)
     graph = nearest.kneighbors_graph(queries, mode="distance")
-    # scikit-learn asks for the distances between the voters, too, and uses their number only
+    # scikit-learn asks for the distances between voters, too, but uses only the shape
     voters = sparse.identity(known.sum(), format="csr")
     options |= {"metric": "precomputed"}
     accuracy = {}
-    for k in (min(k, nearest.n_neighbors) for k in ks):
+    for k in dict.fromkeys(min(k, nearest.n_neighbors) for k in ks):
         votes = KNeighborsClassifier(k, **options).fit(voters, np.asarray(labels)[known])
         accuracy[k] = votes.score(graph, y_true)
     return accuracy

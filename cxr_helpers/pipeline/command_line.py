@@ -113,8 +113,8 @@ def parse(
         parser.error("--only and --from cannot be combined")
     if options.run and not RUN_NAME.fullmatch(options.run):
         parser.error(
-            f"--run {options.run!r}: expected at most 80 letters, digits, '.', '_' and '-', "
-            "a letter or digit first"
+            f"--run {options.run!r}: expected letters, digits, '.', '_' and '-', at most 80, "
+            "and a letter or digit first"
         )
     if options.run and portable.is_reserved(options.run):
         parser.error(f"--run {options.run!r}: Windows reserves this name; give another one")

@@ -91,10 +91,9 @@ def predict(
             try:
                 pixels.append(decoding.decode(path, detail_size, framing=facts["framing"])[0])
             except OSError as error:
-                other = path.suffix.lower() in NOT_READ
-                faults[path] = (
-                    f"not read: {'only JPEG and PNG are; convert it' if other else error}"
-                )
+                is_other = path.suffix.lower() in NOT_READ and error.errno is None
+                reason = "only JPEG and PNG files can be read: convert it" if is_other else error
+                faults[path] = f"not read: {reason}"
         lines += [{"file": path, "network": "", "warning": faults[path]} for path in faults]
         readable = [path for path in chunk if path not in faults]
         if readable:

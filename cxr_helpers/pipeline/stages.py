@@ -20,7 +20,8 @@ from cxr_helpers.pipeline import parameters, standalone
 from cxr_helpers.pipeline.runs import DECLARED, FORMAT, KEPT, SCRATCH, Run
 from cxr_helpers.pipeline.store import Store
 from cxr_helpers.system import accelerators, digests, environment, files
-from cxr_helpers.system.errors import DataError, Expected
+from cxr_helpers.system.errors import DataError, Expected, did_you_mean
+from cxr_helpers.system.terminal import short_path
 
 if TYPE_CHECKING:
     import keras
@@ -117,9 +118,9 @@ class Stage:
             return
         missing = set(known) - set(shell.user_ns)
         if len(missing) == 1:  # with more, it is another notebook
-            raise DataError(
-                f"the parameter {missing.pop()} has no value: is it misspelt in the cell of parameters?"
-            )
+            (name,) = missing
+            hint = did_you_mean(name, filter(str.isidentifier, shell.user_ns))
+            raise DataError(f"the parameter {name} has no value{hint}")
         for name in set(known) - missing:
             try:
                 known[name].check(shell.user_ns[name])
@@ -168,7 +169,7 @@ class Stage:
                 if digest != self._inputs.get(read, (source, digest))[1]:
                     raise MissingArtifact(
                         f"{stage} was made from another version of {read}: run notebooks/{stage}.ipynb "
-                        f"first, or delete {os.path.relpath(self.run.scratch.folder)}, which has "
+                        f"first, or delete {short_path(self.run.scratch.folder)}, which has "
                         "what was written by hand"
                     )
 

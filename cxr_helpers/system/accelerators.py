@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -157,7 +158,7 @@ def variables() -> dict[str, str]:
 
 
 def quieten() -> None:
-    """Hide what TensorFlow writes to stderr while it is imported, unless the import fails.
+    """Hide what TensorFlow writes to stderr while it is imported, unless that raises an error.
 
     No setting does: its libraries say that oneDNN is used and that there is no graphics card before
     they read the level of their log, and notebooks show stderr in red.
@@ -167,17 +168,25 @@ def quieten() -> None:
 
 
 class _QuietFinder(importlib.abc.MetaPathFinder):
-    """Finds TensorFlow, once, with a loader that keeps stderr."""
+    """Finds TensorFlow with a loader that keeps stderr, until it is imported."""
+
+    asking = False  # the other finders
 
     def find_spec(self, name: str, path: object = None, target: object = None):
-        if name != "tensorflow":
+        if name != "tensorflow" or self.asking:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        self.asking = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self.asking = False
         if spec is not None and spec.loader is not None:
-            load = spec.loader.exec_module
-            spec.loader.exec_module = lambda module: _without_stderr(load, module)
+            spec.loader.exec_module = partial(self._load, spec.loader.exec_module)
         return spec
+
+    def _load(self, load: Callable[[ModuleType], None], module: ModuleType) -> None:
+        sys.meta_path.remove(self)
+        _without_stderr(load, module)
 
 
 def _without_stderr(function: Callable, *arguments: object) -> None:

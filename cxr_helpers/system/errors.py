@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class Expected(Exception):
-    """Not a bug: the message says what to do, and in a notebook it is shown without a traceback."""
+    """The message says all that a user needs: a notebook shows it without a traceback."""
 
     def _render_traceback_(self) -> list[str]:
         """Return what IPython shows in place of a traceback."""

@@ -146,7 +146,7 @@ def test_effects_have_a_row_for_each_intervention_in_its_order():
     assert found["intervention"].tolist() == ["second", "first"] and found["n"].tolist() == [7, 7]
     assert found.loc[0, "small"] == "0.200 [0.100,\xa00.300]"
     assert found["large, flipped"].isna().tolist() == [False, True]
-    assert found.loc[0, "large, flipped"] == "-0.300 [-0.400,\xa0-0.200]"
+    assert found.loc[0, "large, flipped"] == "-0.300 [-0.40,\xa0-0.20]"
 
 
 def test_curves_are_means_over_images_with_intervals():

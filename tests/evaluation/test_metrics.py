@@ -137,7 +137,14 @@ def test_residual_auroc_without_class_0_or_with_one_covariate():
     weights = np.array([[1, 1, 1], [0, 1, 1], [1, 1, 0]])
     found = metrics.residual_auroc(np.array([0, 1, 0]), values, weights)
     assert found.tolist() == [0.5, 0.0, 1.0]
-    plain = metrics.auroc(np.array([0, 1, 0]), values[:, 0], weights)
-    explained = metrics.explained_auroc(np.array([0, 1, 0]), values, weights)
-    assert explained.tolist() == (plain - found).tolist()
     assert np.isnan(metrics.residual_auroc(np.ones(3, int), values, weights)).all()
+
+
+def test_explained_auroc_is_all_of_it_where_the_value_is_its_covariate():
+    """Separated values are tied once what their covariate explains is taken away."""
+    value, weights = np.array([1.0, 2.0, 3.0, 4.0]), np.ones((1, 4))
+    both = np.column_stack([value, value])
+    assert metrics.explained_auroc(np.array([0, 0, 1, 1]), both, weights).tolist() == [0.5]
+    of_nothing = np.column_stack([value, np.ones(4)])
+    assert metrics.explained_auroc(np.array([0, 0, 1, 1]), of_nothing, weights).tolist() == [0.0]
+    assert metrics.explained_auroc(np.array([1, 1, 0, 0]), both, weights).tolist() == [-0.5]

@@ -196,7 +196,7 @@ def test_with_balancing_weights_the_border_says_nothing_about_the_class():
 def test_note_defines_the_groups_or_states_why_there_are_none():
     note = shortcut_groups.note({}, ["worst_group_accuracy"])
     assert "Worst group" in note and "Conflicting AUROC" not in note and "n is the number" in note
-    uninformative = "is not shown to distinguish normal from pneumonia here"
+    uninformative = "is not shown to rank images with pneumonia above normal ones here"
     note = shortcut_groups.note({"test": (0.479, 0.42, 0.54)}, [])
     assert f"{uninformative} (AUROC: test 0.479 [0.42,\N{NO-BREAK SPACE}0.54])" in note
     undefined = (np.nan,) * 3
@@ -204,8 +204,14 @@ def test_note_defines_the_groups_or_states_why_there_are_none():
     first, second = shortcut_groups.note(aurocs, []).split("scored. ")
     assert f"{uninformative} (AUROC: contiguous 0.600 [0.40,\N{NO-BREAK SPACE}0.80])" in first
     assert second == (
-        "Too few images, or too few of one class, are conflicting (AUROC: test 0.990 "
-        "[0.98,\N{NO-BREAK SPACE}1.00]) for this score."
+        "On splits where the border is informative (AUROC: test 0.990 [0.98,\N{NO-BREAK SPACE}1.00]), it "
+        "predicts normal, or pneumonia, for fewer than 5 images, or fewer than 5 are conflicting (for an "
+        "AUROC: of either class): no group is scored."
     )
     assert uninformative not in shortcut_groups.note({"test": aurocs["test"]}, [])
     assert "(AUROC" not in shortcut_groups.note({}, [])
+    backwards = shortcut_groups.note({"test": (0.2, 0.1, 0.3)}, [])
+    assert uninformative in backwards and "fewer than" not in backwards
+    few = shortcut_groups.note({"test": (1.0, np.nan, np.nan)}, [])
+    assert uninformative in few
+    assert few.endswith("AUROCs without an interval are of fewer than 6 patients of a class.")

@@ -183,8 +183,11 @@ def test_redrawn_phantom_is_said_to_be_one(shown):
         assert value == round(value, 2)
         shown.controls[name].value = value * (1 - 1e-16) - 1e-16
     assert "drawn again" not in shown.outputs["what"].value
+    height = shown.controls["marker"].value
     shown.controls["marker"].value = 1.0
     assert shown.outputs["what"].value.endswith("; drawn again, with changes")
+    shown.controls["marker"].value = height
+    assert "drawn again" not in shown.outputs["what"].value
 
 
 def test_inverted_upload_is_said_to_be_unlike_the_training_images(shown, session):

@@ -258,6 +258,7 @@ def test_what_tensorflow_logs_at_its_import_is_shown_only_if_it_fails(tmp_path, 
         "import os; os.write(2, b'no card');" + (" raise ImportError('broken')" if fails else "")
     )
     code = "from cxr_helpers.system import accelerators; accelerators.quieten(); import os, sys\n"
+    code += "import importlib.util; importlib.util.find_spec('tensorflow')\n"  # as libraries ask
     code += "import tensorflow; os.write(2, b'later'); print(sys.modules['tensorflow'].__file__)"
     place = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     done = subprocess.run(
