@@ -399,14 +399,12 @@ def effects_by_network(effects: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        ``intervention``, ``n``, and as text with intervals the change for each network (bounds have
-        three decimals), then the share of changed predictions as ``<network>, flipped``, NaN where
-        there is none. Rows and networks in their order.
+        ``intervention``, ``n``, and as text with intervals the change for each network, then the
+        share of changed predictions as ``<network>, flipped``, NaN where there is none. Rows and
+        networks in their order.
     """
     rows, networks = (effects[name].unique() for name in ("intervention", "network"))
-    texts = {"change": tables.intervals(effects, digits=3), "flipped": tables.intervals(effects)}
-    text = np.where(effects["measure"] == "change", texts["change"], texts["flipped"])
-    effects = effects.assign(text=text).set_index(["intervention", "network"])
+    effects = effects.assign(text=tables.intervals(effects)).set_index(["intervention", "network"])
     change, flipped = (
         effects.loc[effects["measure"] == name, "text"]
         .unstack()

@@ -90,34 +90,26 @@ def _labels(table: pd.DataFrame, rows: Iterable[Row]) -> dict[str, str]:
 
 
 def with_interval(
-    value: float,
-    low: float = np.nan,
-    high: float = np.nan,
-    n: float = np.nan,
-    *,
-    digits: int = 2,
+    value: float, low: float = np.nan, high: float = np.nan, n: float = np.nan
 ) -> str:
     """Return a value, its interval and its number of images as text: ``0.912 [0.88, 0.94]``.
 
-    The bounds are rounded outwards, to ``digits``, so that the interval contains the rounded value.
-    Lines break only between the parts.
+    The bounds are rounded outwards, so that the interval contains the rounded value. Lines break
+    only between the parts.
     """
     if np.isnan(value):
         return "–"
     interval = ""
     if not np.isnan(low):
-        unit = 10**digits
-        low, high = np.floor(round(unit * low, 6)) / unit, np.ceil(round(unit * high, 6)) / unit
-        bounds = (f"{bound:z.{digits}f}" for bound in (low, high))  # z: no minus before 0
-        interval = " [" + ",\N{NO-BREAK SPACE}".join(bounds) + "]"
+        low, high = np.floor(round(100 * low, 6)) / 100, np.ceil(round(100 * high, 6)) / 100
+        interval = f" [{low:z.2f},\N{NO-BREAK SPACE}{high:z.2f}]"  # z: no minus before 0
     images = "" if np.isnan(n) else f" (n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{n:.0f})"
     return f"{value:z.3f}{interval}{images}"
 
 
-def intervals(frame: pd.DataFrame, *, digits: int = 2) -> list[str]:
+def intervals(frame: pd.DataFrame) -> list[str]:
     """Return ``with_interval`` of the columns ``value``, ``low`` and ``high``, row by row."""
-    lines = frame[["value", "low", "high"]].to_numpy()
-    return [with_interval(*line, digits=digits) for line in lines]
+    return [with_interval(*line) for line in frame[["value", "low", "high"]].to_numpy()]
 
 
 def table_one(

@@ -251,14 +251,13 @@ class Panel:
 
     def _redraw(self, change: Mapping) -> None:
         """Draw the phantom again with what was changed since it was selected."""
-        old, new = change["old"], change["new"]
         if self._quiet or self._upload is not None:
             return
-        if isinstance(new, float) and abs(new - old) < 1e-6:  # 1 comes back as 0.9999999999999999
-            return
         name = next(n for n, control in self.controls.items() if control is change["owner"])
+        new, drawn = change["new"], self._drawn[name]
         self._changes[name] = new
-        if new == self._drawn[name]:
+        # from a browser, 1 comes back as 0.9999999999999999
+        if abs(new - drawn) < 1e-6 if isinstance(new, float) else new == drawn:
             del self._changes[name]
         if self.controls["lesion"].value == AS_DRAWN:
             self._changes.pop("lesion", None)

@@ -14,7 +14,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,8 @@ from pathlib import Path
 from types import ModuleType
 
 from packaging.version import Version
+
+from cxr_helpers.system.terminal import quiet_imports
 
 CPU = "CPU"
 NONDETERMINISTIC = "CXR_NONDETERMINISTIC"  # any value switches determinism off
@@ -186,23 +187,8 @@ class _QuietFinder(importlib.abc.MetaPathFinder):
 
     def _load(self, load: Callable[[ModuleType], None], module: ModuleType) -> None:
         sys.meta_path.remove(self)
-        _without_stderr(load, module)
-
-
-def _without_stderr(function: Callable, *arguments: object) -> None:
-    """Call a function while file descriptor 2 is a file, which is written out if it fails."""
-    with tempfile.TemporaryFile() as kept:
-        stderr = os.dup(2)
-        os.dup2(kept.fileno(), 2)
-        try:
-            function(*arguments)
-        except BaseException:
-            kept.seek(0)
-            os.write(stderr, kept.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+        with quiet_imports():
+            load(module)
 
 
 def prepare() -> None:

@@ -144,7 +144,7 @@ def test_effects_have_a_row_for_each_intervention_in_its_order():
         "intervention", "n", "small", "large", "small, flipped", "large, flipped"
     ]  # fmt: skip
     assert found["intervention"].tolist() == ["second", "first"] and found["n"].tolist() == [7, 7]
-    assert found.loc[0, "small"] == "0.200 [0.100,\xa00.300]"
+    assert found.loc[0, "small"] == "0.200 [0.10,\xa00.30]"
     assert found["large, flipped"].isna().tolist() == [False, True]
     assert found.loc[0, "large, flipped"] == "-0.300 [-0.40,\xa0-0.20]"
 

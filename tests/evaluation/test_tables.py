@@ -69,11 +69,6 @@ def test_intervals_are_rounded_outwards(arguments, text):
     assert plain(tables.with_interval(*arguments)) == text
 
 
-def test_bounds_may_have_more_digits():
-    found = tables.with_interval(-0.0029, -0.00347, -0.00234, digits=3)
-    assert plain(found) == "-0.003 [-0.004, -0.002]"
-
-
 def test_table_one_has_one_line_for_each_scored_row_in_their_order():
     table = tables.table_one(pd.concat([scored(), scored("b", right=False)]), ROWS)
     assert table["Row"].tolist() == ["Second row", "First row"]
