@@ -169,7 +169,10 @@ def cell_blocks(cell: NotebookNode) -> Iterable[Block]:
 
 
 def output_block(data: Mapping, metadata: Mapping) -> Block | None:
-    """Return the block that one output publishes; None for anchors, captions, streams and plain results."""
+    """Return the block that one output publishes, or None.
+
+    Anchors, captions, streams and plain results are no blocks.
+    """
     match metadata.get("kind"):
         case "text":
             return Prose(data["text/markdown"])

@@ -1,6 +1,7 @@
 """Each notebook on a machine that has nothing else, laid out like Colab's."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -95,11 +96,23 @@ def test_repository_is_cloned_at_the_release(content, project):
     assert (content / "cxr-report" / "run_all.py").is_file()
 
 
+def test_repository_without_the_release_is_cloned_at_its_newest_version(content, project):
+    shutil.copy(ROOT / "pyproject.toml", project.root)
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org", "-C", project.root]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *command], check=True)
+    cell = setup_cell().replace('REPOSITORY = ""', f"REPOSITORY = {f'file://{project.root}'!r}")
+    printed = execute(of(cell), content)
+    assert re.search(r"Release v\S+ could not be fetched: trying the newest version\.", printed)
+    assert (content / "cxr-report" / "run_all.py").is_file()
+
+
 def test_address_that_git_cannot_read_is_one_line_too(content, tmp_path):
     cell = setup_cell().replace('REPOSITORY = ""', f"REPOSITORY = {str(tmp_path / 'none')!r}")
     with pytest.raises(CellExecutionError, match="set REPOSITORY to the address") as error:
         execute(of(cell), content)
     assert "CalledProcessError" not in str(error.value)
+    assert f"nothing was fetched from {tmp_path / 'none'} (see above)" in str(error.value)
     assert not (content / "cxr-report").exists()
 
 

@@ -90,7 +90,7 @@ def alignment(index: pd.DataFrame, *, seed: int) -> np.ndarray:
         above one half, and where fewer than ``MINIMUM_IMAGES`` images are predicted as normal, or as
         pneumonia.
     """
-    if not _is_informative(*auroc(index, seed=seed)):
+    if not _is_informative(auroc(index, seed=seed)):
         return np.zeros(len(index), dtype=int)
     y_prob = np.clip(index["border_normal"].to_numpy(dtype=float), 1e-7, 1 - 1e-7)
     log_ratio = special.logit(y_prob) - special.logit(prior(index))
@@ -221,7 +221,7 @@ def note(aurocs: Mapping[str, tuple[float, float, float]], metrics: Collection[s
         )
         return " ".join([*(MEANING[name] for name in metrics), n])
     defined = {split: auroc for split, auroc in aurocs.items() if not np.isnan(auroc[0])}
-    informative = {split: auroc for split, auroc in defined.items() if _is_informative(*auroc)}
+    informative = {split: auroc for split, auroc in defined.items() if _is_informative(auroc)}
     sentences = []
     if set(defined) > set(informative) or not defined:
         sentences.append(
@@ -252,8 +252,9 @@ def _in_brackets(aurocs: Mapping, *, without: Collection[str] = ()) -> str:
     return f" (AUROC: {text})" * bool(text)
 
 
-def _is_informative(_value: float, low: float, _high: float) -> bool:
-    """Return whether an AUROC's interval lies above one half; an undefined interval does not."""
+def _is_informative(auroc: tuple[float, float, float]) -> bool:
+    """Return whether the interval of an AUROC lies above one half; an undefined one does not."""
+    _, low, _ = auroc
     return low > 0.5
 
 

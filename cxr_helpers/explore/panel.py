@@ -26,8 +26,18 @@ SIDE, SMALL = 288, 112  # pixels of the image and of a neighbour
 CONTROLS, ANSWERED = 296, 334  # pixels: widths of the columns beside the image
 NEIGHBOURS = 5
 AS_DRAWN, NO_MAP = "as drawn", "no map"
-DRAWN = ("lesion", "severity", "lesion_contrast", "marker")  # controls that draw a phantom again
+REDRAWING = (
+    "lesion",
+    "severity",
+    "lesion_contrast",
+    "marker",
+)  # controls that draw a phantom again
 ENVIRONMENT = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+STYLE = """<style>
+.cxr-answers, .cxr-confusion { font-size: 11px; line-height: 1.35; }
+.cxr-answers meter { width: 44px; }
+.cxr-note { line-height: 1.35; }
+</style>"""
 NOTICE = ENVIRONMENT.from_string(
     "<b>Not for clinical use.</b> The networks of the run {{ run }}"
     "{% if synthetic %}, trained on synthetic phantoms{% endif %}."
@@ -36,11 +46,6 @@ NOTICE = ENVIRONMENT.from_string(
     "{{ 'its' if at_chance | length == 1 else 'their' }} answers say little.{% endif %}"
 )
 ANSWERS = ENVIRONMENT.from_string("""
-<style>
-.cxr-answers, .cxr-confusion { font-size: 11px; line-height: 1.35; }
-.cxr-answers meter { width: 44px; }
-.cxr-note { line-height: 1.35; }
-</style>
 <table class="cxr-answers"><caption>Probability of pneumonia</caption>
 <tr><th>network</th><th>probability</th><th>threshold</th><th>prediction</th></tr>
 {% for name, probability, threshold, seen in rows %}
@@ -49,8 +54,8 @@ ANSWERS = ENVIRONMENT.from_string("""
 <td>{{ "pneumonia" if probability >= threshold else "normal" }}</td></tr>
 {% endfor %}
 </table>
-<div class="cxr-note">Anomaly score: {{ "%.2f" % anomaly }} ({{ "%.2f" % limit }} is exceeded by {{ "%g" % rare }}% of the training
-images with pneumonia){% if differences %}<br><b>Unlike the training images in {{ differences }}: do not trust these
+<div class="cxr-note">Anomaly score: {{ "%.2f" % anomaly }} ({{ "%.2f" % limit }} is exceeded by {{ "%g" % rare }}%
+of the training images with pneumonia){% if differences %}<br><b>Unlike the training images in {{ differences }}: do not trust these
 probabilities.</b>{% endif %}</div>
 """)
 CONFUSION = ENVIRONMENT.from_string("""
@@ -152,7 +157,7 @@ class Panel:
         self._quiet = False
         self._upload: np.ndarray | None = None
         self._changes: dict[str, object] = {}  # of the phantom
-        self._drawn: dict[str, object] = {}  # the same controls for the phantom as it is
+        self._original: dict[str, object] = {}  # the same controls for the phantom as it is
         self._image: np.ndarray | None = None
         self._observe()
         self._select_split()
@@ -171,7 +176,7 @@ class Panel:
         reactions |= dict.fromkeys(("border", "rows", "columns"), self._show_all)
         for name, reaction in reactions.items():
             self.controls[name].observe(self._reaction(reaction), "value")
-        for name in DRAWN:
+        for name in REDRAWING:
             self.controls[name].observe(self._redraw, "value")
         self.controls["reset"].on_click(lambda _: self._undo())
         self.controls["back"].on_click(lambda _: self._select_image())
@@ -230,7 +235,7 @@ class Panel:
             if self.session.drawn:
                 self.controls["lesion_contrast"].value = round(self.session.lesion_contrast, 2)
             self._changes = {}
-            self._drawn = {name: self.controls[name].value for name in DRAWN}
+            self._original = {name: self.controls[name].value for name in REDRAWING}
 
     def _receive(self) -> None:
         """Show an uploaded image."""
@@ -254,7 +259,7 @@ class Panel:
         if self._quiet or self._upload is not None:
             return
         name = next(n for n, control in self.controls.items() if control is change["owner"])
-        new, drawn = change["new"], self._drawn[name]
+        new, drawn = change["new"], self._original[name]
         self._changes[name] = new
         # from a browser, 1 comes back as 0.9999999999999999
         if abs(new - drawn) < 1e-6 if isinstance(new, float) else new == drawn:
@@ -268,7 +273,7 @@ class Panel:
     def _show_all(self) -> None:
         """Show the image with its changes, and every answer."""
         values = {name: self.controls[name].value for name in ("border", "rows", "columns")}
-        for name in DRAWN:  # an uploaded image cannot be drawn again
+        for name in REDRAWING:  # an uploaded image cannot be drawn again
             self.controls[name].disabled = self._upload is not None
         self.controls["back"].disabled = self._upload is None
         if self._upload is not None:
@@ -351,7 +356,7 @@ class Panel:
         of, out = self.controls, self.outputs
         names = ["split", "number", "upload", "border", "rows", "columns"]
         if self.session.drawn:
-            names += DRAWN
+            names += REDRAWING
         notice = NOTICE.render(
             run=self.session.run.name,
             synthetic=self.session.synthetic,
@@ -373,7 +378,7 @@ class Panel:
         ]
         return widgets.VBox(
             [
-                widgets.HTML(notice),
+                widgets.HTML(STYLE + notice),
                 widgets.HBox(columns, layout=wrapped),
                 out["neighbours"],
                 widgets.HBox(near, layout=wrapped),

@@ -44,9 +44,8 @@ def quick_run(run: Run, stages: Sequence[str], *, missing: Sequence[str]) -> Run
     lacking = [s for s in run.graph if s in needed and not quick.is_usable(s)]
     finished = run.folder.parent.glob(f"*/stages/{missing[0]}/{DECLARED}")
     others = sorted({path.parents[2].name for path in finished} - {quick.name})
-    text = f"There is no run {run.name}"
-    if run.folder.is_dir():
-        text = f"{run.name} has no finished {', '.join(missing)}"
+    lacks = f"{run.name} has no finished {', '.join(missing)}"
+    text = lacks if run.folder.is_dir() else f"There is no run {run.name}"
     if others:
         text += f" (set `run_dir` to read another one: {', '.join(others)})"
     if lacking:

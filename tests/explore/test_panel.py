@@ -172,6 +172,11 @@ def test_networks_at_chance_are_named(session, monkeypatch):
     notice = panel.Panel(session).widget.children[0].value
     said = f"On the test images, {', '.join(others)} are not shown to be better than chance"
     assert said in notice
+    few = session.index["group"].where(session.index["class_name"] != "normal", "one")
+    with monkeypatch.context() as patch:  # of which nothing is concluded
+        patch.setattr(session, "index", session.index.assign(group=few))
+        assert session.at_chance() == []
+    assert session.at_chance() == others
     monkeypatch.setattr(session, "_test_probability", lambda _: right)
     assert "better than chance" not in panel.Panel(session).widget.children[0].value
 

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -76,6 +78,22 @@ def test_gain_is_drawn_against_the_effect_of_each_part():
     joined = [line for line in ax.lines if line.get_label() in ("x", "y")]
     assert [line.get_xydata().tolist() for line in joined] == [[[1, 0.1], [2, 0.4]]] * 2
     assert {line.get_label() for line in ax.lines} >= {"lesion", "marker"}
+
+
+def test_labels_of_small_effects_do_not_overlap():
+    lines = [
+        (network, "x", part, 1.0, effect)
+        for network in ("a", "b", "c")
+        for part, effect in (("lesion", 0.00088), ("marker", 0.00097))
+    ]
+    table = pd.DataFrame(lines, columns=["network", "method", "part", "gain", "effect"])
+    fig = explanations.heat_and_effect(table, methods=["x"])
+    fig.draw_without_rendering()
+    for ax in fig.axes:
+        shown = [label for label in ax.get_xticklabels() if label.get_text()]
+        boxes = [label.get_window_extent().extents for label in shown]
+        assert len(boxes) > 1
+        assert all(left[2] < right[0] for left, right in pairwise(boxes))
 
 
 def test_panels_of_gains_share_an_axis_on_which_all_of_them_are_seen():
