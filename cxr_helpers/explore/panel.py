@@ -25,7 +25,7 @@ from cxr_helpers.system.errors import Refused
 SIDE, SMALL = 288, 112  # pixels of the image and of a neighbour
 CONTROLS, ANSWERED = 296, 334  # pixels: widths of the columns beside the image
 NEIGHBOURS = 5
-AS_DRAWN, NO_MAP = "as drawn", "no map"
+AS_DRAWN, NO_MAP, EVERY = "as drawn", "no map", "all"
 REDRAWING = (
     "lesion",
     "severity",
@@ -47,14 +47,14 @@ NOTICE = ENVIRONMENT.from_string(
 )
 ANSWERS = ENVIRONMENT.from_string("""
 <table class="cxr-answers"><caption>Probability of pneumonia</caption>
-<tr><th>network</th><th>probability</th><th>threshold</th><th>prediction</th></tr>
-{% for name, probability, threshold, seen in rows %}
-<tr><td>{{ name }}{% if seen %} (trained on this image){% endif %}</td><td><meter min="0" max="1" value="{{ '%.4f' % probability }}"></meter>
-{{ "%.3f" % probability }}</td><td>{{ "%.3f" % threshold }}</td>
+<tr><th>network</th><th>probability</th>{% if changed %}<th>change</th>{% endif %}<th>threshold</th><th>prediction</th></tr>
+{% for name, probability, unchanged, threshold, seen in rows %}
+<tr><td>{{ name }}{% if seen %} *{% endif %}</td><td><meter min="0" max="1" value="{{ '%.4f' % probability }}"></meter>
+{{ "%.3f" % probability }}</td>{% if changed %}<td>{{ "%+.3f" % (probability - unchanged) }}</td>{% endif %}<td>{{ "%.3f" % threshold }}</td>
 <td>{{ "pneumonia" if probability >= threshold else "normal" }}</td></tr>
 {% endfor %}
 </table>
-<div class="cxr-note">Anomaly score: {{ "%.2f" % anomaly }} ({{ "%.2f" % limit }} is exceeded by {{ "%g" % rare }}%
+<div class="cxr-note">{% if rows | map("last") | select | list %}* trained on this image<br>{% endif %}Anomaly score: {{ "%.2f" % anomaly }} ({{ "%.2f" % limit }} is exceeded by {{ "%g" % rare }}%
 of the training images with pneumonia){% if differences %}<br><b>Unlike the training images in {{ differences }}: do not trust these
 probabilities.</b>{% endif %}</div>
 """)
@@ -122,9 +122,12 @@ class Panel:
     def __init__(self, session: Session) -> None:
         self.session = session
         splits = list(dict.fromkeys(session.index["split"]))[::-1]  # test first
+        classes = [EVERY, *dict.fromkeys(session.index["class_name"])]
         self.controls = {
             "split": widgets.Dropdown(options=splits, description="images"),
+            "class_name": widgets.Dropdown(options=classes, description="class"),
             "number": widgets.IntSlider(min=0, max=0, description="number"),
+            "error": widgets.Button(description="next misclassified"),
             "upload": widgets.FileUpload(accept=".png,.jpg,.jpeg", multiple=False),
             "border": _share("border", high=0.45),
             "rows": _range("erase rows"),
@@ -159,14 +162,17 @@ class Panel:
         self._changes: dict[str, object] = {}  # of the phantom
         self._original: dict[str, object] = {}  # the same controls for the phantom as it is
         self._image: np.ndarray | None = None
+        self._is_changed = False
+        self._unchanged: dict[str, float] = {}  # probabilities before all changes
         self._observe()
-        self._select_split()
+        self._select_rows()
         self.widget = self._arranged()
 
     def _observe(self) -> None:
         """Connect each control with what depends on it."""
         reactions = {
-            "split": self._select_split,
+            "split": self._select_rows,
+            "class_name": self._select_rows,
             "number": self._select_image,
             "upload": self._receive,
             "network": self._show_network,
@@ -178,6 +184,7 @@ class Panel:
             self.controls[name].observe(self._reaction(reaction), "value")
         for name in REDRAWING:
             self.controls[name].observe(self._redraw, "value")
+        self.controls["error"].on_click(lambda _: self._next_error())
         self.controls["reset"].on_click(lambda _: self._undo())
         self.controls["back"].on_click(lambda _: self._select_image())
 
@@ -194,15 +201,42 @@ class Panel:
             self._quiet = False
 
     @property
+    def _rows(self) -> np.ndarray:
+        """Positions of the images of the chosen split and class among all images of the run."""
+        class_name = self.controls["class_name"].value
+        return self.session.rows(
+            self.controls["split"].value, None if class_name == EVERY else class_name
+        )
+
+    @property
     def _row(self) -> int:
         """Position of the selected image among all images of the run."""
-        return int(self.session.rows(self.controls["split"].value)[self.controls["number"].value])
+        return int(self._rows[self.controls["number"].value])
 
-    def _select_split(self) -> None:
+    def _select_rows(self) -> None:
+        """Show the first image of the chosen split and class; where there is none, of the split."""
         with self._set_quietly():
-            last = len(self.session.rows(self.controls["split"].value)) - 1
+            fault = ""
+            if not len(self._rows):
+                fault = f"{self.controls['split'].value}: no image is {self.controls['class_name'].value}."
+                self.controls["class_name"].value = EVERY
             self.controls["number"].value = 0
-            self.controls["number"].max = last
+            self.controls["number"].max = len(self._rows) - 1
+        self._select_image()
+        self.outputs["fault"].value = _escaped(fault)
+
+    def _next_error(self) -> None:
+        """Show the next image that the chosen network misclassifies at the threshold of the matrix."""
+        name, threshold = self.controls["network"].value, self.controls["threshold"].value
+        rows, number = self._rows, self.controls["number"].value
+        wrong = np.isin(rows, self.session.misclassified(name, threshold, rows))
+        if not wrong.any():
+            fault = f"At {threshold:.2f}, none of these images is misclassified by {name}."
+            self.outputs["fault"].value = _escaped(fault)
+            return
+        further = (number + 1 + np.arange(len(rows))) % len(rows)  # and from the start again
+        with self._set_quietly():
+            self.controls["number"].value = int(further[wrong[further]][0])
         self._select_image()
 
     def _select_image(self) -> None:
@@ -234,7 +268,7 @@ class Panel:
                 self.controls[name].value = value
             if self.session.drawn:
                 self.controls["lesion_contrast"].value = round(self.session.lesion_contrast, 2)
-            self._changes = {}
+            self._changes, self._unchanged = {}, {}
             self._original = {name: self.controls[name].value for name in REDRAWING}
 
     def _receive(self) -> None:
@@ -288,6 +322,11 @@ class Panel:
         self.outputs["what"].value = _escaped(what)
         self.outputs["fault"].value = ""
         self._image = changed(base, **values)
+        self._is_changed = bool(self._changes) or not np.array_equal(self._image, base)
+        if self._is_changed and not self._unchanged:
+            image = self.session.images[self._row] if self._upload is None else self._upload
+            networks = self.session.networks.items()
+            self._unchanged = {name: network.answer(image)[0] for name, network in networks}
         self._show_network()
 
     def _show_network(self) -> None:
@@ -299,13 +338,17 @@ class Panel:
         for name, network in self.session.networks.items():
             probability, vector = network.answer(self._image)
             thresholds = network.classifier.thresholds.items()
-            rows += [(label, probability, value, name in seen) for label, value in thresholds]
+            before = self._unchanged.get(name)
+            rows += [
+                (label, probability, before, value, name in seen) for label, value in thresholds
+            ]
             if name == chosen:
                 itself = own[0] if len(own) else None
                 nearest = network.neighbours(vector, NEIGHBOURS, without=itself)
         anomaly, differences = self.session.unlike(self._image)
         self.outputs["answers"].value = ANSWERS.render(
             rows=rows,
+            changed=self._is_changed,
             anomaly=anomaly,
             limit=self.session.likeness.anomaly_limit,
             rare=100 - likeness.ORDINARY,
@@ -354,7 +397,7 @@ class Panel:
     def _arranged(self) -> widgets.Widget:
         """Return all widgets in their places."""
         of, out = self.controls, self.outputs
-        names = ["split", "number", "upload", "border", "rows", "columns"]
+        names = ["split", "class_name", "number", "error", "upload", "border", "rows", "columns"]
         if self.session.drawn:
             names += REDRAWING
         notice = NOTICE.render(

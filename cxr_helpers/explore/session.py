@@ -193,9 +193,17 @@ class Session:
         """Contrast of the run's phantoms."""
         return float(self.radiographs.facts["phantoms"]["lesion_contrast"])
 
-    def rows(self, split: str) -> np.ndarray:
-        """Return the positions of a split's images: ndarray of int."""
-        return np.flatnonzero(self.index["split"] == split)
+    def rows(self, split: str, class_name: str | None = None) -> np.ndarray:
+        """Return the positions of a split's images, of one class or all: ndarray of int."""
+        chosen = self.index["split"] == split
+        if class_name is not None:
+            chosen &= self.index["class_name"] == class_name
+        return np.flatnonzero(chosen)
+
+    def misclassified(self, name: str, threshold: float, rows: np.ndarray) -> np.ndarray:
+        """Return those rows that a network misclassifies at a threshold, by the run's predictions."""
+        y_true = (self.index["class_name"].iloc[rows] != "normal").to_numpy()
+        return rows[(self._probability(name)[rows] >= threshold) != y_true]
 
     def decode(self, content: bytes) -> np.ndarray:
         """Return an image file as the run's images were decoded: uint8, shape (side, side).
@@ -239,7 +247,7 @@ class Session:
 
     def confusion(self, name: str, threshold: float) -> Confusion:
         """Return how a network classifies the test images at a threshold."""
-        (y_true, weights), y_prob = self._test, self._test_probability(name)
+        (y_true, weights), y_prob = self._test, self._probability(name)[self.rows("test")]
         y_pred = (y_prob >= threshold).astype(int)
         counts = np.zeros((2, 2), dtype=int)
         np.add.at(counts, (y_true, y_pred), 1)
@@ -255,24 +263,23 @@ class Session:
         That is, its 95 % interval is not. None where a class has fewer than ``bootstrap.FEWEST``
         patients.
         """
-        y_true, weights = self._test
-        groups = self.index["group"].iloc[self.rows("test")]
+        (y_true, weights), rows = self._test, self.rows("test")
+        groups = self.index["group"].iloc[rows]
         if len(set(y_true)) < 2 or bootstrap.fewest_patients(groups, y_true) < bootstrap.FEWEST:
             return []
         aurocs = {
             name: bootstrap.estimate(
-                metrics.auroc, y_true, self._test_probability(name), weights=weights
+                metrics.auroc, y_true, self._probability(name)[rows], weights=weights
             )
             for name in self.networks
         }
         return [name for name, (_, low, _) in aurocs.items() if not low > 0.5]
 
-    def _test_probability(self, name: str) -> np.ndarray:
-        """Return the probability of pneumonia of each test image: float, shape (n,)."""
+    def _probability(self, name: str) -> np.ndarray:
+        """Return the probability of pneumonia of each image of the run: float, shape (n,)."""
         if name not in self._probabilities:
             stage, file = self.networks[name].classifier.probabilities
-            y_prob = np.load(self.run.stage(stage) / file)[self.rows("test")]
-            self._probabilities[name] = recipes.pneumonia(y_prob)
+            self._probabilities[name] = recipes.pneumonia(np.load(self.run.stage(stage) / file))
         return self._probabilities[name]
 
     @cached_property

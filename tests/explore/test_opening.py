@@ -115,7 +115,7 @@ def test_upload_move_and_read_the_number_in_jupyterlab(lab, run, tmp_path):
         expect(page.get_by_text("Not for clinical use.").last).to_be_visible()
 
         with page.expect_file_chooser() as chooser:
-            page.locator(".widget-upload, .jupyter-button").first.click()
+            page.locator(".jupyter-button", has_text="Upload").click()
         chooser.value.set_files(tmp_path / "radiograph.png")
         expect(page.get_by_text("uploaded image")).to_be_visible(timeout=20_000)
         saved = float(np.load(run.stage("02_binary") / "probabilities.npy")[-1])

@@ -26,6 +26,7 @@ def shown(session):
 
 
 def probabilities(shown):
+    """Return those of the image as it is shown, one for each network and threshold."""
     return re.findall(r'value="([\d.]+)"', shown.outputs["answers"].value)
 
 
@@ -44,6 +45,17 @@ def upload(shown, content):
         "last_modified": datetime.now(),
     }
     shown.controls["upload"].value = ({**facts, "content": memoryview(content)},)
+
+
+def of_tests(session, values):
+    """Return a function that gives the probabilities of all images, those of test images from a dict."""
+
+    def probability(name):
+        every = np.zeros(len(session.index))
+        every[session.rows("test")] = values[name]
+        return every
+
+    return probability
 
 
 def test_says_what_it_is_for(shown):
@@ -90,6 +102,77 @@ def test_change_moves_picture_and_probabilities_and_can_be_undone(shown, session
     assert probabilities(shown) != before and shown.outputs["image"].value != picture
     shown.controls["reset"].click()
     assert probabilities(shown) == before and shown.outputs["image"].value == picture
+
+
+def test_change_of_each_probability_is_shown_while_there_is_one(shown):
+    def changes():
+        return re.findall(r"<td>([+-]\d\.\d{3})</td>", shown.outputs["answers"].value)
+
+    before = [float(value) for value in probabilities(shown)]
+    assert "<th>change</th>" not in shown.outputs["answers"].value and not changes()
+    shown.controls["border"].value = 0.3
+    after = [float(value) for value in probabilities(shown)]
+    shown.controls["network"].value = "ours"  # the change stays
+    expected = np.subtract(after, before)
+    assert np.abs(expected).max() > 0.001  # else nothing is shown
+    np.testing.assert_allclose([float(value) for value in changes()], expected, atol=0.0007)
+    shown.controls["number"].value = 1
+    assert not changes()
+    second = [float(value) for value in probabilities(shown)]
+    shown.controls["border"].value = 0.2
+    expected = np.subtract([float(value) for value in probabilities(shown)], second)
+    np.testing.assert_allclose([float(value) for value in changes()], expected, atol=0.0007)
+
+
+def test_images_of_one_class_are_chosen(shown, session):
+    for name in ("viral", "normal"):
+        shown.controls["class_name"].value = name
+        rows = session.rows("test", name)
+        assert shown.controls["number"].max == len(rows) - 1 < len(session.rows("test")) - 1
+        shown.controls["number"].value = len(rows) - 1
+        row = session.index.iloc[rows[-1]]
+        assert row["class_name"] == name
+        assert shown.outputs["what"].value == f"test: {name}, {row['file']}"
+    shown.controls["class_name"].value = "all"
+    assert shown.controls["number"].max == len(session.rows("test")) - 1
+
+
+def test_class_without_an_image_is_named(session, monkeypatch):
+    lacking = session.index["class_name"].where(session.index["split"] != "test", "normal")
+    monkeypatch.setattr(session, "index", session.index.assign(class_name=lacking))
+    shown = panel.Panel(session)
+    shown.controls["class_name"].value = "viral"
+    assert shown.outputs["fault"].value == "test: no image is viral."
+    assert shown.controls["class_name"].value == "all"
+    assert shown.controls["number"].max == len(session.rows("test")) - 1
+
+
+def test_misclassified_images_are_shown_one_after_another(session, monkeypatch):
+    """At the threshold of the matrix, by the chosen network, and from the start again."""
+    rows = session.rows("test")
+    y_true = (session.index["class_name"].iloc[rows] != "normal").to_numpy()
+    y_prob = np.where(y_true, 0.9, 0.1)
+    y_prob[[2, 5]] = 0.9 - 0.8 * y_true[[2, 5]]  # wrong at 0.5
+    of = dict.fromkeys(session.networks, np.where(y_true, 0.9, 0.1)) | {"ours": y_prob}
+    monkeypatch.setattr(session, "_probability", of_tests(session, of))
+    shown = panel.Panel(session)
+    shown.controls["error"].click()
+    assert shown.controls["number"].value == 0
+    assert (
+        shown.outputs["fault"].value
+        == "At 0.50, none of these images is misclassified by published, binary."
+    )
+    shown.controls["network"].value = "ours"
+    numbers = []
+    for _ in range(3):
+        shown.controls["error"].click()
+        numbers.append(shown.controls["number"].value)
+        assert session.index["file"][rows[numbers[-1]]] in shown.outputs["what"].value
+        assert not shown.outputs["fault"].value
+    assert numbers == [2, 5, 2]
+    shown.controls["threshold"].value = 1.0  # all are called normal
+    shown.controls["error"].click()
+    assert shown.controls["number"].value == 2 + 1 + int(np.argmax(y_true[3:]))
 
 
 def test_rectangle_is_erased(shown):
@@ -168,7 +251,7 @@ def test_networks_at_chance_are_named(session, monkeypatch):
     right = (session.index["class_name"].iloc[rows] != "normal").to_numpy(dtype=float)
     first, *others = session.networks
     of = dict.fromkeys(others, np.full(len(rows), 0.5)) | {first: right}
-    monkeypatch.setattr(session, "_test_probability", of.__getitem__)
+    monkeypatch.setattr(session, "_probability", of_tests(session, of))
     notice = panel.Panel(session).widget.children[0].value
     said = f"On the test images, {', '.join(others)} are not shown to be better than chance"
     assert said in notice
@@ -177,7 +260,7 @@ def test_networks_at_chance_are_named(session, monkeypatch):
         patch.setattr(session, "index", session.index.assign(group=few))
         assert session.at_chance() == []
     assert session.at_chance() == others
-    monkeypatch.setattr(session, "_test_probability", lambda _: right)
+    monkeypatch.setattr(session, "_probability", of_tests(session, dict.fromkeys(of, right)))
     assert "better than chance" not in panel.Panel(session).widget.children[0].value
 
 
