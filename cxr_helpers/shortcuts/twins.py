@@ -84,14 +84,20 @@ def train(
     initial, weights = architectures.binary_cnn(SIZE), {}
     network = keras.models.clone_model(initial)
     network.compile(keras.optimizers.Adam(0.002), "binary_crossentropy")
-    for name, bias in BIAS.items():
-        drawn = rendering.render(marker_bias=bias, splits=splits, **known)
-        in_train = (drawn.index["split"] == "train").to_numpy()
-        y_true = (drawn.index["class_name"] != "normal").to_numpy(dtype=int)
+    (relying, bias), (other, no_bias) = BIAS.items()
+    biased = rendering.render(marker_bias=bias, splits=splits, **known)
+    in_train = (biased.index["split"] == "train").to_numpy()
+    y_true = (biased.index["class_name"] != "normal").to_numpy(dtype=int)
+    of_train = biased.index[in_train]
+    images_of = {
+        relying: biased.images[in_train],
+        other: rendering.redraw(of_train, splits=splits, marker_bias=no_bias, **known),
+    }
+    for name, images in images_of.items():
         training.restart(network, like=initial)
         training.fit(
             network,
-            drawn.images[in_train],
+            images,
             y_true[in_train, None],
             epochs=epochs,
             batch_size=16,
@@ -100,14 +106,12 @@ def train(
             checkpoint=checkpoint,
         )
         weights[name] = network.get_weights()
-        if bias == 1.0:
-            biased = drawn
         if log is not None:
             log(f"twins {len(weights)}/{len(BIAS)} · {name}")
     test = biased.index[~in_train].reset_index(drop=True)
     y_test = y_true[~in_train]
     changes = [{"marker": LEVELS[1 - label]} for label in y_test]
-    exchanged = rendering.redraw(test, splits=splits, marker_bias=1.0, changes=changes, **known)
+    exchanged = rendering.redraw(test, splits=splits, marker_bias=bias, changes=changes, **known)
     boxes = test[["marker_x0", "marker_y0", "marker_x1", "marker_y1"]].to_numpy()
     groups = (test["class_name"] + " " + test["patient"].astype(str)).to_numpy()
     return Twins(network, weights, biased.images[~in_train], exchanged, boxes, y_test, groups)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
+import pytest
 
 from cxr_helpers.shortcuts import ablation
 
@@ -21,3 +23,22 @@ def test_every_step_predicts_the_same_test_patients_with_both_markers(monkeypatc
         assert np.array_equal(part[columns].to_numpy(), first)
         assert part["y_prob"].between(0, 1).all() and part["y_prob"].nunique() > 1
     assert len(first) == 20 and set(first[:, 1]) == {0, 1}
+
+
+def test_networks_compute_in_float32_and_later_ones_as_before(monkeypatch):
+    class Built(Exception):
+        pass
+
+    def build(size):
+        assert keras.mixed_precision.global_policy().name == "float32"
+        raise Built
+
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        monkeypatch.setattr(ablation.architectures, "binary_cnn", build)
+        with pytest.raises(Built):
+            ablation.predictions(n_images=40, epochs=1, seed=0)
+        assert keras.mixed_precision.global_policy().name == "mixed_bfloat16"
+    finally:
+        keras.mixed_precision.set_global_policy(before)
