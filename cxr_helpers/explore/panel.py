@@ -218,7 +218,7 @@ class Panel:
         with self._set_quietly():
             fault = ""
             if not len(self._rows):
-                fault = f"{self.controls['split'].value}: no image is {self.controls['class_name'].value}."
+                fault = f"The split {self.controls['split'].value} has no {self.controls['class_name'].value} image."
                 self.controls["class_name"].value = EVERY
             self.controls["number"].value = 0
             self.controls["number"].max = len(self._rows) - 1

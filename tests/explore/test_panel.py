@@ -142,7 +142,7 @@ def test_class_without_an_image_is_named(session, monkeypatch):
     monkeypatch.setattr(session, "index", session.index.assign(class_name=lacking))
     shown = panel.Panel(session)
     shown.controls["class_name"].value = "viral"
-    assert shown.outputs["fault"].value == "test: no image is viral."
+    assert shown.outputs["fault"].value == "The split test has no viral image."
     assert shown.controls["class_name"].value == "all"
     assert shown.controls["number"].max == len(session.rows("test")) - 1
 
