@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -16,9 +15,17 @@ from cxr_helpers.models import tracing
 STYLE_NOISE = 0.04  # largest standard deviation of the noise at style 1, in grey levels of [0, 1]
 
 
+class _Stateless:
+    """An augmentation whose ``_change`` takes images and a seed for stateless random numbers."""
+
+    @functools.cache  # noqa: B019 - equal settings share it: there are few, and every epoch draws
+    def _compiled(self) -> Callable:
+        return tracing.traced(self._change)
+
+
 @dataclass(frozen=True)
-class Augmentation:
-    """Random rotation, horizontal flip and shift, as in the course report.
+class Augmentation(_Stateless):
+    """Random rotation, horizontal flip and shift, as in the course report, in one resampling.
 
     Attributes
     ----------
@@ -40,43 +47,24 @@ class Augmentation:
         It takes (n, size, size, 1) floats and their targets, and returns both, the targets
         unchanged. Pixels from outside the image are black.
         """
-        layers, change = self._compiled()
-        states: dict = {offset: (seed + offset, 0) for offset in layers}
+        calls = iter(range(2**31))
+        change = self._compiled()
 
         def augment(images: np.ndarray, targets: np.ndarray | None = None) -> tuple:
-            for offset, layer in layers.items():
-                layer.generator.state.assign(states[offset])
-            changed = change(images)
-            for offset, layer in layers.items():
-                states[offset] = layer.generator.state.numpy()
-            return changed, targets
+            seeds = tf.constant([seed % 2**31, next(calls) * 64])
+            return change(tf.constant(images), seeds), targets
 
         return augment
 
-    @functools.cache  # noqa: B019 - there are few settings, and every epoch draws
-    def _compiled(self) -> tuple[dict[int, keras.Layer], Callable]:
-        """Return layers by the distance of their seed from that of ``draw``, and their function."""
-        black = {"fill_mode": "constant", "fill_value": 0.0}
-        layers: dict[int, keras.Layer] = {}
-        if self.flip:
-            layers[0] = keras.layers.RandomFlip("horizontal", seed=0, dtype="float32")
-        if self.rotation:
-            share = self.rotation / 360
-            layers[1] = keras.layers.RandomRotation(share, seed=0, dtype="float32", **black)
-        if self.shift:
-            shift = (self.shift, self.shift)
-            layers[2] = keras.layers.RandomTranslation(*shift, seed=0, dtype="float32", **black)
-        network = keras.Sequential(list(layers.values()) or [keras.layers.Identity()])
-        change = tracing.traced(lambda images: network(images, training=True))
-        return layers, change
-
-
-class _Stateless:
-    """An augmentation whose ``_change`` takes images and a seed for stateless random numbers."""
-
-    @functools.cache  # noqa: B019 - equal settings share it: there are few, and every epoch draws
-    def _compiled(self) -> Callable:
-        return tracing.traced(self._change)
+    def _change(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        uniform = _uniform(tf.shape(images)[0], seed)
+        ones = tf.ones(tf.shape(images)[0])
+        return _warped(
+            images,
+            angle=uniform(1, self.rotation) * (math.pi / 180),
+            scale=(tf.sign(uniform(2, 1.0)) if self.flip else ones, ones),
+            shift=(uniform(3, self.shift), uniform(4, self.shift)),
+        )
 
 
 @dataclass(frozen=True)
@@ -137,12 +125,14 @@ class StrongAugmentation(_Stateless):
         return augment
 
     def _change(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        n = tf.shape(images)[0]
-
-        def uniform(k: int, bound: float) -> tf.Tensor:
-            return tf.random.stateless_uniform([n], seed + tf.constant([0, k]), -bound, bound)
-
-        images = self._warp(images, uniform)
+        uniform = _uniform(tf.shape(images)[0], seed)
+        zoom, aspect = tf.exp(uniform(2, self.zoom)), tf.exp(uniform(3, self.aspect) / 2)
+        images = _warped(
+            images,
+            angle=uniform(1, self.rotation) * (math.pi / 180),
+            scale=(zoom * aspect * tf.sign(uniform(4, 1.0)), zoom / aspect),
+            shift=(uniform(5, self.shift), uniform(6, self.shift)),
+        )
         gamma, contrast, brightness, deviation = (
             values[:, None, None, None]
             for values in (
@@ -157,26 +147,43 @@ class StrongAugmentation(_Stateless):
         noise = tf.random.stateless_normal(tf.shape(images), seed + tf.constant([0, 11]))
         return images + noise * deviation
 
-    def _warp(self, images: tf.Tensor, uniform: Callable) -> tf.Tensor:
-        side = tf.cast(tf.shape(images)[1], tf.float32)
-        angle = uniform(1, self.rotation) * (math.pi / 180)
-        zoom, aspect = tf.exp(uniform(2, self.zoom)), tf.exp(uniform(3, self.aspect) / 2)
-        horizontal = zoom * aspect * tf.sign(uniform(4, 1.0))  # a negative factor flips
-        vertical = zoom / aspect
-        cos, sin = tf.cos(angle), tf.sin(angle)
-        matrix = [cos * horizontal, -sin * vertical, sin * horizontal, cos * vertical]
-        centre = (side - 1) / 2
-        shift_x = centre + uniform(5, self.shift) * side - centre * (matrix[0] + matrix[1])
-        shift_y = centre + uniform(6, self.shift) * side - centre * (matrix[2] + matrix[3])
-        zero = tf.zeros_like(shift_x)
-        return tf.raw_ops.ImageProjectiveTransformV3(
-            images=images,
-            transforms=tf.stack([*matrix[:2], shift_x, *matrix[2:], shift_y, zero, zero], axis=1),
-            output_shape=tf.shape(images)[1:3],
-            interpolation="BILINEAR",
-            fill_mode="CONSTANT",
-            fill_value=0.0,
-        )
+
+def _uniform(n: tf.Tensor, seed: tf.Tensor) -> Callable[[int, float], tf.Tensor]:
+    """Return a function that draws n values from -bound to bound, others for each number."""
+    return lambda number, bound: tf.random.stateless_uniform(
+        [n], seed + tf.constant([0, number]), -bound, bound
+    )
+
+
+def _warped(images: tf.Tensor, *, angle: tf.Tensor, scale: tuple, shift: tuple) -> tf.Tensor:
+    """Return images rotated, scaled about their centre and shifted; black from outside.
+
+    Parameters
+    ----------
+    images : tensor of float, shape (n, size, size, 1)
+    angle : tensor of float, shape (n,)
+        In radians.
+    scale : (tensor, tensor), each of shape (n,)
+        Width and height of what is shown, relative to the image's; a negative width mirrors it.
+    shift : (tensor, tensor), each of shape (n,)
+        Along the width and the height, as a share of the side.
+    """
+    side = tf.cast(tf.shape(images)[1], tf.float32)
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    width, height = scale
+    matrix = [cos * width, -sin * height, sin * width, cos * height]
+    centre = (side - 1) / 2
+    shift_x = centre + shift[0] * side - centre * (matrix[0] + matrix[1])
+    shift_y = centre + shift[1] * side - centre * (matrix[2] + matrix[3])
+    zero = tf.zeros_like(shift_x)
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=tf.stack([*matrix[:2], shift_x, *matrix[2:], shift_y, zero, zero], axis=1),
+        output_shape=tf.shape(images)[1:3],
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+        fill_value=0.0,
+    )
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,18 @@ def test_shift_stays_within_bound():
     assert 5 <= rows.min() < 10 < rows.max() <= 15 and 5 <= columns.min() < 10 < columns.max() <= 15
 
 
+def test_rotation_is_about_the_centre_and_stays_within_bound():
+    dot = np.zeros((64, 41, 41, 1), "float32")
+    dot[:, 20, 36] = 1
+    turned = np.asarray(Augmentation(rotation=30, flip=False, shift=0).draw(0)(dot)[0])[..., 0]
+    rows, columns = np.indices(turned.shape[1:]) - 20
+    total = turned.sum(axis=(1, 2))
+    row, column = ((turned * at).sum(axis=(1, 2)) / total for at in (rows, columns))
+    np.testing.assert_allclose(np.hypot(row, column), 16, atol=0.2)
+    angle = np.degrees(np.arctan2(row, column))
+    assert -30.5 < angle.min() < -20 and 20 < angle.max() < 30.5
+
+
 @pytest.mark.parametrize(
     "kind", [Augmentation, StrongAugmentation, lambda: RandomResizedCrop(size=8)]
 )
