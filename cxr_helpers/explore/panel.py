@@ -127,7 +127,7 @@ class Panel:
             "split": widgets.Dropdown(options=splits, description="images"),
             "class_name": widgets.Dropdown(options=classes, description="class"),
             "number": widgets.IntSlider(min=0, max=0, description="number"),
-            "error": widgets.Button(description="next misclassified"),
+            "misclassified": widgets.Button(description="next misclassified"),
             "upload": widgets.FileUpload(accept=".png,.jpg,.jpeg", multiple=False),
             "border": _share("border", high=0.45),
             "rows": _range("erase rows"),
@@ -184,7 +184,7 @@ class Panel:
             self.controls[name].observe(self._reaction(reaction), "value")
         for name in REDRAWING:
             self.controls[name].observe(self._redraw, "value")
-        self.controls["error"].on_click(lambda _: self._next_error())
+        self.controls["misclassified"].on_click(lambda _: self._show_next_misclassified())
         self.controls["reset"].on_click(lambda _: self._undo())
         self.controls["back"].on_click(lambda _: self._select_image())
 
@@ -225,7 +225,7 @@ class Panel:
         self._select_image()
         self.outputs["fault"].value = _escaped(fault)
 
-    def _next_error(self) -> None:
+    def _show_next_misclassified(self) -> None:
         """Show the next image that the chosen network misclassifies at the threshold of the matrix."""
         name, threshold = self.controls["network"].value, self.controls["threshold"].value
         rows, number = self._rows, self.controls["number"].value
@@ -397,7 +397,16 @@ class Panel:
     def _arranged(self) -> widgets.Widget:
         """Return all widgets in their places."""
         of, out = self.controls, self.outputs
-        names = ["split", "class_name", "number", "error", "upload", "border", "rows", "columns"]
+        names = [
+            "split",
+            "class_name",
+            "number",
+            "misclassified",
+            "upload",
+            "border",
+            "rows",
+            "columns",
+        ]
         if self.session.drawn:
             names += REDRAWING
         notice = NOTICE.render(

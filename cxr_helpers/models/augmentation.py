@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,21 @@ STYLE_NOISE = 0.04  # largest standard deviation of the noise at style 1, in gre
 class _Stateless:
     """An augmentation whose ``_change`` takes images and a seed for stateless random numbers."""
 
+    def draw(self, seed: int) -> Callable:
+        """Return a function that augments batches, with new random values at every call.
+
+        It takes (n, height, width, 1) floats in [0, 1] and, optionally, their targets, and returns the
+        changed images and the targets unchanged.
+        """
+        calls = itertools.count()
+        change = self._compiled()
+
+        def augment(images: np.ndarray, targets: np.ndarray | None = None) -> tuple:
+            seeds = tf.constant([seed % 2**31, next(calls) * 64])
+            return change(tf.constant(images), seeds), targets
+
+        return augment
+
     @functools.cache  # noqa: B019 - equal settings share it: there are few, and every epoch draws
     def _compiled(self) -> Callable:
         return tracing.traced(self._change)
@@ -26,6 +42,8 @@ class _Stateless:
 @dataclass(frozen=True)
 class Augmentation(_Stateless):
     """Random rotation, horizontal flip and shift, as in the course report, in one resampling.
+
+    Pixels from outside the image are black.
 
     Attributes
     ----------
@@ -41,29 +59,14 @@ class Augmentation(_Stateless):
     shift: float = 0.1
     flip: bool = True
 
-    def draw(self, seed: int) -> Callable:
-        """Return a function that augments batches, with new random values at every call.
-
-        It takes (n, size, size, 1) floats and their targets, and returns both, the targets
-        unchanged. Pixels from outside the image are black.
-        """
-        calls = iter(range(2**31))
-        change = self._compiled()
-
-        def augment(images: np.ndarray, targets: np.ndarray | None = None) -> tuple:
-            seeds = tf.constant([seed % 2**31, next(calls) * 64])
-            return change(tf.constant(images), seeds), targets
-
-        return augment
-
     def _change(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         uniform = _uniform(tf.shape(images)[0], seed)
         ones = tf.ones(tf.shape(images)[0])
         return _warped(
             images,
-            angle=uniform(1, self.rotation) * (math.pi / 180),
-            scale=(tf.sign(uniform(2, 1.0)) if self.flip else ones, ones),
-            shift=(uniform(3, self.shift), uniform(4, self.shift)),
+            angle=uniform(1, -self.rotation, self.rotation) * (math.pi / 180),
+            scale=(tf.sign(uniform(2, -1.0, 1.0)) if self.flip else ones, ones),
+            shift=(uniform(3, -self.shift, self.shift), uniform(4, -self.shift, self.shift)),
         )
 
 
@@ -107,15 +110,14 @@ class StrongAugmentation(_Stateless):
         It takes and returns (n, size, size, 1) floats in [0, 1] and (n, classes) targets; noise
         may exceed the range.
         """
-        calls = iter(range(2**31))
-        change = self._compiled()
+        calls = itertools.count()
+        change = super().draw(seed)
 
         def augment(images: np.ndarray, targets: np.ndarray) -> tuple:
-            call = next(calls)
-            images = change(tf.constant(images), tf.constant([seed % 2**31, call * 64]))
+            images, _ = change(images)
             if not self.mixup:
                 return images, targets
-            rng = np.random.default_rng([seed, call])
+            rng = np.random.default_rng([seed, next(calls)])
             weight = rng.beta(self.mixup, self.mixup)
             weight = np.float32(max(weight, 1 - weight))
             other = rng.permutation(len(targets))
@@ -126,20 +128,23 @@ class StrongAugmentation(_Stateless):
 
     def _change(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         uniform = _uniform(tf.shape(images)[0], seed)
-        zoom, aspect = tf.exp(uniform(2, self.zoom)), tf.exp(uniform(3, self.aspect) / 2)
+        zoom, aspect = (
+            tf.exp(uniform(2, -self.zoom, self.zoom)),
+            tf.exp(uniform(3, -self.aspect, self.aspect) / 2),
+        )
         images = _warped(
             images,
-            angle=uniform(1, self.rotation) * (math.pi / 180),
-            scale=(zoom * aspect * tf.sign(uniform(4, 1.0)), zoom / aspect),
-            shift=(uniform(5, self.shift), uniform(6, self.shift)),
+            angle=uniform(1, -self.rotation, self.rotation) * (math.pi / 180),
+            scale=(zoom * aspect * tf.sign(uniform(4, -1.0, 1.0)), zoom / aspect),
+            shift=(uniform(5, -self.shift, self.shift), uniform(6, -self.shift, self.shift)),
         )
         gamma, contrast, brightness, deviation = (
             values[:, None, None, None]
             for values in (
-                tf.exp(uniform(7, self.gamma)),
-                tf.exp(uniform(8, self.contrast)),
-                uniform(9, self.contrast / 4),
-                tf.abs(uniform(10, self.noise)),
+                tf.exp(uniform(7, -self.gamma, self.gamma)),
+                tf.exp(uniform(8, -self.contrast, self.contrast)),
+                uniform(9, -self.contrast / 4, self.contrast / 4),
+                tf.abs(uniform(10, -self.noise, self.noise)),
             )
         )
         images = tf.pow(tf.clip_by_value(images, 1e-4, 1.0), gamma)
@@ -148,10 +153,10 @@ class StrongAugmentation(_Stateless):
         return images + noise * deviation
 
 
-def _uniform(n: tf.Tensor, seed: tf.Tensor) -> Callable[[int, float], tf.Tensor]:
-    """Return a function that draws n values from -bound to bound, others for each number."""
-    return lambda number, bound: tf.random.stateless_uniform(
-        [n], seed + tf.constant([0, number]), -bound, bound
+def _uniform(n: tf.Tensor, seed: tf.Tensor) -> Callable[[int, float, float], tf.Tensor]:
+    """Return a function that draws n values between two bounds, others for each number."""
+    return lambda number, low, high: tf.random.stateless_uniform(
+        [n], seed + tf.constant([0, number]), low, high
     )
 
 
@@ -218,26 +223,9 @@ class RandomResizedCrop(_Stateless):
     tone: float = 0.35
     style: float = 0.0
 
-    def draw(self, seed: int) -> Callable:
-        """Return a function that draws crops of batches, different ones at each call.
-
-        It takes (n, height, width, 1) floats in [0, 1] and targets, and returns (n, size, size, 1)
-        floats in [0, 1] and the targets unchanged.
-        """
-        calls = iter(range(2**31))
-        crop = self._compiled()
-
-        def both(images: np.ndarray, targets: np.ndarray) -> tuple:
-            return crop(tf.constant(images), tf.constant([seed % 2**31, next(calls) * 64])), targets
-
-        return both
-
     def _change(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         n = tf.shape(images)[0]
-
-        def uniform(k: int, low: float, high: float) -> tf.Tensor:
-            return tf.random.stateless_uniform([n], seed + tf.constant([0, k]), low, high)
-
+        uniform = _uniform(n, seed)
         area = uniform(1, self.area, 1.0)
         ratio = tf.exp(uniform(2, -math.log(self.aspect), math.log(self.aspect)))
         height, width = (

@@ -15,6 +15,7 @@ from concurrent.futures import (
 
 from cxr_helpers.pipeline.fork_server import ForkServer
 from cxr_helpers.system.errors import Refused
+from cxr_helpers.system.signals import delayed
 
 Say = Callable[[str, str], None]  # called with a stage, or "", and a line about it
 POLL = 0.2  # seconds of a wait for stages
@@ -50,7 +51,9 @@ class Running:
         stopped = error is not None and not isinstance(error, Exception)
         try:
             if not stopped:
-                if left := [stage for stage, future in self._seconds.items() if not future.done()]:
+                with delayed():
+                    left = [stage for stage, future in self._seconds.items() if not future.done()]
+                if left:
                     self._say("", f"failed: {error}")
                     self._say("", f"{', '.join(left)}: still running; the results will be kept")
                 _await(self._seconds.values(), all_of_them=True)
@@ -96,7 +99,8 @@ class Running:
         self._group = self._group or Group()
         self._begun[stage] = time.monotonic()
         if self._at_once > 1:
-            self._seconds[stage] = self._threads.submit(execute, group=self._group)
+            with delayed():
+                self._seconds[stage] = self._threads.submit(execute, group=self._group)
         else:
             seconds: Future[float] = Future()
             seconds.set_result(execute(group=self._group))
@@ -110,13 +114,18 @@ class Running:
         Refused
             If it failed.
         """
-        _await(self._seconds.values())
-        stage = next(stage for stage, future in self._seconds.items() if future.done())
+        done = _await(self._seconds.values())
+        stage = next(stage for stage, future in self._seconds.items() if future in done)
         return stage, self._seconds.pop(stage).result()
 
 
-def _await(futures: Collection[Future], *, all_of_them: bool = False) -> None:
-    """Wait for one of several futures, or all; on Windows, signals are handled between two waits."""
-    when, done = ALL_COMPLETED if all_of_them else FIRST_COMPLETED, 0
-    while done < (len(futures) if all_of_them else 1):
-        done = len(wait(futures, timeout=POLL, return_when=when).done)
+def _await(futures: Collection[Future], *, all_of_them: bool = False) -> set[Future]:
+    """Wait for one of several futures, or all; return those that are done.
+
+    A signal is handled between two waits: within one, a future's lock could remain locked.
+    """
+    when, done = ALL_COMPLETED if all_of_them else FIRST_COMPLETED, set()
+    while len(done) < (len(futures) if all_of_them else 1):
+        with delayed():
+            done = wait(futures, timeout=POLL, return_when=when).done
+    return done

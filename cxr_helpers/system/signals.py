@@ -12,6 +12,10 @@ NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # no system has them all
 SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 
 
+_waiting: list[int] = []  # signals that have arrived within ``delayed``
+_blocks = 0  # of ``delayed`` that have begun and not ended
+
+
 class Stopped(KeyboardInterrupt):
     """A signal ends the program; ``code`` is the shell's exit code for it."""
 
@@ -35,7 +39,10 @@ def stoppable() -> Iterator[None]:
         for other in SIGNALS:
             if signal.getsignal(other) is stop:
                 signal.signal(other, lambda again, _: os._exit(128 + again))
-        raise Stopped(number)
+        if _blocks:
+            _waiting.append(number)
+        else:
+            raise Stopped(number)
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
     for number, handler in before.items():
@@ -46,3 +53,20 @@ def stoppable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def delayed() -> Iterator[None]:
+    """Let ``Stopped`` wait for the end of a short block, of the main thread, that takes locks.
+
+    Locks written in Python, such as those of a future, are not released if it is raised while they
+    are being acquired: a thread that needs one would then never end.
+    """
+    global _blocks
+    _blocks += 1
+    try:
+        yield
+    finally:
+        _blocks -= 1
+        if _waiting and not _blocks:
+            raise Stopped(_waiting.pop())

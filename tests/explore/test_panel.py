@@ -156,7 +156,7 @@ def test_misclassified_images_are_shown_one_after_another(session, monkeypatch):
     of = dict.fromkeys(session.networks, np.where(y_true, 0.9, 0.1)) | {"ours": y_prob}
     monkeypatch.setattr(session, "_probability", of_tests(session, of))
     shown = panel.Panel(session)
-    shown.controls["error"].click()
+    shown.controls["misclassified"].click()
     assert shown.controls["number"].value == 0
     assert (
         shown.outputs["fault"].value
@@ -165,13 +165,13 @@ def test_misclassified_images_are_shown_one_after_another(session, monkeypatch):
     shown.controls["network"].value = "ours"
     numbers = []
     for _ in range(3):
-        shown.controls["error"].click()
+        shown.controls["misclassified"].click()
         numbers.append(shown.controls["number"].value)
         assert session.index["file"][rows[numbers[-1]]] in shown.outputs["what"].value
         assert not shown.outputs["fault"].value
     assert numbers == [2, 5, 2]
     shown.controls["threshold"].value = 1.0  # all are called normal
-    shown.controls["error"].click()
+    shown.controls["misclassified"].click()
     assert shown.controls["number"].value == 2 + 1 + int(np.argmax(y_true[3:]))
 
 

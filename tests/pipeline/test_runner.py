@@ -2,7 +2,10 @@
 
 import argparse
 import json
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -270,3 +273,61 @@ def test_retraining_shares_the_first_stage_and_sets_the_seed(run, ran):
     assert seeds == {"01_data": 0, "02_binary": 7, "03_size": None}
     assert {own["run_dir"] for own in changed.values()} == {str(folder)}
     assert run.seed(7).declared("01_data") == run.declared("01_data")
+
+
+# At each of the first lines that wait for a stage, one after the other, a signal arrives. Where a
+# stage's thread could not end, the program would wait for it without end.
+SIGNALLED = """
+import signal, sys, threading
+from types import SimpleNamespace
+from cxr_helpers.pipeline import kernels, running
+from cxr_helpers.system.signals import Stopped, stoppable
+
+FILES = ("running.py", "_base.py", "threading.py", "thread.py", "signals.py")
+running.POLL = 0.01
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def stopped_at(line, fails):
+    over, seen = threading.Event(), []
+    def trace(frame, event, _):
+        if not frame.f_code.co_filename.endswith(FILES):
+            return None
+        seen.append(frame)
+        if len(seen) == line:
+            signal.raise_signal(signal.SIGINT)
+        return trace
+    def execute(group):
+        over.wait()
+        return 1.0
+    def fail(group):
+        raise ValueError
+    try:
+        with stoppable(), running.Running(
+            2, fork_server=SimpleNamespace(end=over.set), say=lambda *_: None
+        ) as stages:
+            sys.settrace(trace)
+            stages.start("a", execute)
+            if fails:
+                stages.start("b", fail)
+            stages.next()
+    except Stopped:
+        return True
+    finally:
+        sys.settrace(None)
+
+for line in range(1, 401):
+    for fails in (False, True):
+        assert stopped_at(line, fails), line
+print("ended")
+"""
+
+
+def test_signal_at_any_moment_ends_the_stages_that_run():
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED],
+        cwd=Path(runner.__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout == "ended\n", done.stderr

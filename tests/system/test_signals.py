@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cxr_helpers.system import signals
-from cxr_helpers.system.signals import Stopped, stoppable
+from cxr_helpers.system.signals import Stopped, delayed, stoppable
 
 ROOT = Path(signals.__file__).parents[2]
 
@@ -89,3 +89,24 @@ def test_ctrl_break_is_listened_to_where_the_system_has_it(monkeypatch):
     monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
     found = runpy.run_path(signals.__file__)["SIGNALS"]
     assert found == [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+
+
+def test_signal_in_a_delayed_block_is_raised_at_its_end():
+    reached = []
+    with pytest.raises(Stopped) as stop, stoppable():
+        with delayed():
+            with delayed():
+                signal.raise_signal(signal.SIGTERM)
+            reached.append("end of the inner block")
+        reached.append("behind the outer block")
+    assert reached == ["end of the inner block"] and stop.value.code == 128 + signal.SIGTERM
+    with stoppable(), delayed():  # nothing is left of it
+        reached.append("another block")
+    assert reached[1:] == ["another block"]
+
+
+def test_signal_in_a_delayed_block_that_fails_is_raised():
+    with pytest.raises(Stopped) as stop, stoppable(), delayed():
+        signal.raise_signal(signal.SIGINT)
+        raise ValueError
+    assert isinstance(stop.value.__context__, ValueError)
