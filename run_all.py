@@ -200,6 +200,8 @@ def prepared(variant: Variant, stages_of, schema) -> Iterator[Plan]:
         first = values["01_data"]
         size = max(first["image_size"], first.get("detail_size", 0) if source.is_real else 0)
         options.jobs = options.jobs or preflight.jobs(n_images=n_images, image_size=size)
+        if options.threads is None:
+            options.threads = preflight.threads(n_images=n_images, image_size=first["image_size"])
         paths = {
             "run_dir": str(run.folder),
             "cache_dir": str(BUILD / ".cache"),

@@ -57,12 +57,14 @@ def here(command: Command) -> Done:
         Where the only run fails; where there are several, the others go on.
     """
     options = command.options
-    if options.threads:
-        os.environ.update(environment.thread_limits(options.threads))
     complete, failures = [], []
     for variant in command.variants:
         try:
-            with command.prepare(variant) as plan, ForkServer() as fork_server:
+            with (
+                command.prepare(variant) as plan,
+                environment.limited_to(plan.options.threads),
+                ForkServer() as fork_server,
+            ):
                 update = partial(
                     runner.update,
                     options=plan.options,
@@ -113,12 +115,17 @@ def on_workers(command: Command) -> Done:
             terminal.write_line(f"dashboard: {address}")
         if not client.nthreads():
             terminal.write_line("no worker yet: waiting for the first")
-        threads = options.threads or cluster.share_of_threads(client)
-        os.environ.update(environment.thread_limits(threads))  # for what this process computes
+        share = cluster.share_of_threads(client)
         tasks = [
-            task for plan in every for task in plan.tasks(store=str(command.store), threads=threads)
+            task
+            for plan in every
+            for task in plan.tasks(store=str(command.store), threads=plan.options.threads or share)
         ]
-        terminal.write_line(f"tasks: {len(tasks)}, threads of each: {threads}")
+        threads = sorted({task.threads for task in tasks})
+        os.environ.update(environment.thread_limits(max(threads)))  # for what this process computes
+        terminal.write_line(
+            f"tasks: {len(tasks)}, threads of each: {' or '.join(map(str, threads))}"
+        )
         with TaskTable(task.name for task in tasks) as show:
             outcomes = cluster.run(client, tasks, show=show)
         for outcome in outcomes.values():

@@ -89,6 +89,7 @@ class Stage:
         self._inputs = {earlier: self._finished(earlier) for earlier in reads}
         if self.by_hand:
             self._check_agreement()
+            self._compute_as_the_run()
         if weights_from:
             trained = Run(Path(weights_from), self.run.graph)
             self.earlier = trained.stage(name)
@@ -100,7 +101,7 @@ class Stage:
         (self.folder / DECLARED).unlink(missing_ok=True)
         store = os.environ.get(RUNNER) or self.run_dir.parent / STORE
         self.store = Store(
-            Path(store), reuse=RECOMPUTE not in os.environ, record=self.folder / KEPT
+            Path(store), reuse=RECOMPUTE not in os.environ, record=self.folder / KEPT, log=self.log
         )
         self._outputs: dict[str, str] = {}
         self._start = time.monotonic()
@@ -173,6 +174,14 @@ class Stage:
                         "what was written by hand"
                     )
 
+    def _compute_as_the_run(self) -> None:
+        """Use as many threads as the run: with others, its stored results would not be valid."""
+        stages = (self.name, *self.run.graph[self.name].reads)
+        made = next(filter(None, map(self.run.manifest, stages)), {})
+        threads = made.get("machine", {}).get("threads", 0)
+        if 0 < threads <= environment.cores() and not environment.has_thread_limit():
+            environment.limit_threads(threads)
+
     def _introduce(self) -> None:
         """Print in one line where a notebook that was opened by hand reads and writes."""
         run = self.run.name
@@ -215,6 +224,13 @@ class Stage:
     def cached(self, function: Callable, *args: object, **kwargs: object):
         """Return ``function(*args, **kwargs)``, computed once, see ``Store.call``."""
         return self.store.call(function, *args, **kwargs)
+
+    def begin(self, function: Callable, *args: object, **kwargs: object) -> Callable[[], object]:
+        """Begin ``cached(function, *args, **kwargs)``; return a function that returns its result.
+
+        A small run leaves a core idle, on which it is computed meanwhile, see ``Store.begin``.
+        """
+        return self.store.begin(function, *args, **kwargs)
 
     def train(
         self,

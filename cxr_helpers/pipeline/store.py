@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr_helpers.pipeline import dependencies
+from cxr_helpers.pipeline import background, dependencies
 from cxr_helpers.system import accelerators, array_files, digests, environment, files
 
 LIMIT = 5 * 10**9  # bytes of the whole store
@@ -44,6 +44,8 @@ class Store:
     record : Path, optional
         File to which each requested key is appended before its result exists:
         ``housekeeping.clean`` does not remove what the records of a run name.
+    log : callable, optional
+        Receives the lines of functions that log their progress.
 
     Attributes
     ----------
@@ -52,9 +54,16 @@ class Store:
     """
 
     def __init__(
-        self, folder: Path, *, reuse: bool = True, limit: int = LIMIT, record: Path | None = None
+        self,
+        folder: Path,
+        *,
+        reuse: bool = True,
+        limit: int = LIMIT,
+        record: Path | None = None,
+        log: Callable[[str], None] | None = None,
     ) -> None:
         self.folder, self.reuse, self.limit, self.record = folder, reuse, limit, record
+        self._provided = {"checkpoint": self.checkpoint, "log": log}
         self.used: list[str] = []
 
     def checkpoint(self, key: str) -> Path:
@@ -74,6 +83,8 @@ class Store:
         function : callable
             A function of this package or of a library, or an estimator's method. Not one that is
             defined in a notebook: the global variables that it reads would not be in the key.
+            Its parameters ``checkpoint`` and ``log``, if it has them, are provided: a training
+            within it that was interrupted resumes.
         *args, **kwargs
             Plain data, arrays, data frames, models, data classes, and callables as above.
 
@@ -92,7 +103,7 @@ class Store:
         if path.is_file():
             with suppress(*array_files.DAMAGED):
                 return _load(path)  # else it is damaged, and computed again
-        result = function(*args, **kwargs)
+        result = function(*args, **kwargs, **self._provided_for(function))
         arrays: dict[str, np.ndarray] = {}
         structure = json.dumps(_packed(result, arrays))
         size = OVERHEAD + sum(OVERHEAD + array.nbytes for array in arrays.values())
@@ -101,6 +112,33 @@ class Store:
             with files.replacing(path) as partial, open(partial, "wb") as file:
                 np.savez(file, shape=structure, **arrays)
         return _unpacked(json.loads(structure), arrays)  # as a later call returns it
+
+    def begin(self, function: Callable, *args: object, **kwargs: object) -> Callable[[], object]:
+        """Begin to compute ``call(function, *args, **kwargs)``; return a function that returns it.
+
+        That is done in another process where a core is idle, see ``background``; elsewhere, and
+        if it fails there, in this process when the result is asked for.
+        """
+        path = self._place(self._key(function, args, kwargs), room=0)
+        process = None
+        if not path.is_file() and background.is_possible():
+            store = {"folder": self.folder, "reuse": self.reuse}
+            process = background.begin(function, args, kwargs, **store)
+
+        def result() -> object:
+            if process is not None:
+                process.wait()
+            return self.call(function, *args, **kwargs)
+
+        return result
+
+    def _provided_for(self, function: Callable) -> dict[str, object]:
+        """Return what a function gets beside the arguments of its call."""
+        try:
+            known = inspect.signature(function).parameters
+        except ValueError:  # of a function that is not written in Python
+            return {}
+        return {name: value for name, value in self._provided.items() if name in known}
 
     def _key(self, function: Callable, args: tuple, kwargs: Mapping) -> str:
         made_with = [environment.versions(), environment.threads(), *accelerators.key()]

@@ -10,8 +10,8 @@ be Ineffective for Detecting Unknown Spurious Correlation*, ICLR).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -27,14 +27,11 @@ RELIES = 0.5  # log-odds by which exchanging the marker moves a network that rel
 LEVELS = (0.075, 0.925)  # of the marker, normal and pneumonia: the means with a marker_bias of 1
 
 
-@dataclass(frozen=True)
-class Twins:
-    """Two networks and the images on which they are compared.
+class Twins(NamedTuple):
+    """The weights of two networks, and the images on which they are compared.
 
     Attributes
     ----------
-    network : keras.Model
-        With the weights of one of them.
     weights : dict of str to list of ndarray
         Of each, by the names of ``BIAS``.
     images : ndarray of uint8, shape (n, SIZE, SIZE)
@@ -48,13 +45,17 @@ class Twins:
         Patients.
     """
 
-    network: keras.Model
     weights: dict[str, list[np.ndarray]]
     images: np.ndarray
     exchanged: np.ndarray
     markers: np.ndarray
     y_true: np.ndarray
     groups: np.ndarray
+
+
+def network() -> keras.Model:
+    """Return the network that each twin is, with initial weights."""
+    return architectures.binary_cnn(SIZE)
 
 
 def train(
@@ -81,9 +82,8 @@ def train(
     known = {"n": n_images, "size": SIZE, "seed": seed, "lesion_contrast": CONTRAST}
     splits = {"train": 0.5, "test": 0.5}
     keras.utils.set_random_seed(seed)
-    initial, weights = architectures.binary_cnn(SIZE), {}
-    network = keras.models.clone_model(initial)
-    network.compile(keras.optimizers.Adam(0.002), "binary_crossentropy")
+    initial, trained, weights = network(), network(), {}
+    trained.compile(keras.optimizers.Adam(0.002), "binary_crossentropy")
     (relying, bias), (other, no_bias) = BIAS.items()
     biased = rendering.render(marker_bias=bias, splits=splits, **known)
     in_train = (biased.index["split"] == "train").to_numpy()
@@ -94,9 +94,9 @@ def train(
         other: rendering.redraw(of_train, splits=splits, marker_bias=no_bias, **known),
     }
     for name, images in images_of.items():
-        training.restart(network, like=initial)
+        training.restart(trained, like=initial)
         training.fit(
-            network,
+            trained,
             images,
             y_true[in_train, None],
             epochs=epochs,
@@ -105,7 +105,7 @@ def train(
             augmentation=Augmentation(flip=False, shift=0.02, rotation=2.0),
             checkpoint=checkpoint,
         )
-        weights[name] = network.get_weights()
+        weights[name] = trained.get_weights()
         if log is not None:
             log(f"twins {len(weights)}/{len(BIAS)} · {name}")
     test = biased.index[~in_train].reset_index(drop=True)
@@ -114,4 +114,4 @@ def train(
     exchanged = rendering.redraw(test, splits=splits, marker_bias=bias, changes=changes, **known)
     boxes = test[["marker_x0", "marker_y0", "marker_x1", "marker_y1"]].to_numpy()
     groups = (test["class_name"] + " " + test["patient"].astype(str)).to_numpy()
-    return Twins(network, weights, biased.images[~in_train], exchanged, boxes, y_test, groups)
+    return Twins(weights, biased.images[~in_train], exchanged, boxes, y_test, groups)

@@ -6,8 +6,8 @@ import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path, PurePosixPath
 
@@ -82,6 +82,44 @@ def _limit(variable: str) -> int:
 def thread_limits(threads: int) -> dict[str, str]:
     """Return the variables with which a new process computes with so many threads."""
     return dict.fromkeys(POOLS, str(threads))
+
+
+def has_thread_limit() -> bool:
+    """Return whether a variable sets the number of TensorFlow's threads."""
+    return _limit(INTRAOP) > 0
+
+
+@contextmanager
+def limited_to(threads: int | None) -> Iterator[None]:
+    """Let the processes that are started within the block compute with so many threads.
+
+    Parameters
+    ----------
+    threads : int or None
+        None changes nothing.
+    """
+    before = {name: os.environ.get(name) for name in POOLS}
+    os.environ.update(thread_limits(threads) if threads else {})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def limit_threads(threads: int) -> None:
+    """Let TensorFlow compute with so many threads in this process, unless it has computed before."""
+    if tensorflow := sys.modules.get("tensorflow"):
+        pools = tensorflow.config.threading
+        try:
+            pools.set_intra_op_parallelism_threads(threads)
+            pools.set_inter_op_parallelism_threads(threads)
+        except RuntimeError:
+            return
+    os.environ.update(thread_limits(threads))
 
 
 def machine() -> dict[str, object]:
