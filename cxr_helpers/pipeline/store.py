@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr_helpers.pipeline import background, dependencies
+from cxr_helpers.pipeline import dependencies
+from cxr_helpers.pipeline.background import Background
 from cxr_helpers.system import accelerators, array_files, digests, environment, files
 
 LIMIT = 5 * 10**9  # bytes of the whole store
@@ -63,7 +64,7 @@ class Store:
         log: Callable[[str], None] | None = None,
     ) -> None:
         self.folder, self.reuse, self.limit, self.record = folder, reuse, limit, record
-        self._provided = {"checkpoint": self.checkpoint, "log": log}
+        self.log, self._background = log, Background()
         self.used: list[str] = []
 
     def checkpoint(self, key: str) -> Path:
@@ -103,7 +104,21 @@ class Store:
         if path.is_file():
             with suppress(*array_files.DAMAGED):
                 return _load(path)  # else it is damaged, and computed again
-        result = function(*args, **kwargs, **self._provided_for(function))
+        return self._computed(path, function, args, kwargs, log=self.log)
+
+    def _computed(
+        self,
+        path: Path,
+        function: Callable,
+        args: tuple,
+        kwargs: Mapping,
+        log: Callable[[str], None] | None = None,
+    ):
+        """Compute a result and store it; return it as a later call does."""
+        provided = {"checkpoint": self.checkpoint, "log": log}
+        known = _parameters(function)
+        provided = {name: value for name, value in provided.items() if name in known}
+        result = function(*args, **kwargs, **provided)
         arrays: dict[str, np.ndarray] = {}
         structure = json.dumps(_packed(result, arrays))
         size = OVERHEAD + sum(OVERHEAD + array.nbytes for array in arrays.values())
@@ -111,7 +126,7 @@ class Store:
             self.trim(room=size)
             with files.replacing(path) as partial, open(partial, "wb") as file:
                 np.savez(file, shape=structure, **arrays)
-        return _unpacked(json.loads(structure), arrays)  # as a later call returns it
+        return _unpacked(json.loads(structure), arrays)
 
     def begin(self, function: Callable, *args: object, **kwargs: object) -> Callable[[], object]:
         """Begin to compute ``call(function, *args, **kwargs)``; return a function that returns it.
@@ -119,26 +134,17 @@ class Store:
         That is done in another process where a core is idle, see ``background``; elsewhere, and
         if it fails there, in this process when the result is asked for.
         """
-        path = self._place(self._key(function, args, kwargs), room=0)
-        process = None
-        if not path.is_file() and background.is_possible():
-            store = {"folder": self.folder, "reuse": self.reuse}
-            process = background.begin(function, args, kwargs, **store)
+        path, wait = self._place(self._key(function, args, kwargs), room=0), None
+        if not path.is_file() and self._background.is_possible:
+            other = Store(self.folder, reuse=self.reuse, limit=self.limit)
+            wait = self._background.begin(other._computed, path, function, args, kwargs)
 
         def result() -> object:
-            if process is not None:
-                process.wait()
+            if wait is not None:
+                wait()
             return self.call(function, *args, **kwargs)
 
         return result
-
-    def _provided_for(self, function: Callable) -> dict[str, object]:
-        """Return what a function gets beside the arguments of its call."""
-        try:
-            known = inspect.signature(function).parameters
-        except ValueError:  # of a function that is not written in Python
-            return {}
-        return {name: value for name, value in self._provided.items() if name in known}
 
     def _key(self, function: Callable, args: tuple, kwargs: Mapping) -> str:
         made_with = [environment.versions(), environment.threads(), *accelerators.key()]
@@ -243,6 +249,14 @@ def _bytes_of(array: np.ndarray) -> Iterable[memoryview]:
         return
     for part in array_files.parts(array):
         yield np.ascontiguousarray(array[part]).data
+
+
+def _parameters(function: Callable) -> Iterable[str]:
+    """Return the names of a function's parameters, as far as they are known."""
+    try:
+        return inspect.signature(function).parameters
+    except ValueError:  # it is not written in Python
+        return ()
 
 
 def _code(module: str) -> dict[str, str]:
