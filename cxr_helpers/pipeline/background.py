@@ -1,11 +1,12 @@
-"""Compute results in a process of its own, on an idle core, while a notebook goes on.
+"""Compute results on an idle core while a notebook goes on.
 
-The process gets calls through its standard input, one after another, stores each result in the file
-that it is to have, and then writes a line. It ends with its standard input: whoever began it has
-ended. If it fails, the notebook computes what is missing itself, and meets the error.
+A kernel of a small run has a second process: a copy that is made before the kernel does anything, see
+``prepare``, and has imported the libraries already (``fork_server``). It gets calls through a
+pipe, one after another, and writes a byte when one has ended. It ends with the kernel. If a call
+fails, so does it, and the notebook computes what is missing itself, and meets the error.
 
-The standard library's ``ProcessPoolExecutor`` would go on with a call after the kernel was killed,
-and imports TensorFlow before its messages can be hidden.
+The standard library's ``ProcessPoolExecutor`` starts its processes when the first call is made: a
+copy of the kernel would then lack its threads, and a new process imports TensorFlow for seconds.
 """
 
 from __future__ import annotations
@@ -16,77 +17,104 @@ import os
 import pickle
 import queue
 import struct
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
-from cxr_helpers.system import accelerators, environment
+from cxr_helpers.system import accelerators
 
-SHARED = "CXR_SHARED"  # set where other tasks use the other cores
-MEMORY = 2 * 10**9  # bytes that must be free
-LENGTH = struct.Struct("<Q")  # of the bytes that follow
+WANTED = "CXR_BACKGROUND"  # set by the runner in the kernels that are to have a second process
+LENGTH = struct.Struct("<Q")  # of the bytes of a call
 
 
 class Background:
-    """A process that computes results; it starts with the first of them."""
+    """The second process of a kernel.
 
-    def __init__(self) -> None:
-        self._process: subprocess.Popen | None = None
-        self._begun = self._done = 0
+    Parameters
+    ----------
+    calls, ends : binary files
+        Pipes to and from it; the second one unbuffered.
+    """
 
-    @property
-    def is_possible(self) -> bool:
-        """Whether a core is idle, with memory for the process, or the process is there."""
-        if self._process is not None:
-            return self._process.poll() is None
-        idle = environment.cores() > environment.threads() and SHARED not in os.environ
-        return idle and environment.free_memory() >= MEMORY and accelerators.gpu() is None
+    def __init__(self, calls: io.BufferedWriter, ends: io.FileIO) -> None:
+        self._calls, self._ends = calls, ends
+        self._begun = self._ended = 0
 
-    def begin(self, compute: Callable, *args: object) -> Callable[[], None] | None:
+    def begin(self, function: Callable, *args: object) -> Callable[[], None] | None:
         """Begin a call; return a function that waits for its end.
 
         Parameters
         ----------
-        compute : callable
+        function : callable
             A function of a module, or a method of an object that can be pickled.
         *args
-            Can be pickled.
+            Can be pickled; Keras models are rebuilt from their configuration.
 
         Returns
         -------
         callable or None
-            None where the call cannot be sent to another process. That it has ended does not mean
-            that it succeeded.
+            None where the call cannot be sent. That it has ended does not mean that it succeeded.
         """
         call = io.BytesIO()
         try:
-            _Pickler(call).dump((compute, args))
+            _Pickler(call).dump((function, args))
         except (pickle.PicklingError, AttributeError, TypeError):
             return None
-        if self._process is None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__],
-                cwd=Path(__file__).resolve().parents[2],
-                env=os.environ | accelerators.variables(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
         try:
-            self._process.stdin.write(LENGTH.pack(call.tell()) + call.getvalue())
-            self._process.stdin.flush()
+            self._calls.write(LENGTH.pack(call.tell()))
+            self._calls.write(call.getbuffer())
+            self._calls.flush()
         except OSError:  # it has ended
             return None
         self._begun += 1
         number = self._begun
 
         def wait() -> None:
-            while self._done < number and self._process.stdout.readline():
-                self._done += 1
+            while self._ended < number and self._ends.read(1):
+                self._ended += 1
 
         return wait
+
+
+process: Background | None = None  # of this kernel
+
+
+def prepare() -> None:
+    """Give this process a second one where the runner wants it; before any thread is started."""
+    global process
+    if WANTED not in os.environ:
+        return
+    (theirs, calls), (ends, done) = os.pipe(), os.pipe()
+    if os.fork() == 0:
+        os.close(calls)
+        os.close(ends)
+        try:
+            _serve(open(theirs, "rb"), open(done, "wb", buffering=0))
+        finally:
+            os._exit(1)
+    os.close(theirs)
+    os.close(done)
+    process = Background(open(calls, "wb"), open(ends, "rb", buffering=0))
+
+
+def _serve(calls: io.BufferedReader, done: io.FileIO) -> None:
+    """Carry out calls until the kernel ends; what they print goes to its standard error."""
+    os.dup2(2, 1)
+    received: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(calls, received.put), daemon=True).start()
+    for number, call in enumerate(iter(received.get, None)):
+        if number == 0:
+            importlib.import_module("cxr_helpers.models.architectures")  # registers its layers
+            accelerators.prepare()
+        function, args = pickle.loads(call)
+        function(*args)
+        done.write(b".")
+
+
+def _receive(calls: io.BufferedReader, put: Callable[[bytes], None]) -> None:
+    """Receive calls as they come, so that the notebook need not wait to send one; end with them."""
+    while len(length := calls.read(LENGTH.size)) == LENGTH.size:
+        put(calls.read(*LENGTH.unpack(length)))
+    os._exit(0)
 
 
 class _Pickler(pickle.Pickler):
@@ -97,41 +125,13 @@ class _Pickler(pickle.Pickler):
     """
 
     def reducer_override(self, value: object) -> object:
-        if not (hasattr(value, "get_config") and hasattr(value, "get_weights")):
+        kind = type(value)
+        if kind is type or not (hasattr(kind, "get_config") and hasattr(kind, "get_weights")):
             return NotImplemented
-        return _rebuilt, (type(value), value.get_config(), value.get_weights())
+        return _rebuilt, (kind, value.get_config(), value.get_weights())
 
 
 def _rebuilt(kind: type, config: dict, weights: list) -> object:
     network = kind.from_config(config)
     network.set_weights(weights)
     return network
-
-
-def main() -> None:
-    """Carry out the calls on standard input; other output than their ends is left out."""
-    ends = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    calls: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(calls.put,), daemon=True).start()
-    try:
-        importlib.import_module("cxr_helpers.models.architectures")  # registers our networks' layers
-        accelerators.prepare()
-        while True:
-            compute, args = pickle.loads(calls.get())
-            compute(*args)
-            print("done", file=ends, flush=True)
-    finally:
-        os._exit(1)  # the other thread holds the lock of standard input
-
-
-def _receive(put: Callable[[bytes], None]) -> None:
-    """Receive calls as they come, so that a notebook need not wait to send one; end with them."""
-    stream = sys.stdin.buffer
-    while len(length := stream.read(LENGTH.size)) == LENGTH.size:
-        put(stream.read(*LENGTH.unpack(length)))
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

@@ -44,7 +44,9 @@ if hasattr(os, "fork") and os.fork() == 0:
         os.killpg(kernel, signal.SIGKILL)
     finally:
         os._exit(0)
+from cxr_helpers.pipeline import background
 from cxr_helpers.system import errors
+background.prepare()
 from ipykernel.kernelapp import IPKernelApp
 app = IPKernelApp.instance()
 app.initialize()

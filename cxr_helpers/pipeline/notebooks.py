@@ -15,7 +15,7 @@ from jupyter_core.utils import ensure_event_loop
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill import engines
 
-from cxr_helpers.pipeline import dependencies, kernels, stages
+from cxr_helpers.pipeline import background, dependencies, kernels, stages
 from cxr_helpers.pipeline.fork_server import ForkServer
 from cxr_helpers.pipeline.runs import Run
 from cxr_helpers.system import errors, files, portable
@@ -81,6 +81,7 @@ def execute(
     log: Callable[[str], None],
     store: Path | None = None,
     recompute: bool = False,
+    in_background: bool = False,
     timeout: int | None = None,
     fork_server: ForkServer | None = None,
     group: kernels.Group | None = None,
@@ -101,6 +102,8 @@ def execute(
         Folder of the cached results; beside the runs by default.
     recompute : bool
         Whether cached results are computed again.
+    in_background : bool
+        Whether the kernel gets a second process, see ``background``.
     timeout : int, optional
         Seconds that a single cell may take.
     fork_server : ForkServer, optional
@@ -129,7 +132,9 @@ def execute(
         environment = {
             stages.RUNNER: str(store or run.folder.parent / stages.STORE),
             stages.RUNNING: stage,
-        } | ({stages.RECOMPUTE: "1"} if recompute else {})
+        }
+        environment |= {stages.RECOMPUTE: "1"} if recompute else {}
+        environment |= {background.WANTED: "1"} if in_background else {}
         stderr = folder / f"{stage}.log"
         cells = nbformat.read(source, as_version=4).cells
         code = [cell.source for cell in cells if cell.cell_type == "code"]

@@ -21,8 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cxr_helpers.pipeline import dependencies
-from cxr_helpers.pipeline.background import Background
+from cxr_helpers.pipeline import background, dependencies
 from cxr_helpers.system import accelerators, array_files, digests, environment, files
 
 LIMIT = 5 * 10**9  # bytes of the whole store
@@ -64,7 +63,7 @@ class Store:
         log: Callable[[str], None] | None = None,
     ) -> None:
         self.folder, self.reuse, self.limit, self.record = folder, reuse, limit, record
-        self.log, self._background = log, Background()
+        self.log = log
         self.used: list[str] = []
 
     def checkpoint(self, key: str) -> Path:
@@ -131,13 +130,13 @@ class Store:
     def begin(self, function: Callable, *args: object, **kwargs: object) -> Callable[[], object]:
         """Begin to compute ``call(function, *args, **kwargs)``; return a function that returns it.
 
-        That is done in another process where a core is idle, see ``background``; elsewhere, and
-        if it fails there, in this process when the result is asked for.
+        That is done in the second process of this kernel, see ``background``; where there is none,
+        or if it fails there, in this one, when the result is asked for.
         """
         path, wait = self._place(self._key(function, args, kwargs), room=0), None
-        if not path.is_file() and self._background.is_possible:
+        if background.process and not path.is_file():
             other = Store(self.folder, reuse=self.reuse, limit=self.limit)
-            wait = self._background.begin(other._computed, path, function, args, kwargs)
+            wait = background.process.begin(other._computed, path, function, args, kwargs)
 
         def result() -> object:
             if wait is not None:

@@ -15,7 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr_helpers.pipeline import background
 from cxr_helpers.pipeline.tasks import FAILED, NOT_RUN, Outcome
 from cxr_helpers.system import environment, processes
 from cxr_helpers.system.errors import MACHINE
@@ -86,7 +85,6 @@ def _is_wanted(worker: distributed.Worker, key: str) -> bool:
 def _in_process(task: dict, root: str, *, tell: Callable, wanted: Callable[[], bool]) -> dict:
     """Start the process of a task and wait for it; end it when it is not wanted any more."""
     variables = os.environ | environment.thread_limits(task["threads"])
-    variables[background.SHARED] = "1"
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
         [sys.executable, "-m", "cxr_helpers.pipeline.tasks"],
