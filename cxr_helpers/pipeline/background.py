@@ -18,6 +18,7 @@ import pickle
 import queue
 import struct
 import threading
+import traceback
 from collections.abc import Callable
 
 from cxr_helpers.system import accelerators
@@ -89,6 +90,8 @@ def prepare() -> None:
         os.close(ends)
         try:
             _serve(open(theirs, "rb"), open(done, "wb", buffering=0))
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(1)
     os.close(theirs)
@@ -120,8 +123,7 @@ def _receive(calls: io.BufferedReader, put: Callable[[bytes], None]) -> None:
 class _Pickler(pickle.Pickler):
     """Sends a network as its configuration and its weights.
 
-    Keras would save and load it: the layers of a sequential network are then not connected by the
-    tensors that heat maps are computed from.
+    Keras itself would save and load it.
     """
 
     def reducer_override(self, value: object) -> object:
@@ -132,6 +134,9 @@ class _Pickler(pickle.Pickler):
 
 
 def _rebuilt(kind: type, config: dict, weights: list) -> object:
-    network = kind.from_config(config)
+    import keras
+
+    # a sequential network calls its layers several times there: their outputs are not its tensors
+    network = keras.models.clone_model(kind.from_config(config))
     network.set_weights(weights)
     return network
