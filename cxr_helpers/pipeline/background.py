@@ -11,7 +11,6 @@ copy of the kernel would then lack its threads, and a new process imports Tensor
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
 import pickle
@@ -104,11 +103,9 @@ def _serve(calls: io.BufferedReader, done: io.FileIO) -> None:
     os.dup2(2, 1)
     received: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(calls, received.put), daemon=True).start()
-    for number, call in enumerate(iter(received.get, None)):
-        if number == 0:
-            importlib.import_module("cxr_helpers.models.architectures")  # registers its layers
-            accelerators.prepare()
-        function, args = pickle.loads(call)
+    while True:
+        function, args = pickle.loads(received.get())
+        accelerators.prepare()  # now that TensorFlow has been imported
         function(*args)
         done.write(b".")
 
@@ -128,15 +125,16 @@ class _Pickler(pickle.Pickler):
 
     def reducer_override(self, value: object) -> object:
         kind = type(value)
-        if kind is type or not (hasattr(kind, "get_config") and hasattr(kind, "get_weights")):
+        if kind is type or not (hasattr(kind, "layers") and hasattr(kind, "from_config")):
             return NotImplemented
-        return _rebuilt, (kind, value.get_config(), value.get_weights())
+        layers = {type(layer).__name__: type(layer) for layer in value.layers}
+        return _rebuilt, (kind, value.get_config(), layers, value.get_weights())
 
 
-def _rebuilt(kind: type, config: dict, weights: list) -> object:
+def _rebuilt(kind: type, config: dict, layers: dict[str, type], weights: list) -> object:
     import keras
 
     # a sequential network calls its layers several times there: their outputs are not its tensors
-    network = keras.models.clone_model(kind.from_config(config))
+    network = keras.models.clone_model(kind.from_config(config, custom_objects=layers))
     network.set_weights(weights)
     return network
