@@ -27,8 +27,10 @@ def run_of(folder):
     return Run(folder / "run", Graph([StageSpec("01_data", folder / "01_data.ipynb")]))
 
 
-def execute(folder, *cells, timeout=None, kernel="python3", fork_server=None):
+def execute(folder, *cells, kernel="python3", **options):
     """Execute a notebook of these cells, after one that opens the stage.
+
+    ``options`` are those of ``notebooks.execute``.
 
     Returns
     -------
@@ -41,12 +43,5 @@ def execute(folder, *cells, timeout=None, kernel="python3", fork_server=None):
     write_notebook(folder, BEGIN, *cells, kernel=kernel)
     run, lines = run_of(folder), []
     parameters = {"run_dir": str(run.folder)}
-    executed = notebooks.execute(
-        run,
-        "01_data",
-        parameters=parameters,
-        log=lines.append,
-        timeout=timeout,
-        fork_server=fork_server,
-    )
+    executed = notebooks.execute(run, "01_data", parameters=parameters, log=lines.append, **options)
     return executed, lines, sorted(p.name for p in executed.parent.glob("*.ipynb"))

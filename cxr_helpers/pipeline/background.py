@@ -2,8 +2,8 @@
 
 A kernel of a small run has a second process: a copy that is made before the kernel does anything, see
 ``prepare``, and has imported the libraries already (``fork_server``). It gets calls through a
-pipe, one after another, and writes a byte when one has ended. It ends with the kernel. If a call
-fails, so does it, and the notebook computes what is missing itself, and meets the error.
+pipe, one after another, and reports when one has ended. It ends with the kernel. If a call fails, so
+does the process, and the notebook computes what is missing itself, and meets the error.
 
 The standard library's ``ProcessPoolExecutor`` starts its processes when the first call is made: a
 copy of the kernel would then lack its threads, and a new process imports TensorFlow for seconds.
@@ -11,19 +11,19 @@ copy of the kernel would then lack its threads, and a new process imports Tensor
 
 from __future__ import annotations
 
-import io
 import os
-import pickle
 import queue
-import struct
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 
 from cxr_helpers.system import accelerators
 
 WANTED = "CXR_BACKGROUND"  # set by the runner in the kernels that are to have a second process
-LENGTH = struct.Struct("<Q")  # of the bytes of a call
 
 
 class Background:
@@ -31,46 +31,45 @@ class Background:
 
     Parameters
     ----------
-    calls, ends : binary files
-        Pipes to and from it; the second one unbuffered.
+    connection : Connection
+        To it.
     """
 
-    def __init__(self, calls: io.BufferedWriter, ends: io.FileIO) -> None:
-        self._calls, self._ends = calls, ends
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._begun = self._ended = 0
 
-    def begin(self, function: Callable, *args: object) -> Callable[[], None] | None:
+    def begin(
+        self, function: Callable, *args: object, **kwargs: object
+    ) -> Callable[[], None] | None:
         """Begin a call; return a function that waits for its end.
 
         Parameters
         ----------
         function : callable
-            A function of a module, or a method of an object that can be pickled.
-        *args
-            Can be pickled; Keras models are rebuilt from their configuration.
+            A function of a module, or a method of an object that can be sent.
+        *args, **kwargs
+            What ``multiprocessing`` can send; among ``args``, also Keras models.
 
         Returns
         -------
         callable or None
             None where the call cannot be sent. That it has ended does not mean that it succeeded.
         """
-        call = io.BytesIO()
         try:
-            _Pickler(call).dump((function, args))
-        except (pickle.PicklingError, AttributeError, TypeError):
-            return None
-        try:
-            self._calls.write(LENGTH.pack(call.tell()))
-            self._calls.write(call.getbuffer())
-            self._calls.flush()
-        except OSError:  # it has ended
+            self._connection.send_bytes(ForkingPickler.dumps((function, sent(args), kwargs)))
+        except Exception:  # of any kind: it has ended, or an argument cannot be sent
             return None
         self._begun += 1
         number = self._begun
 
         def wait() -> None:
-            while self._ended < number and self._ends.read(1):
-                self._ended += 1
+            try:
+                while self._ended < number:
+                    self._connection.recv_bytes()
+                    self._ended += 1
+            except (EOFError, OSError):  # it has ended
+                pass
 
         return wait
 
@@ -79,62 +78,74 @@ process: Background | None = None  # of this kernel
 
 
 def prepare() -> None:
-    """Give this process a second one where the runner wants it; before any thread is started."""
+    """Give this process a second one where the runner wants it, before any thread is started."""
     global process
-    if WANTED not in os.environ:
+    if WANTED not in os.environ or not hasattr(os, "fork"):
         return
-    (theirs, calls), (ends, done) = os.pipe(), os.pipe()
+    ours, theirs = Pipe()
     if os.fork() == 0:
-        os.close(calls)
-        os.close(ends)
+        ours.close()
         try:
-            _serve(open(theirs, "rb"), open(done, "wb", buffering=0))
+            _serve(theirs)
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(1)
-    os.close(theirs)
-    os.close(done)
-    process = Background(open(calls, "wb"), open(ends, "rb", buffering=0))
+    theirs.close()
+    process = Background(ours)
 
 
-def _serve(calls: io.BufferedReader, done: io.FileIO) -> None:
+def _serve(connection: Connection) -> None:
     """Carry out calls until the kernel ends; what they print goes to its standard error."""
     os.dup2(2, 1)
-    received: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(calls, received.put), daemon=True).start()
+    calls: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(connection, calls.put), daemon=True).start()
     while True:
-        function, args = pickle.loads(received.get())
+        function, args, kwargs = ForkingPickler.loads(calls.get())
         accelerators.prepare()  # now that TensorFlow has been imported
-        function(*args)
-        done.write(b".")
+        function(*received(args), **kwargs)
+        connection.send_bytes(b"")
 
 
-def _receive(calls: io.BufferedReader, put: Callable[[bytes], None]) -> None:
+def _receive(connection: Connection, put: Callable[[bytes], None]) -> None:
     """Receive calls as they come, so that the notebook need not wait to send one; end with them."""
-    while len(length := calls.read(LENGTH.size)) == LENGTH.size:
-        put(calls.read(*LENGTH.unpack(length)))
-    os._exit(0)
+    try:
+        while True:
+            put(connection.recv_bytes())
+    finally:
+        os._exit(0)
 
 
-class _Pickler(pickle.Pickler):
-    """Sends a network as its configuration and its weights.
-
-    Keras itself would save and load it.
-    """
-
-    def reducer_override(self, value: object) -> object:
-        kind = type(value)
-        if kind is type or not (hasattr(kind, "layers") and hasattr(kind, "from_config")):
-            return NotImplemented
-        layers = {type(layer).__name__: type(layer) for layer in value.layers}
-        return _rebuilt, (kind, value.get_config(), layers, value.get_weights())
+def sent(args: Iterable) -> list:
+    """Return arguments as they are sent: of a Keras model, its configuration and its weights."""
+    return [_Network.of(arg) if hasattr(arg, "layers") else arg for arg in args]
 
 
-def _rebuilt(kind: type, config: dict, layers: dict[str, type], weights: list) -> object:
-    import keras
+def received(args: Iterable) -> list:
+    """Return the arguments of which ``sent`` made these."""
+    return [arg.rebuilt() if isinstance(arg, _Network) else arg for arg in args]
 
-    # a sequential network calls its layers several times there: their outputs are not its tensors
-    network = keras.models.clone_model(kind.from_config(config, custom_objects=layers))
-    network.set_weights(weights)
-    return network
+
+@dataclass(frozen=True)
+class _Network:
+    """A Keras model as it is sent: Keras itself would save and load it."""
+
+    kind: type
+    config: dict
+    layers: dict[str, type]
+    weights: list
+
+    @classmethod
+    def of(cls, model: object) -> _Network:
+        layers = {type(layer).__name__: type(layer) for layer in model.layers}
+        return cls(type(model), model.get_config(), layers, model.get_weights())
+
+    def rebuilt(self) -> object:
+        import keras
+
+        built = self.kind.from_config(self.config, custom_objects=self.layers)
+        # a sequential model has then called its layers several times, and heat maps are computed from
+        # the tensors of the first time, which lead nowhere
+        model = keras.models.clone_model(built)
+        model.set_weights(self.weights)
+        return model

@@ -116,16 +116,14 @@ def on_workers(command: Command) -> Done:
         if not client.nthreads():
             terminal.write_line("no worker yet: waiting for the first")
         share = cluster.share_of_threads(client)
+        os.environ.update(environment.thread_limits(share))  # for what this process computes
         tasks = [
             task
             for plan in every
             for task in plan.tasks(store=str(command.store), threads=plan.options.threads or share)
         ]
-        threads = sorted({task.threads for task in tasks})
-        os.environ.update(environment.thread_limits(max(threads)))  # for what this process computes
-        terminal.write_line(
-            f"tasks: {len(tasks)}, threads of each: {' or '.join(map(str, threads))}"
-        )
+        threads = " or ".join(sorted({str(task.threads) for task in tasks}))
+        terminal.write_line(f"tasks: {len(tasks)}, threads of each: {threads}")
         with TaskTable(task.name for task in tasks) as show:
             outcomes = cluster.run(client, tasks, show=show)
         for outcome in outcomes.values():

@@ -103,21 +103,14 @@ class Store:
         if path.is_file():
             with suppress(*array_files.DAMAGED):
                 return _load(path)  # else it is damaged, and computed again
-        return self._computed(path, function, args, kwargs, log=self.log)
+        return self._computed(path, function, *args, **kwargs)
 
-    def _computed(
-        self,
-        path: Path,
-        function: Callable,
-        args: tuple,
-        kwargs: Mapping,
-        log: Callable[[str], None] | None = None,
-    ):
+    def _computed(self, path: Path, function: Callable, /, *args: object, **kwargs: object):
         """Compute a result and store it; return it as a later call does."""
-        provided = {"checkpoint": self.checkpoint, "log": log}
         known = _parameters(function)
-        provided = {name: value for name, value in provided.items() if name in known}
-        result = function(*args, **kwargs, **provided)
+        provided = {"checkpoint": self.checkpoint, "log": self.log}
+        kwargs |= {name: value for name, value in provided.items() if name in known}
+        result = function(*args, **kwargs)
         arrays: dict[str, np.ndarray] = {}
         structure = json.dumps(_packed(result, arrays))
         size = OVERHEAD + sum(OVERHEAD + array.nbytes for array in arrays.values())
@@ -136,7 +129,7 @@ class Store:
         path, wait = self._place(self._key(function, args, kwargs), room=0), None
         if background.process and not path.is_file():
             other = Store(self.folder, reuse=self.reuse, limit=self.limit)
-            wait = background.process.begin(other._computed, path, function, args, kwargs)
+            wait = background.process.begin(other._computed, path, function, *args, **kwargs)
 
         def result() -> object:
             if wait is not None:

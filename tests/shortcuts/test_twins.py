@@ -22,10 +22,10 @@ def test_twins_are_trained_on_other_markers(pair):
     assert list(pair.weights) == list(twins.BIAS)
     one, other = pair.weights.values()
     assert any(not np.array_equal(a, b) for a, b in zip(one, other, strict=True))
-    predictions = []
+    network, predictions = twins.network(), []
     for weights in pair.weights.values():
-        pair.network.set_weights(weights)
-        predictions.append(training.predict(pair.network, pair.images))
+        network.set_weights(weights)
+        predictions.append(training.predict(network, pair.images))
     assert not np.array_equal(*predictions)
 
 
@@ -62,11 +62,11 @@ def test_default_run_plants_the_shortcut_in_one_of_the_twins():
     notebook = Path(__file__).parents[2] / "notebooks" / "07_explainability.ipynb"
     preset = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]["cxr"]["presets"]["demo"]
     pair = twins.train(n_images=preset["twin_images"], epochs=preset["twin_epochs"], seed=0)
-    reliance = []
+    network, reliance = twins.network(), []
     for weights in pair.weights.values():
-        pair.network.set_weights(weights)
+        network.set_weights(weights)
         own, exchanged = (
-            special.logit(training.predict(pair.network, images)[:, 0].astype(float))
+            special.logit(training.predict(network, images)[:, 0].astype(float))
             for images in (pair.images, pair.exchanged)
         )
         reliance.append(np.where(pair.y_true == 1, own - exchanged, exchanged - own).mean())
