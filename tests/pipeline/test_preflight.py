@@ -49,6 +49,17 @@ def test_two_stages_run_at_once_where_cores_memory_and_system_allow(change, expe
     assert preflight.jobs(**images) == expected
 
 
+@pytest.mark.parametrize(
+    ("n_images", "image_size", "limit", "expected"),
+    [(200, 48, "", 1), (500, 80, "", 1), (500, 80, "3", None), (5856, 128, "", None)],
+)
+def test_small_run_has_one_thread_unless_the_user_decides(
+    n_images, image_size, limit, expected, monkeypatch
+):
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", limit)
+    assert preflight.threads(n_images=n_images, image_size=image_size) == expected
+
+
 def test_full_disk_is_refused(tmp_path):
     with small_disk(tmp_path / "disk", 65536) as disk:
         (disk / "run").mkdir()

@@ -1,6 +1,7 @@
 import importlib.metadata
 import os
 import platform
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -44,6 +45,41 @@ def test_threads_are_those_that_a_new_process_is_given(monkeypatch, requested):
     for name, value in environment.thread_limits(int(requested)).items():
         monkeypatch.setenv(name, value)
     assert environment.threads() == environment.machine()["threads"] == int(requested)
+
+
+@pytest.mark.parametrize("before", ["4", None])
+def test_limit_of_threads_holds_for_a_block(monkeypatch, before):
+    for name in environment.POOLS:
+        monkeypatch.delenv(name, raising=False)
+    if before:
+        monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", before)
+    known = dict(os.environ)
+    with environment.limited_to(None):
+        assert dict(os.environ) == known
+    with environment.limited_to(3):
+        assert environment.threads() == 3 and os.environ["OMP_NUM_THREADS"] == "3"
+    assert dict(os.environ) == known
+    assert environment.has_thread_limit() == bool(before)
+
+
+LIMITED = """
+import tensorflow as tf
+from cxr_helpers.system import environment
+tf.random.set_seed(0)
+environment.limit_threads(1)
+print(environment.threads())
+tf.constant(1) + 1
+environment.limit_threads(5)
+print(environment.threads(), tf.config.threading.get_intra_op_parallelism_threads())
+"""
+
+
+def test_process_is_limited_until_it_has_computed():
+    free = {name: value for name, value in os.environ.items() if name not in environment.POOLS}
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED], capture_output=True, text=True, check=True, env=free
+    )
+    assert done.stdout.splitlines() == ["1", "1 1"]
 
 
 @pytest.mark.parametrize("requested", ["", "0", "all"])
