@@ -201,7 +201,7 @@ def prepared(variant: Variant, stages_of, schema) -> Iterator[Plan]:
         size = max(first["image_size"], first.get("detail_size", 0) if source.is_real else 0)
         options.jobs = options.jobs or preflight.jobs(n_images=n_images, image_size=size)
         if options.threads is None:
-            options.threads = preflight.threads(n_images=n_images, image_size=first["image_size"])
+            options.threads = preflight.threads(n_images=n_images, image_size=size)
         paths = {
             "run_dir": str(run.folder),
             "cache_dir": str(BUILD / ".cache"),

@@ -11,17 +11,19 @@ copy of the kernel would then lack its threads, and a new process imports Tensor
 
 from __future__ import annotations
 
+import itertools
 import os
 import queue
+import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 
-from cxr_helpers.system import accelerators
+from cxr_helpers.system import accelerators, environment
 
 WANTED = "CXR_BACKGROUND"  # set by the runner in the kernels that are to have a second process
 
@@ -49,15 +51,16 @@ class Background:
         function : callable
             A function of a module, or a method of an object that can be sent.
         *args, **kwargs
-            What ``multiprocessing`` can send; among ``args``, also Keras models.
+            What ``multiprocessing`` can send, and Keras models.
 
         Returns
         -------
         callable or None
             None where the call cannot be sent. That it has ended does not mean that it succeeded.
         """
+        call = function, [*map(sent, args)], {name: sent(arg) for name, arg in kwargs.items()}
         try:
-            self._connection.send_bytes(ForkingPickler.dumps((function, sent(args), kwargs)))
+            self._connection.send_bytes(ForkingPickler.dumps(call))
         except Exception:  # of any kind: it has ended, or an argument cannot be sent
             return None
         self._begun += 1
@@ -66,8 +69,7 @@ class Background:
         def wait() -> None:
             try:
                 while self._ended < number:
-                    self._connection.recv_bytes()
-                    self._ended += 1
+                    self._ended = int(self._connection.recv_bytes())
             except (EOFError, OSError):  # it has ended
                 pass
 
@@ -77,10 +79,24 @@ class Background:
 process: Background | None = None  # of this kernel
 
 
+def is_wanted(*, jobs: int) -> bool:
+    """Return whether kernels that are started now are to have a second process.
+
+    On Linux, without a GPU, where there are more cores than threads, and one thread in each stage.
+
+    Parameters
+    ----------
+    jobs : int
+        How many stages may run at once; with one, memory or cores are scarce.
+    """
+    idle = jobs > 1 and environment.threads() == 1 < environment.cores()
+    return idle and sys.platform == "linux" and accelerators.gpu() is None
+
+
 def prepare() -> None:
     """Give this process a second one where the runner wants it, before any thread is started."""
     global process
-    if WANTED not in os.environ or not hasattr(os, "fork"):
+    if WANTED not in os.environ or not hasattr(os, "fork"):  # which Windows has not
         return
     ours, theirs = Pipe()
     if os.fork() == 0:
@@ -100,11 +116,15 @@ def _serve(connection: Connection) -> None:
     os.dup2(2, 1)
     calls: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, calls.put), daemon=True).start()
-    while True:
-        function, args, kwargs = ForkingPickler.loads(calls.get())
-        accelerators.prepare()  # now that TensorFlow has been imported
-        function(*received(args), **kwargs)
-        connection.send_bytes(b"")
+    for number in itertools.count(1):
+        _carry_out(calls.get())
+        connection.send_bytes(str(number).encode())
+
+
+def _carry_out(call: bytes) -> None:
+    function, args, kwargs = ForkingPickler.loads(call)
+    accelerators.prepare()  # now that TensorFlow has been imported
+    function(*map(received, args), **{name: received(value) for name, value in kwargs.items()})
 
 
 def _receive(connection: Connection, put: Callable[[bytes], None]) -> None:
@@ -116,14 +136,14 @@ def _receive(connection: Connection, put: Callable[[bytes], None]) -> None:
         os._exit(0)
 
 
-def sent(args: Iterable) -> list:
-    """Return arguments as they are sent: of a Keras model, its configuration and its weights."""
-    return [_Network.of(arg) if hasattr(arg, "layers") else arg for arg in args]
+def sent(value: object) -> object:
+    """Return an argument as it is sent: of a Keras model, its configuration and its weights."""
+    return _Network.of(value) if hasattr(value, "layers") else value
 
 
-def received(args: Iterable) -> list:
-    """Return the arguments of which ``sent`` made these."""
-    return [arg.rebuilt() if isinstance(arg, _Network) else arg for arg in args]
+def received(value: object) -> object:
+    """Return the argument of which ``sent`` made this."""
+    return value.rebuilt() if isinstance(value, _Network) else value
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -116,7 +115,6 @@ def on_workers(command: Command) -> Done:
         if not client.nthreads():
             terminal.write_line("no worker yet: waiting for the first")
         share = cluster.share_of_threads(client)
-        os.environ.update(environment.thread_limits(share))  # for what this process computes
         tasks = [
             task
             for plan in every
@@ -134,8 +132,9 @@ def on_workers(command: Command) -> Done:
                 failures.append(failure)
                 continue
             try:
-                if command.finish(plan, *plan.log(outcomes)):
-                    complete.append(plan)
+                with environment.limited_to(plan.options.threads or share):
+                    if command.finish(plan, *plan.log(outcomes)):
+                        complete.append(plan)
             except (Refused, DataError) as error:
                 failures.append(_failure(command, plan.variant, error))
     return complete, failures

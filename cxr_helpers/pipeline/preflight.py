@@ -23,7 +23,7 @@ FEW_PHANTOMS, FEW_GROUPS = 150, 30  # with more, any validation fractions leave 
 SPARE_BYTES = 150 * 2**20  # weights, checkpoints, executed notebooks, report
 STAGE_MEMORY = 2 * 10**9  # bytes that must be free per stage for two to run at once
 MANY_PIXELS = 20_000 * 128**2  # of all images, from which a stage may need more than that
-FEW_PIXELS = 10**7  # of all images, up to which a run computes with one thread
+SMALL_IMAGE, FEW_PIXELS = 96, 10**7  # side, and pixels of all images: up to both, a run is small
 
 
 def check(folder: Path, *, n_images: int, image_size: int, pdf: bool) -> list[str]:
@@ -101,17 +101,17 @@ def jobs(*, n_images: int, image_size: int) -> int:
 def threads(*, n_images: int, image_size: int) -> int | None:
     """Return how many threads a stage computes with, unless the user decides; None for all cores.
 
-    One in a small run, whose steps are too short to be shared: two are no faster there, although
-    they keep two cores busy (``benchmarks/threads.py``). So another core is free for the stage
-    beside it, and for what the stage begins in another process (``Stage.begin``). The number
-    changes the last bits of results, and therefore does not depend on the machine.
+    One in a small run: on two cores, the phantoms of the presets ``demo`` and ``quick`` take no
+    longer with it, and the other core is free for the stage beside it and for what the stage begins in
+    another process (``Stage.begin``). The number changes the last bits of results, and therefore
+    does not depend on the machine.
 
     Parameters
     ----------
     n_images, image_size : int
-        Their number, and height and width in pixels.
+        As for ``jobs``.
     """
-    small = n_images * image_size**2 <= FEW_PIXELS
+    small = image_size <= SMALL_IMAGE and n_images * image_size**2 <= FEW_PIXELS
     return 1 if small and not environment.has_thread_limit() else None
 
 

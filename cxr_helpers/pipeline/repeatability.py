@@ -13,7 +13,7 @@ from cxr_helpers.evaluation import bootstrap
 from cxr_helpers.pipeline import classifiers
 from cxr_helpers.pipeline.runs import MAP_SIMILARITY, Run
 from cxr_helpers.pipeline.store import Store
-from cxr_helpers.system import accelerators, files
+from cxr_helpers.system import accelerators, environment, files
 
 COLUMNS = ["network", "method", "n", "similarity", "low", "high", "other", "gap"]
 IMAGES = 24  # with pneumonia
@@ -58,6 +58,7 @@ def _similarity(runs: Sequence[Run], store: Store) -> list[tuple]:
     os.environ.update(accelerators.variables())  # read when TensorFlow is imported
     from cxr_helpers.explain import measures
 
+    environment.limit_threads(environment.threads())  # the same for all runs of a command
     data = dataset.read(runs[0].stage("01_data"))
     with data.evaluation():
         test = data["test"]

@@ -11,12 +11,12 @@ from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from cxr_helpers.pipeline import currency
+from cxr_helpers.pipeline import background, currency
 from cxr_helpers.pipeline.forecast import Forecast, as_text
 from cxr_helpers.pipeline.fork_server import ForkServer
 from cxr_helpers.pipeline.running import Running, Say
 from cxr_helpers.pipeline.runs import Run
-from cxr_helpers.system import environment, terminal
+from cxr_helpers.system import terminal
 from cxr_helpers.system.errors import Refused
 
 Log = list[tuple[str, str, float]]  # stage, status, seconds
@@ -113,7 +113,7 @@ def update(
                     *(_execute, run, stage, values[stage], recipe),
                     store=store,
                     recompute=options.force,
-                    in_background=at_once > 1 and environment.cores() > environment.threads(),
+                    in_background=background.is_wanted(jobs=at_once),
                     timeout=options.timeout,
                     fork_server=fork_server,
                     say=say,

@@ -100,17 +100,17 @@ class Store:
             If an argument or the result is of another type.
         """
         path = self._place(self._key(function, args, kwargs), room=0)
+        return self._at(path, function, *args, **kwargs)
+
+    def _at(self, path: Path, function: Callable, /, *args: object, **kwargs: object):
+        """Return the result in a file; compute and store it where it is missing or damaged."""
         if path.is_file():
             with suppress(*array_files.DAMAGED):
-                return _load(path)  # else it is damaged, and computed again
-        return self._computed(path, function, *args, **kwargs)
-
-    def _computed(self, path: Path, function: Callable, /, *args: object, **kwargs: object):
-        """Compute a result and store it; return it as a later call does."""
+                return _load(path)
         known = _parameters(function)
         provided = {"checkpoint": self.checkpoint, "log": self.log}
-        kwargs |= {name: value for name, value in provided.items() if name in known}
-        result = function(*args, **kwargs)
+        provided = {name: value for name, value in provided.items() if name in known}
+        result = function(*args, **provided | kwargs)
         arrays: dict[str, np.ndarray] = {}
         structure = json.dumps(_packed(result, arrays))
         size = OVERHEAD + sum(OVERHEAD + array.nbytes for array in arrays.values())
@@ -118,23 +118,25 @@ class Store:
             self.trim(room=size)
             with files.replacing(path) as partial, open(partial, "wb") as file:
                 np.savez(file, shape=structure, **arrays)
-        return _unpacked(json.loads(structure), arrays)
+        return _unpacked(json.loads(structure), arrays)  # as a later call returns it
 
     def begin(self, function: Callable, *args: object, **kwargs: object) -> Callable[[], object]:
         """Begin to compute ``call(function, *args, **kwargs)``; return a function that returns it.
 
         That is done in the second process of this kernel, see ``background``; where there is none,
-        or if it fails there, in this one, when the result is asked for.
+        or if it fails there, in this one, when the result is asked for: until then, the arguments
+        must not be changed.
         """
         path, wait = self._place(self._key(function, args, kwargs), room=0), None
         if background.process and not path.is_file():
-            other = Store(self.folder, reuse=self.reuse, limit=self.limit)
-            wait = background.process.begin(other._computed, path, function, *args, **kwargs)
+            other = Store(self.folder, reuse=self.reuse, limit=self.limit, record=self.record)
+            other.used = list(self.used)
+            wait = background.process.begin(other._at, path, function, *args, **kwargs)
 
         def result() -> object:
             if wait is not None:
                 wait()
-            return self.call(function, *args, **kwargs)
+            return self._at(path, function, *args, **kwargs)
 
         return result
 

@@ -111,15 +111,18 @@ def limited_to(threads: int | None) -> Iterator[None]:
 
 
 def limit_threads(threads: int) -> None:
-    """Let TensorFlow compute with so many threads in this process, unless it has computed before."""
+    """Let TensorFlow compute with so many threads in this process, and ``threads`` return the number.
+
+    Where it has computed before, it goes on with as many threads as then.
+    """
     if tensorflow := sys.modules.get("tensorflow"):
         pools = tensorflow.config.threading
         try:
             pools.set_intra_op_parallelism_threads(threads)
             pools.set_inter_op_parallelism_threads(threads)
         except RuntimeError:
-            return
-    os.environ.update(thread_limits(threads))
+            threads = pools.get_intra_op_parallelism_threads()  # 0 where it was never set
+    os.environ.update(thread_limits(threads) if threads else {})
 
 
 def machine() -> dict[str, object]:
@@ -128,7 +131,7 @@ def machine() -> dict[str, object]:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "threads": _limit("OMP_NUM_THREADS") or threads(),
+        "threads": threads(),
         "device": accelerators.device(),
         "deterministic": accelerators.is_deterministic(),
         "onednn": accelerators.has_onednn(),

@@ -4,11 +4,13 @@ import json
 import os
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 from executed import execute
 from tiny import wait_for
 
+from cxr_helpers.explain import measures
 from cxr_helpers.explain.explained import explained_by
 from cxr_helpers.models import architectures, training
 from cxr_helpers.pipeline import background
@@ -90,12 +92,11 @@ class Here(background.Background):
         super().__init__(self)
 
     def send_bytes(self, call):
-        function, sent, kwargs = background.ForkingPickler.loads(call)
+        background._carry_out(call)
         self.calls += 1
-        function(*background.received(sent), **kwargs)
 
     def recv_bytes(self):
-        return b""
+        return str(self.calls).encode()
 
 
 @pytest.fixture
@@ -113,9 +114,9 @@ def networks():
 
 @pytest.mark.parametrize(("network", "layer"), list(networks()))
 def test_network_that_is_sent_predicts_and_is_explained_alike(network, layer):
-    message = background.ForkingPickler.dumps(background.sent([network, 3]))
-    other, number = background.received(background.ForkingPickler.loads(message))
-    assert number == 3 and other is not network
+    message = background.ForkingPickler.dumps(background.sent(network))
+    other = background.received(background.ForkingPickler.loads(message))
+    assert other is not network
     assert np.array_equal(training.predict(other, IMAGES), training.predict(network, IMAGES))
     prepared = explained_by(network, layer).prepare(IMAGES)
     pairs = zip(
@@ -125,6 +126,47 @@ def test_network_that_is_sent_predicts_and_is_explained_alike(network, layer):
     )
     for own, rebuilt in pairs:
         assert all(np.array_equal(a, b) for a, b in zip(own, rebuilt, strict=True))
+    (similarity, _), (of_other, _) = (
+        measures.dependence(each, IMAGES, feature_map=layer, patch_share=0.5, seed=0, draws=1)
+        for each in (network, other)
+    )
+    pd.testing.assert_frame_equal(similarity, of_other, check_exact=True)
+
+
+def trained(size, *, checkpoint=None):
+    """Train for an epoch, as the functions do whose trainings resume."""
+    network = architectures.binary_cnn(size)
+    network.compile("adam", "binary_crossentropy")
+    options = {"epochs": 1, "batch_size": 4, "seed": 0, "checkpoint": checkpoint}
+    return training.fit(network, IMAGES, np.ones((4, 1)), **options)
+
+
+def test_trainings_within_a_call_are_kept_and_recorded(here, tmp_path):
+    record = tmp_path / "record"
+    later = Store(tmp_path / "store", record=record).begin(trained, 40)
+    kept = {path.stem for path in (tmp_path / "store").glob("*.npz")}
+    assert len(kept) == 2 and set(record.read_text().split()) == kept
+    assert list(later()["epoch"]) == [1]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, True),
+        ({"jobs": 1}, False),
+        ({"cores": 1}, False),
+        ({"threads": 2}, False),
+        ({"platform": "darwin"}, False),
+        ({"gpu": "a card"}, False),
+    ],
+)
+def test_second_process_is_wanted_where_a_core_is_idle(change, expected, monkeypatch):
+    case = {"jobs": 2, "cores": 2, "threads": 1, "platform": "linux", "gpu": None} | change
+    monkeypatch.setattr(background.environment, "cores", lambda: case["cores"])
+    monkeypatch.setattr(background.environment, "threads", lambda: case["threads"])
+    monkeypatch.setattr(background.sys, "platform", case["platform"])
+    monkeypatch.setattr(background.accelerators, "gpu", lambda: case["gpu"])
+    assert background.is_wanted(jobs=case["jobs"]) == expected
 
 
 def test_result_of_a_network_is_computed_once(here, tmp_path):

@@ -51,7 +51,13 @@ def test_two_stages_run_at_once_where_cores_memory_and_system_allow(change, expe
 
 @pytest.mark.parametrize(
     ("n_images", "image_size", "limit", "expected"),
-    [(200, 48, "", 1), (500, 80, "", 1), (500, 80, "3", None), (5856, 128, "", None)],
+    [
+        (200, 48, "", 1),
+        (500, 80, "", 1),
+        (500, 80, "3", None),
+        (5856, 64, "", None),
+        (100, 128, "", None),
+    ],
 )
 def test_small_run_has_one_thread_unless_the_user_decides(
     n_images, image_size, limit, expected, monkeypatch

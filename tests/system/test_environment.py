@@ -30,7 +30,7 @@ def test_machine_names_processor_cores_and_threads(monkeypatch, threads):
     for name in environment.POOLS:
         monkeypatch.delenv(name, raising=False)
     if threads:
-        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", threads)
     found = environment.machine()
     expected = {"system", "processor", "cores", "threads", "device", "deterministic", "onednn"}
     assert set(found) == expected
