@@ -11,21 +11,17 @@ from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell
 
 from cxr_helpers.pipeline import graph, runs
-from cxr_helpers.system import environment, files
+from cxr_helpers.system import files
 
 pytestmark = pytest.mark.usefixtures("by_hand")
 
 
-def run_by_hand(project, stage, *, number=1, then=""):
-    """Run a stage's notebook as Jupyter does, with a changed parameter; return what it prints.
-
-    The code ``then`` follows that which opens the stage.
-    """
+def run_by_hand(project, stage, *, number=1):
+    """Run a stage's notebook as Jupyter does, with a changed parameter; return what it prints."""
     book = nbformat.read(project.root / "notebooks" / f"{stage}.ipynb", as_version=4)
     changed = f"number, run_dir = {number}, {str(project.run_dir)!r}"
     book.cells.insert(2, new_code_cell(changed))
-    opening = "import os, sys; sys.path.insert(0, '..')\n" + book.cells[3].source
-    book.cells[3].source = f"{opening}\n{then}"
+    book.cells[3].source = "import os, sys; sys.path.insert(0, '..')\n" + book.cells[3].source
     kernel = {"kernel_name": "python3", "timeout": 60}
     place = {"metadata": {"path": project.root / "notebooks"}}
     NotebookClient(book, **kernel, resources=place).execute()
@@ -70,21 +66,6 @@ def test_misspelt_parameter_is_named(finished):
     message = "DataError: the parameter number has no value; did you mean 'numbr'?"
     with pytest.raises(CellExecutionError, match=re.escape(message)):
         run_by_hand(finished, "02_binary", number=misspelt)
-
-
-def test_notebook_computes_with_as_many_threads_as_the_run(finished, monkeypatch):
-    """With others, the stored results of the run would not be valid."""
-    for name in environment.POOLS:
-        monkeypatch.delenv(name, raising=False)
-    path = finished.stage("02_binary") / runs.MANIFEST
-    manifest = files.read_json(path)
-    assert manifest["machine"]["threads"] == 1  # it is a small run
-    tell = "from cxr_helpers.system import environment\nprint('threads', environment.threads())"
-    assert "threads 1\n" in run_by_hand(finished, "02_binary", then=tell)
-    more = environment.cores() + 1  # as on another machine
-    files.write_json(path, manifest | {"machine": manifest["machine"] | {"threads": more}})
-    text = run_by_hand(finished, "02_binary", then=tell)
-    assert f"threads {environment.cores()}\n" in text
 
 
 def test_later_notebook_reads_what_an_earlier_one_wrote_by_hand(finished):

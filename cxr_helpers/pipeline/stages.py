@@ -89,7 +89,6 @@ class Stage:
         self._inputs = {earlier: self._finished(earlier) for earlier in reads}
         if self.by_hand:
             self._check_agreement()
-            self._compute_as_the_run()
         if weights_from:
             trained = Run(Path(weights_from), self.run.graph)
             self.earlier = trained.stage(name)
@@ -173,14 +172,6 @@ class Stage:
                         f"first, or delete {short_path(self.run.scratch.folder)}, which has "
                         "what was written by hand"
                     )
-
-    def _compute_as_the_run(self) -> None:
-        """Use as many threads as the run: with others, its stored results would not be valid."""
-        stages = (self.name, *self.run.graph[self.name].reads)
-        made = next(filter(None, map(self.run.manifest, stages)), {})
-        threads = made.get("machine", {}).get("threads", 0)
-        if 0 < threads <= environment.cores() and not environment.has_thread_limit():
-            environment.limit_threads(threads)
 
     def _introduce(self) -> None:
         """Print in one line where a notebook that was opened by hand reads and writes."""
