@@ -180,7 +180,10 @@ def _add_workers(parser: argparse.ArgumentParser) -> None:
         "--cluster", type=_text, metavar="ADDRESS",
         help="run the tasks on the workers of this Dask scheduler: its address or scheduler file",
     )  # fmt: skip
-    number("--threads", help="threads of each stage (default: the cores, shared among the tasks)")
+    number(
+        "--threads",
+        help="threads of each stage (default: 1 in a small run, else the cores, shared among the tasks)",
+    )
     group.add_argument(
         "--tls", type=_text, nargs=3, default=[], metavar=("CA", "CERTIFICATE", "KEY"),
         help="files for an encrypted connection to the scheduler",

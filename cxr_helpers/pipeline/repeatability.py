@@ -58,7 +58,7 @@ def _similarity(runs: Sequence[Run], store: Store) -> list[tuple]:
     os.environ.update(accelerators.variables())  # read when TensorFlow is imported
     from cxr_helpers.explain import measures
 
-    environment.limit_threads(environment.threads())  # the same for all runs of a command
+    environment.fix_threads()
     data = dataset.read(runs[0].stage("01_data"))
     with data.evaluation():
         test = data["test"]

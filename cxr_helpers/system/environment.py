@@ -110,19 +110,18 @@ def limited_to(threads: int | None) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def limit_threads(threads: int) -> None:
-    """Let TensorFlow compute with so many threads in this process, and ``threads`` return the number.
+def fix_threads() -> None:
+    """Let TensorFlow, which must have been imported, compute with ``threads()`` threads here.
 
-    Where it has computed before, it goes on with as many threads as then.
+    Their number is fixed by the first operation of a process. Where this was called before with
+    another one, ``threads`` returns that, for this process and those that it starts.
     """
-    if tensorflow := sys.modules.get("tensorflow"):
-        pools = tensorflow.config.threading
-        try:
-            pools.set_intra_op_parallelism_threads(threads)
-            pools.set_inter_op_parallelism_threads(threads)
-        except RuntimeError:
-            threads = pools.get_intra_op_parallelism_threads()  # 0 where it was never set
-    os.environ.update(thread_limits(threads) if threads else {})
+    pools = sys.modules["tensorflow"].config.threading
+    try:
+        pools.set_intra_op_parallelism_threads(threads())
+    except RuntimeError:
+        if fixed := pools.get_intra_op_parallelism_threads():  # 0 where it was not called before
+            os.environ.update(thread_limits(fixed))
 
 
 def machine() -> dict[str, object]:
@@ -131,7 +130,7 @@ def machine() -> dict[str, object]:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "threads": threads(),
+        "threads": _limit("OMP_NUM_THREADS") or threads(),
         "device": accelerators.device(),
         "deterministic": accelerators.is_deterministic(),
         "onednn": accelerators.has_onednn(),

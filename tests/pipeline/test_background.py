@@ -17,6 +17,7 @@ from cxr_helpers.pipeline import background
 from cxr_helpers.pipeline.fork_server import ForkServer
 from cxr_helpers.pipeline.notebooks import NotebookFailed
 from cxr_helpers.pipeline.store import Store
+from cxr_helpers.system import environment
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 40, 40), dtype=np.uint8)
 FINISH = "stage.finish()"
@@ -44,6 +45,17 @@ def test_calls_are_carried_out_in_the_second_process_which_ends_with_the_kernel(
     kernel, second, parent = map(int, line.split())
     assert second != kernel == parent
     wait_for(lambda: not psutil.pid_exists(second), within=20)
+
+
+@forks
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_small_run_has_a_second_process_where_two_stages_run_at_once(finished, jobs):
+    if environment.cores() < 2:
+        pytest.skip("one core")
+    planted = f"{ASK}\nstage.log(f'other process: {{process != os.getpid()}}')"
+    options = ("--only", "02", "--jobs", jobs)
+    done = finished.run(*options, planted={"02_binary": planted})
+    assert done.code == 0 and f"other process: {jobs == '2'}" in done.text
 
 
 def test_kernel_without_a_second_process_computes_itself(tmp_path):

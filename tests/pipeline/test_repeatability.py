@@ -42,6 +42,18 @@ def test_maps_of_equal_networks_are_equal_and_others_less(run, tmp_path):
     assert len(known) and (known["low"] <= known["similarity"]).all() and known["n"].gt(2).all()
 
 
+def test_number_of_threads_is_fixed_before_a_result_is_stored(run, monkeypatch):
+    done = []
+    monkeypatch.setattr(repeatability.environment, "fix_threads", lambda: done.append("fixed"))
+
+    def call(*_, **__):
+        done.append("called")
+        return pd.DataFrame(columns=["method", "similarity", "other"])
+
+    repeatability.write(run, seeds=[1], store=SimpleNamespace(call=call))
+    assert done[:2] == ["fixed", "called"] and done.count("fixed") == 1
+
+
 def test_difference_from_other_images_is_paired(run):
     """Both vary from image to image, but not their difference; one image has no other."""
     image = np.arange(repeatability.IMAGES)
