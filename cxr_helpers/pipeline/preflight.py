@@ -103,8 +103,8 @@ def threads(*, n_images: int, image_size: int) -> int | None:
 
     One in a small run: on two cores, the phantoms of the presets ``demo`` and ``quick`` take no
     longer with it, and the other core is free for the stage beside it and for what the stage begins in
-    another process (``Stage.begin``). The number changes the last bits of results, and therefore
-    does not depend on the machine.
+    another process (``Stage.begin``). The number changes results, because training
+    multiplies differences in the last bits, and therefore does not depend on the machine.
 
     Parameters
     ----------
